@@ -1,0 +1,1 @@
+//! The composition root: builds the concrete adapters, starts and stops them in order.

@@ -1,0 +1,204 @@
+//! The only place that reads time.
+//!
+//! Decisions take `now: Timestamp` as an argument; only the outermost caller asks a [`Clock`]. Wall-clock time
+//! ([`Timestamp`]) is for what the world agrees on: lifetimes of certificates, records. Deadlines and
+//! durations use the monotonic [`Instant`], which no administrator can move.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use tokio::time::Instant;
+
+/// A point in wall-clock time: milliseconds since 1970-01-01T00:00:00Z. Arithmetic saturates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The beginning of Unix time.
+    pub const EPOCH: Self = Self(0);
+    /// The latest representable point; "never" for schedules.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// From milliseconds since the epoch.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// From seconds since the epoch.
+    #[must_use]
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch.
+    #[must_use]
+    pub const fn as_seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This point plus `duration`.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// This point minus `duration`.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+
+    /// How long ago `earlier` was, or zero if it is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// As calendar time; the nearest representable one where the year is beyond 9999.
+    #[must_use]
+    pub fn to_offset(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(
+            if self.0 < 0 {
+                OffsetDateTime::UNIX_EPOCH
+            } else {
+                LATEST
+            },
+        )
+    }
+}
+
+const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59 UTC);
+
+impl From<OffsetDateTime> for Timestamp {
+    fn from(at: OffsetDateTime) -> Self {
+        Self(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
+    }
+}
+
+/// RFC 3339, UTC, to the millisecond.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_offset().format(&Rfc3339) {
+            Ok(text) => f.write_str(&text),
+            Err(_) => write!(f, "@{}ms", self.0),
+        }
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Tells the time: the machine's, or one that a test moves by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    manual: Option<Arc<AtomicI64>>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self { manual: None }
+    }
+
+    /// A clock that stands at `start` until [`Clock::advance`] moves it; clones move together.
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self {
+            manual: Some(Arc::new(AtomicI64::new(start.as_millis()))),
+        }
+    }
+
+    /// The wall-clock time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.manual {
+            Some(millis) => Timestamp(millis.load(Ordering::Relaxed)),
+            None => system_now(),
+        }
+    }
+
+    /// Moves a manual clock forward; the system's clock does not move for anyone.
+    pub fn advance(&self, by: Duration) {
+        if let Some(at) = &self.manual {
+            at.fetch_add(millis(by), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The monotonic time now, for deadlines and durations.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the monotonic clock"
+)]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the wall clock"
+)]
+fn system_now() -> Timestamp {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Timestamp(millis(since)),
+        Err(before) => Timestamp(millis(before.duration()).saturating_neg()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        assert_eq!(Timestamp::MAX.plus(Duration::from_secs(1)), Timestamp::MAX);
+        assert_eq!(
+            Timestamp::from_millis(i64::MIN)
+                .minus(Duration::MAX)
+                .as_millis(),
+            i64::MIN
+        );
+        assert_eq!(
+            Timestamp::EPOCH.since(Timestamp::from_seconds(5)),
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn prints_as_rfc_3339_even_beyond_year_9999() {
+        assert_eq!(
+            Timestamp::from_seconds(1_800_000_000).to_string(),
+            "2027-01-15T08:00:00Z"
+        );
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand_and_for_all_clones() {
+        let clock = Clock::manual(Timestamp::from_seconds(10));
+        let other = clock.clone();
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(other.now(), Timestamp::from_seconds(15));
+    }
+}

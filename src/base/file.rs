@@ -1,0 +1,132 @@
+//! Files that are whole after a crash: written aside, synced, renamed, and the folder synced too.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Who may read a file that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Mode 0600: secrets.
+    Owner,
+    /// Mode 0644.
+    Everyone,
+}
+
+impl Access {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everyone => 0o644,
+        }
+    }
+}
+
+/// Replaces `path` by a file that holds `bytes`: after a crash at any instant the old or the new content is
+/// there, whole.
+///
+/// # Errors
+/// Names the path and what failed.
+pub fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let aside = aside(path);
+    let written = write_aside(&aside, bytes, access)
+        .and_then(|()| fs::rename(&aside, path))
+        .and_then(|()| sync_folder(path));
+    if written.is_err() && aside.exists() {
+        // The old file stands; what we left aside is of no use. That it cannot be removed changes nothing.
+        drop(fs::remove_file(&aside));
+    }
+    written.map_err(|error| named("cannot write", path, &error))
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_aside(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(access.mode())
+        .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(access.mode()))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+/// The content of `path`, refused above `most` bytes.
+///
+/// # Errors
+/// Names the path, and the limit where it is too large.
+pub fn read_capped(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?
+            .take(most.saturating_add(1))
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| named("cannot read", path, &error))?;
+    if bytes.len() as u64 > most {
+        let text = format!(
+            "{} is larger than the limit of {most} bytes",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}
+
+/// The same error with the path in its text.
+fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_and_only_for_the_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        replace(&path, b"old", Access::Everyone).unwrap();
+        replace(&path, b"new", Access::Owner).unwrap();
+        assert_eq!(read_capped(&path, 3).unwrap(), b"new");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_name_the_path_and_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("big");
+        replace(&path, b"12345", Access::Everyone).unwrap();
+        let text = read_capped(&path, 4).unwrap_err().to_string();
+        assert!(text.contains("big") && text.contains("4 bytes"), "{text}");
+        let missing = folder.path().join("none/file");
+        assert!(
+            replace(&missing, b"", Access::Owner)
+                .unwrap_err()
+                .to_string()
+                .contains("none/file")
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Certification authorities behind one trait; persists nothing: takes opened material, returns new.

@@ -1,0 +1,1 @@
+//! The command line: `run`, `demo`, `check`, and the client of the control API.

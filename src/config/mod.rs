@@ -1,0 +1,1 @@
+//! `proxy.toml` to the settings of each module; all mistakes at once.

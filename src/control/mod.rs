@@ -1,0 +1,1 @@
+//! What callers may do and what it changes; no HTTP, no SQL.

@@ -1,0 +1,1 @@
+//! Look-ups with the configured resolvers.

@@ -1,0 +1,1 @@
+//! Keys at rest: the key-encryption key, data keys, seal and open.

@@ -1,0 +1,300 @@
+//! Changes: all of a batch or nothing of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::certificate::{CaId, CertificateId};
+use crate::model::domain::{DomainState, Source};
+use crate::model::problem::Problem;
+use crate::model::route::UpstreamName;
+use crate::model::{DnsName, NamePattern, TenantId};
+use crate::store::error::StoreError;
+use crate::store::feed::Cursor;
+use crate::store::job::{Claim, JobKey, JobStanding, Priority, SavedOrder};
+use crate::store::record::{
+    AuditActor, CertificateRecord, DataKeyRecord, KeyOwner, MaterialRecord,
+};
+
+/// Guards, operations and audit events of one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Checked first, in the transaction: one that fails stops the whole batch.
+    pub guards: Vec<Guard>,
+    /// Done in this order.
+    pub operations: Vec<Operation>,
+    /// Appended to their owners' chains.
+    pub audit: Vec<AuditEvent>,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more guard.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guards.push(guard);
+        self
+    }
+
+    /// With one more operation.
+    #[must_use]
+    pub fn then(mut self, operation: Operation) -> Self {
+        self.operations.push(operation);
+        self
+    }
+
+    /// With one more audit event.
+    #[must_use]
+    pub fn audit(mut self, event: AuditEvent) -> Self {
+        self.audit.push(event);
+        self
+    }
+}
+
+/// What must be true when the batch is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// The claim is still ours: counter and nonce match. An expired lease that nobody took still is.
+    ClaimHeld(Claim),
+    /// The domain exists at this version.
+    DomainVersion(NamePattern, u64),
+    /// Nobody has registered the name.
+    DomainAbsent(NamePattern),
+    /// The domain exists and belongs to this tenant.
+    DomainOwnedBy(NamePattern, TenantId),
+    /// There is no such material yet.
+    MaterialAbsent(CaId, String),
+    /// The owner has no data key with this number yet.
+    DataKeyAbsent(KeyOwner, u32),
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClaimHeld(claim) => write!(f, "the claim on {} is held", claim.key),
+            Self::DomainVersion(name, version) => write!(f, "{name} is at version {version}"),
+            Self::DomainAbsent(name) => write!(f, "{name} is not registered"),
+            Self::DomainOwnedBy(name, tenant) => write!(f, "{name} belongs to {tenant}"),
+            Self::MaterialAbsent(ca, slot) => write!(f, "CA {ca} has no {slot} yet"),
+            Self::DataKeyAbsent(owner, id) => {
+                write!(f, "{:?} has no data key {id} yet", owner.as_str())
+            }
+        }
+    }
+}
+
+/// One change. Each is idempotent under the batch's guards.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Declares a tenant; nothing changes where it exists.
+    PutTenant {
+        /// Its slug.
+        id: TenantId,
+        /// Where it is declared.
+        source: Source,
+    },
+    /// Registers a domain, or changes one of the same tenant; the certificate and the problem stay. The name of another
+    /// tenant is refused as [`ApplyError::OwnedByOther`].
+    PutDomain {
+        /// The name.
+        pattern: NamePattern,
+        /// Its owner.
+        tenant: TenantId,
+        /// Where it is declared.
+        source: Source,
+        /// The upstream that the hook chose.
+        upstream: Option<UpstreamName>,
+    },
+    /// Sets a domain's state and problem.
+    SetDomainState {
+        /// The name.
+        pattern: NamePattern,
+        /// The new state.
+        state: DomainState,
+        /// The new problem, or none.
+        problem: Option<Problem>,
+    },
+    /// Removes a domain and its job. Its certificates stay as records until upkeep destroys them.
+    DeleteDomain {
+        /// The name.
+        pattern: NamePattern,
+    },
+    /// Stores a certificate.
+    PutCertificate(Box<CertificateRecord>),
+    /// Makes a stored certificate the one that serves the domain, as active and without a problem.
+    PointDomain {
+        /// The name.
+        pattern: NamePattern,
+        /// The certificate.
+        certificate: CertificateId,
+    },
+    /// Publishes the answer to an HTTP-01 challenge.
+    PutChallenge {
+        /// The host it is asked of.
+        host: DnsName,
+        /// The last segment of its path.
+        token: String,
+        /// What to answer (RFC 8555 §8.1).
+        key_authorization: String,
+        /// How long it stays.
+        lifetime: Duration,
+    },
+    /// Withdraws every challenge of a host.
+    DropChallenges {
+        /// The host.
+        host: DnsName,
+    },
+    /// Asks for a job: made if absent; if it waits for later, brought forward, but never before its back-off ends
+    /// unless `urgency` says so.
+    RequestJob {
+        /// Which job.
+        key: JobKey,
+        /// The tenant it works for.
+        tenant: TenantId,
+        /// How urgent it is; a job only becomes more urgent.
+        priority: Priority,
+        /// From when on.
+        delay: Duration,
+        /// Whether a back-off is heeded.
+        urgency: Urgency,
+    },
+    /// Keeps the order of a claimed job, so that a successor resumes it.
+    SaveOrder {
+        /// Which job.
+        key: JobKey,
+        /// The order, or nothing to forget it.
+        order: Option<SavedOrder>,
+    },
+    /// Ends a claimed job's run: success or failure, and when it runs next.
+    FinishJob {
+        /// Which job.
+        key: JobKey,
+        /// How it ended.
+        outcome: JobOutcome,
+        /// When it runs next, from now.
+        next: Duration,
+    },
+    /// Removes a job.
+    DeleteJob {
+        /// Which job.
+        key: JobKey,
+    },
+    /// Stores material of a CA, replacing what the slot held.
+    PutMaterial(MaterialRecord),
+    /// Stores a wrapped data key, replacing the one of the same owner and number (a new wrap of the same key).
+    PutDataKey(DataKeyRecord),
+    /// Destroys all data keys of a tenant: what they sealed cannot be opened again.
+    DestroyDataKeys {
+        /// Whose.
+        tenant: TenantId,
+    },
+    /// Stops a bucket for a time, whatever it holds (a CA's Retry-After).
+    FreezeBucket {
+        /// Which bucket.
+        bucket: String,
+        /// For how long.
+        duration: Duration,
+    },
+}
+
+/// Whether a request for a job heeds its back-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A failing job stays put until its back-off ends.
+    HeedBackoff,
+    /// The operator wants it now: the back-off is forgotten, the count of failures is not.
+    Now,
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// It did what it was for; failures are forgotten, and so is a saved order.
+    Done,
+    /// It failed; counted, with the problem kept. No request brings it forward before its next run.
+    Failed(Problem),
+    /// It was interrupted through no fault of the domain (shutdown, no budget): nothing is counted.
+    Deferred,
+}
+
+/// An event for an audit chain; the store adds place, time and hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// Whose chain.
+    pub owner: KeyOwner,
+    /// Who.
+    pub actor: AuditActor,
+    /// What, as a stable word.
+    pub kind: &'static str,
+    /// The name or thing concerned.
+    pub subject: String,
+    /// More, as a JSON object; never a secret.
+    pub detail: serde_json::Value,
+}
+
+/// What a batch has done.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The feed's position after it: changes up to here include it.
+    pub position: Cursor,
+    /// How each requested job stands now, in the order of the requests.
+    pub jobs: Vec<JobStanding>,
+}
+
+/// Why a batch was not done.
+#[derive(Clone, Debug)]
+pub enum ApplyError {
+    /// A guard was not true; nothing was done.
+    GuardFailed(Guard),
+    /// The name belongs to another tenant; nothing was done.
+    OwnedByOther {
+        /// The name.
+        pattern: NamePattern,
+        /// The tenant that wanted it.
+        wanted_by: TenantId,
+    },
+    /// A row lies outside of the caller's scope; nothing was done. A bug of the caller.
+    OutOfScope(TenantId),
+    /// A domain, job or certificate that an operation needs does not exist; nothing was done.
+    Missing(String),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GuardFailed(guard) => write!(f, "no longer true: {guard}"),
+            Self::OwnedByOther { pattern, wanted_by } => {
+                write!(f, "{pattern} belongs to another tenant than {wanted_by}")
+            }
+            Self::OutOfScope(tenant) => {
+                write!(f, "tenant {tenant} lies outside of the caller's scope")
+            }
+            Self::Missing(what) => write!(f, "{what} does not exist"),
+            Self::Store(_) => f.write_str("the store failed"),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::GuardFailed(_)
+            | Self::OwnedByOther { .. }
+            | Self::OutOfScope(_)
+            | Self::Missing(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

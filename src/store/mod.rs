@@ -1,0 +1,291 @@
+//! What must not be lost, behind a port of intent.
+//!
+//! [`Store`] is not a key-value map: it offers the few operations that the protocols need, each atomic, so
+//! that no adapter can fake half of one. There is no `lock`, no `exists`, no scan. Two rules bind every adapter
+//! (the conformance suite holds them to it):
+//!
+//! - A [`Batch`] is all or nothing: guards first, then operations, audit events and feed entries in the same
+//!   transaction.
+//! - Leases and budgets run on the store's clock. Callers pass durations, never "now".
+//!
+//! A store error is neither "unknown" nor "allowed": callers must not turn one into either.
+//!
+//! Reading order: this file, [`record`] (the rows), [`batch`] (changes), [`job`] (work and its fences),
+//! [`feed`] (what changed), [`budget`] (rates), [`error`].
+
+pub mod record;
+
+pub mod batch;
+
+pub mod job;
+
+pub mod feed;
+
+pub mod budget;
+
+pub mod error;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::base::clock::{Instant, monotonic};
+use crate::model::certificate::{CaId, CertificateId};
+use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
+
+pub use batch::{Applied, ApplyError, Batch};
+pub use error::StoreError;
+
+use budget::{BucketCost, Taken};
+use feed::{Changes, Cursor};
+use job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
+use record::{
+    AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
+    Resolved, TenantRecord,
+};
+
+/// The instant by which a call must have answered; it fails with [`StoreError::Timeout`] otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// `duration` from now.
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        Self(monotonic() + duration)
+    }
+
+    /// The instant itself.
+    #[must_use]
+    pub const fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// The port. Every method is cancellation-safe: a dropped call has either happened or not.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Who owns `name` and what serves it, in one round trip: exact, then by one wildcard parent.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn resolve(&self, by: Deadline, name: &DnsName) -> Result<Option<Resolved>, StoreError>;
+
+    /// The key authorization published for exactly this host and token (RFC 8555 §8.3). A strong read: what has
+    /// been committed anywhere is seen.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn challenge(
+        &self,
+        by: Deadline,
+        host: &DnsName,
+        token: &str,
+    ) -> Result<Option<String>, StoreError>;
+
+    /// Does everything in `batch`, or nothing. Every row it touches must lie within `scope`.
+    ///
+    /// # Errors
+    /// [`ApplyError::GuardFailed`] names the guard; nothing was done then. After [`StoreError::Unknown`] the batch
+    /// may or may not have been done: read again.
+    async fn apply(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        batch: Batch,
+    ) -> Result<Applied, ApplyError>;
+
+    /// Takes due jobs, most urgent first, and fences them: no other holder gets them until the lease ends.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn claim(&self, by: Deadline, request: &ClaimRequest) -> Result<Claims, StoreError>;
+
+    /// Lengthens a lease that is still ours to `lease` from now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn extend(
+        &self,
+        by: Deadline,
+        claim: &Claim,
+        lease: Duration,
+    ) -> Result<Held, StoreError>;
+
+    /// Takes from all the buckets, or from none (GCRA).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError>;
+
+    /// What changed since `from`, at most `most` entries, in commit order within each shard, without gaps.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn changes(
+        &self,
+        by: Deadline,
+        from: &Cursor,
+        most: usize,
+    ) -> Result<Changes, StoreError>;
+
+    /// Tells of commits that changed something, in this process at least: a hint, for it may miss some or tell of
+    /// nothing; polling covers the rest.
+    fn wake(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// The domain registered under exactly this pattern.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn domain(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        pattern: &NamePattern,
+    ) -> Result<Option<DomainRecord>, StoreError>;
+
+    /// One certificate with its sealed key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn certificate(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        id: CertificateId,
+    ) -> Result<Option<CertificateRecord>, StoreError>;
+
+    /// One job as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn job(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        key: &JobKey,
+    ) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Material of a CA: an ACME account, a private root.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn material(
+        &self,
+        by: Deadline,
+        ca: &CaId,
+        slot: &str,
+    ) -> Result<Option<MaterialRecord>, StoreError>;
+
+    /// An owner's wrapped data key: the newest, or the one numbered `id`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn data_key(
+        &self,
+        by: Deadline,
+        owner: &KeyOwner,
+        id: Option<u32>,
+    ) -> Result<Option<DataKeyRecord>, StoreError>;
+
+    /// Tenants in the order of their slugs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn tenants(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        page: &PageRequest,
+    ) -> Result<Page<TenantRecord>, StoreError>;
+
+    /// Domains in the order of their names; of one tenant where `tenant` names one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn domains(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<DomainRecord>, StoreError>;
+
+    /// Certificates in the order of their identities, which is that of their creation.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn certificates(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<CertificateRecord>, StoreError>;
+
+    /// Jobs in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn jobs(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<JobRecord>, StoreError>;
+
+    /// Audit events in the order of their chain; of one tenant, or of the platform's own chain.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn events(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        owner: &KeyOwner,
+        page: &PageRequest,
+    ) -> Result<Page<AuditRecord>, StoreError>;
+}
+
+/// Which page of a list: the one after the item that `after` names, at most `most` items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The `next` of the page before; nothing for the first.
+    pub after: Option<String>,
+    /// The most items on the page; adapters cap it at [`PageRequest::MOST`].
+    pub most: usize,
+}
+
+impl PageRequest {
+    /// The largest page.
+    pub const MOST: usize = 1000;
+
+    /// The first page, of the largest size.
+    #[must_use]
+    pub const fn first() -> Self {
+        Self {
+            after: None,
+            most: Self::MOST,
+        }
+    }
+
+    /// The page after the one that ended with `next`.
+    #[must_use]
+    pub const fn following(next: String) -> Self {
+        Self {
+            after: Some(next),
+            most: Self::MOST,
+        }
+    }
+}
+
+/// A page of a list, in the order of the key; stable while others write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Names the last item, for the next page; nothing where this is the last page.
+    pub next: Option<String>,
+}
