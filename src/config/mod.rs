@@ -1,1 +1,30 @@
 //! `proxy.toml` to the settings of each module; all mistakes at once.
+//!
+//! Invariants: a configuration is read to its end before it is refused; nothing takes effect before the whole
+//! is right; what an included file gets wrong concerns that file alone; no secret stands in a file or in a
+//! message. Only `app` and `cli` name this module.
+//!
+//! Reading order: [`mistake`] is what a user sees; `source`, `reader` and `value` read a file key by key;
+//! `file` mirrors it section by section; `text` finds the files, `claims` and `assemble` put them together;
+//! [`check`](mod@check) tells what is wrong.
+
+#![expect(
+    dead_code,
+    reason = "sections are read and checked before the modules that take their settings are there"
+)]
+
+pub mod mistake;
+mod source;
+
+mod reader;
+mod value;
+
+mod file;
+
+mod text;
+
+mod claims;
+
+mod assemble;
+
+pub mod check;

@@ -1,0 +1,256 @@
+//! Texts to one whole: every file read, names checked over all of them, broken included files replaced by
+//! their last good text or left out.
+//!
+//! A mistake in the main file refuses the whole. A mistake in an included file is a warning that concerns
+//! that file alone. Where two files claim one name, the one whose text has not changed since the last good
+//! configuration keeps it, so that a newcomer cannot take it away.
+
+use crate::config::claims::{Claims, Reader};
+use crate::config::file::{self, Declared, Main};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::source::Source;
+use crate::config::text::{FileText, Texts};
+
+/// A configuration whose files agree with each other.
+#[derive(Debug)]
+pub(super) struct Assembled<'t> {
+    pub(super) main: Main,
+    pub(super) main_source: &'t Source,
+    /// The included files that take part, in the order of their paths.
+    pub(super) included: Vec<Included<'t>>,
+    pub(super) claims: Claims,
+    /// Mistakes of included files.
+    pub(super) warnings: Vec<Mistake>,
+}
+
+/// An included file that takes part.
+#[derive(Debug)]
+pub(super) struct Included<'t> {
+    pub(super) source: &'t Source,
+    pub(super) declared: Declared,
+    /// Whether this is the last good text, for the present one has mistakes.
+    pub(super) is_old: bool,
+}
+
+/// Puts the texts together; `previous` is the last good configuration.
+///
+/// # Errors
+/// The mistakes of the main file, followed by those of included ones.
+pub(super) fn assemble<'t>(
+    texts: &'t Texts,
+    previous: Option<&'t Texts>,
+) -> Result<Assembled<'t>, Vec<Mistake>> {
+    let source = match &texts.main {
+        FileText::Read(source) => source,
+        FileText::Unreadable(mistake) => return Err(vec![mistake.clone()]),
+    };
+    let mistakes = Mistakes::new(source);
+    let main = file::read_main(source, &mistakes);
+    let claims = Claims::of(&main.declared, &Claims::default(), source, &mistakes);
+    claims.check_uses(&main.declared, Reader::Main, &mistakes);
+    let joined = join(texts, previous, &claims);
+    // A hook names tenants and hosts that no file declares; a file left out may declare them.
+    if main.on_demand.ask.is_none() && joined.warnings.is_empty() && mistakes.is_empty() {
+        joined.claims.check_main_reach(&main.declared, &mistakes);
+    }
+    let mut found = mistakes.into_sorted();
+    if found.is_empty() {
+        return Ok(Assembled {
+            main,
+            main_source: source,
+            included: joined.included,
+            claims: joined.claims,
+            warnings: joined.warnings,
+        });
+    }
+    found.extend(joined.warnings);
+    Err(found)
+}
+
+struct Joined<'t> {
+    included: Vec<Included<'t>>,
+    claims: Claims,
+    warnings: Vec<Mistake>,
+}
+
+/// Adds the included files to the main file's claims, those with the oldest right first.
+fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims) -> Joined<'t> {
+    let old = |file: &FileText| previous.and_then(|texts| texts.included(file.name()));
+    let mut order: Vec<&FileText> = texts.included.iter().collect();
+    order.sort_by_key(|file| match (old(file), file.source()) {
+        (Some(old), Some(new)) if old == new => 0,
+        (Some(_), _) => 1,
+        (None, _) => 2,
+    });
+    let (mut included, mut warnings, mut claims) = (Vec::new(), Vec::new(), main.clone());
+    for file in order {
+        let present = match file {
+            FileText::Read(source) => read(source, &claims, main),
+            FileText::Unreadable(mistake) => Err(vec![mistake.clone()]),
+        };
+        let (taken, source, is_old) = match (present, file.source()) {
+            (Ok(taken), Some(source)) => (taken, source, false),
+            (Ok(_), None) => continue,
+            (Err(mistakes), present) => {
+                warnings.extend(mistakes);
+                let old = old(file).filter(|old| Some(*old) != present);
+                match old.and_then(|old| Some((read(old, &claims, main).ok()?, old))) {
+                    Some((taken, old)) => (taken, old, true),
+                    None => continue,
+                }
+            }
+        };
+        let (declared, own) = taken;
+        claims.join(own);
+        included.push(Included {
+            source,
+            declared,
+            is_old,
+        });
+    }
+    included.sort_by(|a, b| a.source.name().cmp(b.source.name()));
+    warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    Joined {
+        included,
+        claims,
+        warnings,
+    }
+}
+
+/// One included file on top of what others have claimed.
+fn read(
+    source: &Source,
+    others: &Claims,
+    main: &Claims,
+) -> Result<(Declared, Claims), Vec<Mistake>> {
+    let mistakes = Mistakes::new(source);
+    let declared = file::read_included(source, &mistakes);
+    let own = Claims::of(&declared, others, source, &mistakes);
+    own.check_uses(&declared, Reader::Included(main), &mistakes);
+    match mistakes.into_sorted() {
+        none if none.is_empty() => Ok((declared, own)),
+        some => Err(some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(main: &str, included: &[(&str, &str)]) -> Texts {
+        let file = |name: &str, text: &str| FileText::Read(Source::new(name, text));
+        Texts {
+            main: file("proxy.toml", main),
+            included: included
+                .iter()
+                .map(|(name, text)| file(name, text))
+                .collect(),
+        }
+    }
+
+    fn tenant(name: &str, domain: &str) -> String {
+        format!("[[tenant]]\nname = \"{name}\"\ndomains = [\"{domain}\"]\n")
+    }
+
+    fn served(assembled: &Assembled<'_>) -> Vec<String> {
+        let files = assembled.included.iter();
+        let tenants = files.flat_map(|file| &file.declared.tenants);
+        tenants
+            .map(|tenant| tenant.domains[0].value.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn one_bad_tenant_of_a_hundred_leaves_ninety_nine() {
+        let files: Vec<(String, String)> = (0..100)
+            .map(|n| {
+                let domain = if n == 42 { "not a name" } else { "x" };
+                (
+                    format!("d/{n:03}.toml"),
+                    tenant(&format!("t{n}"), &format!("{domain}{n}.test")),
+                )
+            })
+            .collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
+        let texts = texts("", &files);
+        let assembled = assemble(&texts, None).unwrap();
+        assert_eq!(assembled.included.len(), 99);
+        assert_eq!(assembled.warnings.len(), 1);
+        assert_eq!(assembled.warnings[0].file, "d/042.toml");
+    }
+
+    #[test]
+    fn a_broken_included_file_keeps_its_last_good_text() {
+        let old = texts(
+            "",
+            &[("a", &tenant("a", "a.test")), ("b", &tenant("b", "b.test"))],
+        );
+        let new = texts("", &[("a", "[[tenant"), ("b", &tenant("b", "b2.test"))]);
+        let assembled = assemble(&new, Some(&old)).unwrap();
+        assert_eq!(served(&assembled), ["a.test", "b2.test"]);
+        assert!(assembled.included[0].is_old);
+        assert_eq!(assembled.warnings[0].file, "a");
+    }
+
+    #[test]
+    fn a_newcomer_cannot_take_a_name_that_another_file_holds() {
+        let victim = tenant("victim", "shop.test");
+        let old = texts("", &[("z", &victim)]);
+        let new = texts("", &[("a", &tenant("thief", "shop.test")), ("z", &victim)]);
+        let assembled = assemble(&new, Some(&old)).unwrap();
+        assert_eq!(assembled.included[0].source.name(), "z");
+        assert_eq!(assembled.warnings[0].file, "a");
+        assert!(
+            assembled.warnings[0]
+                .to_string()
+                .contains("see z:3:12: the first one")
+        );
+    }
+
+    #[test]
+    fn an_included_file_reaches_only_what_it_declares() {
+        let main = "[[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:3000\"]\n";
+        for (text, expected) in [
+            (
+                "[[route]]\nupstream = \"core\"",
+                "a [[route]] for every domain in an included file",
+            ),
+            (
+                "[[route]]\ntenant = \"other\"\nupstream = \"core\"",
+                "a [[route]] for tenant \"other\" in an included file",
+            ),
+            (
+                "[[route]]\nhost = \"other.test\"\nupstream = \"core\"",
+                "a [[route]] for other.test in an included file",
+            ),
+            (
+                "[[tenant]]\nname = \"a\"\n[[route]]\ntenant = \"a\"\nupstream = \"cor\"",
+                "unknown upstream \"cor\"",
+            ),
+            (
+                "[store]\ndata = \"/tmp\"",
+                "\"store\" belongs into the main file",
+            ),
+        ] {
+            let texts = texts(
+                main,
+                &[("a.toml", text), ("b.toml", &tenant("b", "b.test"))],
+            );
+            let assembled = assemble(&texts, None).unwrap();
+            assert_eq!(served(&assembled), ["b.test"], "{text}");
+            let warning = &assembled.warnings[0].what;
+            assert!(warning.starts_with(expected), "{warning}");
+        }
+    }
+
+    #[test]
+    fn a_route_of_the_main_file_needs_its_tenant_only_while_every_file_is_whole() {
+        let main = "[[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:3000\"]\n\
+                    [[route]]\ntenant = \"acme\"\nupstream = \"core\"\n";
+        let whole = texts(main, &[("b", &tenant("acme2", "b.test"))]);
+        let refused = assemble(&whole, None).unwrap_err();
+        assert_eq!(refused[0].fix.as_deref(), Some("did you mean \"acme2\"?"));
+        let broken = texts(main, &[("a", "oops"), ("b", &tenant("acme2", "b.test"))]);
+        assert!(assemble(&broken, None).is_ok());
+    }
+}

@@ -1,0 +1,235 @@
+//! Who declares which name: every upstream, tenant, domain and route once over all files, and references
+//! only to what a file may use.
+//!
+//! The main file may use everything that is declared. An included file may use what the main file and it
+//! itself declare, and may route only its own tenants and domains: so it stands or falls alone, and one
+//! bad file never touches another's tenants.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::ops::Range;
+
+use crate::config::file::{Declared, Route};
+use crate::config::mistake::{Finding, Mistakes, nearest, quoted_list};
+use crate::config::reader::At;
+use crate::config::source::Source;
+use crate::model::route::PathPrefix;
+use crate::model::{NamePattern, TenantId};
+
+/// A route's whole condition.
+type RouteKey = (Option<TenantId>, Option<NamePattern>, PathPrefix);
+
+/// What the files so far have declared, each with its location as text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claims {
+    upstreams: HashMap<String, String>,
+    tenants: HashMap<TenantId, String>,
+    domains: HashMap<NamePattern, String>,
+    routes: HashMap<RouteKey, String>,
+}
+
+/// Whose declarations are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader<'c> {
+    /// The main file.
+    Main,
+    /// A file that the main file, with these claims, includes.
+    Included(&'c Claims),
+}
+
+impl Claims {
+    /// The claims of one file, on top of `others`, which are not changed. Records a mistake for each name
+    /// that one of `others` or the file itself declares already.
+    pub(super) fn of(
+        declared: &Declared,
+        others: &Self,
+        source: &Source,
+        mistakes: &Mistakes<'_>,
+    ) -> Self {
+        let mut own = Self::default();
+        let file = (source, mistakes);
+        for upstream in &declared.upstreams {
+            let name = upstream.name.clone();
+            claim(
+                file,
+                "upstream",
+                name,
+                (&mut own.upstreams, &others.upstreams),
+            );
+        }
+        for tenant in &declared.tenants {
+            let name = tenant.name.clone();
+            claim(file, "tenant", name, (&mut own.tenants, &others.tenants));
+            for domain in &tenant.domains {
+                let domain = domain.clone();
+                claim(file, "domain", domain, (&mut own.domains, &others.domains));
+            }
+        }
+        for route in &declared.routes {
+            let key = route_key(route);
+            let (seen, others) = (&mut own.routes, &others.routes);
+            match others.get(&key).or_else(|| seen.get(&key)) {
+                Some(first) => {
+                    let finding = Finding::new("a second [[route]] for the same requests")
+                        .fix("give it another path, host or tenant, or remove it")
+                        .see(format!("{first}: the first one"));
+                    mistakes.add(route.place.clone(), finding);
+                }
+                None => {
+                    seen.insert(key, source.location(route.place.start));
+                }
+            }
+        }
+        own
+    }
+
+    /// Takes another file's claims over.
+    pub(super) fn join(&mut self, other: Self) {
+        self.upstreams.extend(other.upstreams);
+        self.tenants.extend(other.tenants);
+        self.domains.extend(other.domains);
+        self.routes.extend(other.routes);
+    }
+
+    /// Records each use of a name that `reader` may not use or that nobody declares.
+    pub(super) fn check_uses(
+        &self,
+        declared: &Declared,
+        reader: Reader<'_>,
+        mistakes: &Mistakes<'_>,
+    ) {
+        for route in &declared.routes {
+            self.check_upstream(&route.upstream, reader, mistakes);
+            if let Reader::Included(_) = reader {
+                self.check_reach(route, mistakes);
+            }
+        }
+    }
+
+    fn check_upstream(&self, name: &At<String>, reader: Reader<'_>, mistakes: &Mistakes<'_>) {
+        let main = match reader {
+            Reader::Main => None,
+            Reader::Included(main) => Some(main),
+        };
+        let known = |claims: &Self| claims.upstreams.contains_key(&name.value);
+        if known(self) || main.is_some_and(known) {
+            return;
+        }
+        let names = self.upstreams.keys();
+        let names = names.chain(main.into_iter().flat_map(|main| main.upstreams.keys()));
+        let mut names: Vec<&str> = names.map(String::as_str).collect();
+        names.sort_unstable();
+        let finding = Finding::new(format!("unknown upstream {:?}", name.value));
+        let near = nearest(&name.value, names.iter().copied());
+        let fix = match near {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("add an [[upstream]] with name = {:?}", name.value),
+        };
+        let expected = match reader {
+            Reader::Main => quoted_list(names),
+            Reader::Included(_) => {
+                format!(
+                    "an upstream of the main file or of this one: {}",
+                    quoted_list(names)
+                )
+            }
+        };
+        mistakes.add(name.at.clone(), finding.expected(expected).fix(fix));
+    }
+
+    /// An included file routes only what it declares.
+    fn check_reach(&self, route: &Route, mistakes: &Mistakes<'_>) {
+        let (at, what): (Range<usize>, String) = match (&route.host, &route.tenant) {
+            (Some(host), _) if self.holds(&host.value) => return,
+            (None, Some(tenant)) if self.tenants.contains_key(&tenant.value) => return,
+            (Some(host), _) => (host.at.clone(), format!("a [[route]] for {}", host.value)),
+            (None, Some(tenant)) => (
+                tenant.at.clone(),
+                format!("a [[route]] for tenant {:?}", tenant.value.as_str()),
+            ),
+            (None, None) => (
+                route.place.clone(),
+                "a [[route]] for every domain".to_owned(),
+            ),
+        };
+        let finding = Finding::new(format!("{what} in an included file"));
+        let finding = finding.expected("a tenant or a domain that this file declares");
+        mistakes.add(
+            at,
+            finding.fix("add \"tenant\", or move the route to the main file"),
+        );
+    }
+
+    /// Whether a declared domain is, or covers, what `host` stands for.
+    pub(super) fn holds(&self, host: &NamePattern) -> bool {
+        self.domains.contains_key(host)
+            || match host {
+                NamePattern::Exact(name) => NamePattern::wildcard_over(name)
+                    .is_some_and(|parent| self.domains.contains_key(&parent)),
+                NamePattern::Wildcard(_) => false,
+            }
+    }
+
+    /// Records each route of the main file for a tenant or a host that no file declares.
+    pub(super) fn check_main_reach(&self, declared: &Declared, mistakes: &Mistakes<'_>) {
+        for route in &declared.routes {
+            if let Some(tenant) = &route.tenant
+                && !self.tenants.contains_key(&tenant.value)
+            {
+                let mut names: Vec<&str> = self.tenants.keys().map(TenantId::as_str).collect();
+                names.sort_unstable();
+                let finding = Finding::new(format!("unknown tenant {:?}", tenant.value.as_str()));
+                let fix = match nearest(tenant.value.as_str(), names.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("add a [[tenant]] with name = {:?}", tenant.value.as_str()),
+                };
+                let finding = finding.expected(quoted_list(names)).fix(fix);
+                mistakes.add(tenant.at.clone(), finding);
+            }
+            if let Some(host) = &route.host
+                && !self.holds(&host.value)
+            {
+                let finding = Finding::new(format!("no tenant has the domain {}", host.value));
+                let finding = finding.fix("add it to the domains of a [[tenant]]");
+                mistakes.add(host.at.clone(), finding);
+            }
+        }
+    }
+
+    /// Domains, tenants, upstreams and routes, counted.
+    pub(super) fn counts(&self) -> [usize; 4] {
+        [
+            self.domains.len(),
+            self.tenants.len(),
+            self.upstreams.len(),
+            self.routes.len(),
+        ]
+    }
+}
+
+fn route_key(route: &Route) -> RouteKey {
+    let tenant = route.tenant.as_ref().map(|tenant| tenant.value.clone());
+    let host = route.host.as_ref().map(|host| host.value.clone());
+    let path = route.path.as_ref().map(|path| path.value.clone());
+    (tenant, host, path.unwrap_or_else(PathPrefix::root))
+}
+
+fn claim<K: Hash + Eq + Display>(
+    (source, mistakes): (&Source, &Mistakes<'_>),
+    kind: &str,
+    name: At<K>,
+    (own, others): (&mut HashMap<K, String>, &HashMap<K, String>),
+) {
+    match others.get(&name.value).or_else(|| own.get(&name.value)) {
+        Some(first) => {
+            let finding = Finding::new(format!("{kind} {} is declared twice", name.value))
+                .fix("remove one of them")
+                .see(format!("{first}: the first one"));
+            mistakes.add(name.at, finding);
+        }
+        None => {
+            own.insert(name.value, source.location(name.at.start));
+        }
+    }
+}

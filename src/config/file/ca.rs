@@ -1,0 +1,231 @@
+//! `[[ca]]`: a certification authority, public or our own.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::{SecretPlace, seconds, secret};
+use crate::config::mistake::{nearest, quoted_list};
+use crate::config::reader::{At, Table, Value, Wrong};
+use crate::config::value;
+
+/// Contacts of one account.
+const MOST_CONTACTS: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum CaKind {
+    Acme,
+    Private,
+}
+
+const KINDS: &[(&str, CaKind)] = &[("acme", CaKind::Acme), ("private", CaKind::Private)];
+
+/// An ACME directory and, where it is a well-known one, what we know of it.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Directory {
+    pub(in crate::config) url: Url,
+    /// Whether the CA takes orders only from accounts bound to one of its own.
+    pub(in crate::config) wants_binding: bool,
+}
+
+#[derive(Debug)]
+pub(in crate::config) struct ExternalAccount {
+    pub(in crate::config) kid: At<String>,
+    pub(in crate::config) hmac_key: At<SecretPlace>,
+}
+
+#[derive(Debug)]
+pub(in crate::config) struct Ca {
+    pub(in crate::config) place: Range<usize>,
+    pub(in crate::config) name: At<String>,
+    pub(in crate::config) kind: CaKind,
+    pub(in crate::config) directory: Option<At<Directory>>,
+    pub(in crate::config) contact: Vec<At<String>>,
+    pub(in crate::config) terms_agreed: Option<At<bool>>,
+    pub(in crate::config) root: Option<At<PathBuf>>,
+    pub(in crate::config) eab: Option<ExternalAccount>,
+    pub(in crate::config) lifetime: Option<At<Duration>>,
+}
+
+pub(super) fn read(mut table: Table<'_>) -> Option<Ca> {
+    let name = table.required(
+        "name",
+        "a name that certificates and logs will show",
+        value::label,
+    );
+    let kind = table.required("kind", r#""acme" or "private""#, value::word(KINDS));
+    let ca = match kind.map(|kind| kind.value) {
+        Some(CaKind::Private) => private(&mut table, name),
+        Some(CaKind::Acme) => acme(&mut table, name),
+        None => unknown(&mut table),
+    };
+    table.finish();
+    ca
+}
+
+/// Reads what either kind takes, so that only keys which neither takes are unknown.
+fn unknown(table: &mut Table<'_>) -> Option<Ca> {
+    table.optional("directory", directory);
+    table.list("contact", MOST_CONTACTS, contact);
+    table.optional("terms_agreed", value::flag);
+    table.optional("root", value::path);
+    let eab = table.table("eab", EAB);
+    eab.and_then(external_account);
+    table.optional("lifetime", lifetime);
+    None
+}
+
+fn private(table: &mut Table<'_>, name: Option<At<String>>) -> Option<Ca> {
+    for key in ["directory", "contact", "terms_agreed", "root", "eab"] {
+        table.forbid(key, "is only for a CA of kind \"acme\"");
+    }
+    let lifetime = table.optional("lifetime", lifetime);
+    Some(Ca {
+        place: table.place(),
+        name: name?,
+        kind: CaKind::Private,
+        directory: None,
+        contact: Vec::new(),
+        terms_agreed: None,
+        root: None,
+        eab: None,
+        lifetime,
+    })
+}
+
+fn lifetime(value: &Value<'_>) -> Result<Duration, Wrong> {
+    value::duration(seconds(5)..=seconds(90 * 86_400))(value)
+}
+
+fn acme(table: &mut Table<'_>, name: Option<At<String>>) -> Option<Ca> {
+    table.forbid(
+        "lifetime",
+        "is only for a CA of kind \"private\": an ACME CA decides by itself",
+    );
+    let directory = table.required("directory", DIRECTORY, directory);
+    let contact = table.list("contact", MOST_CONTACTS, contact);
+    let terms_agreed = table.optional("terms_agreed", value::flag);
+    let root = table.optional("root", value::path);
+    let eab = table.table("eab", EAB);
+    let eab = eab.and_then(external_account);
+    Some(Ca {
+        place: table.place(),
+        name: name?,
+        kind: CaKind::Acme,
+        directory: Some(directory?),
+        contact: contact.unwrap_or_default(),
+        terms_agreed,
+        root,
+        eab,
+        lifetime: None,
+    })
+}
+
+const EAB: &str = "eab of [[ca]]";
+
+fn external_account(mut table: Table<'_>) -> Option<ExternalAccount> {
+    let kid = table.required(
+        "kid",
+        "the key identifier that the CA gave you",
+        value::text,
+    );
+    let hmac_key = table.required(
+        "hmac_key",
+        r#"where to read it: { env = "NAME" } or { file = "path" }"#,
+        secret::read,
+    );
+    table.finish();
+    Some(ExternalAccount {
+        kid: kid?,
+        hmac_key: hmac_key?,
+    })
+}
+
+const DIRECTORY: &str =
+    r#"the URL of its ACME directory, or a well-known name such as "letsencrypt-staging""#;
+
+/// Well-known directories: name, URL, and whether an account must be bound to one of the CA's own.
+const WELL_KNOWN: &[(&str, &str, bool)] = &[
+    (
+        "letsencrypt-staging",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+        false,
+    ),
+    (
+        "letsencrypt",
+        "https://acme-v02.api.letsencrypt.org/directory",
+        false,
+    ),
+    ("zerossl", "https://acme.zerossl.com/v2/DV90", true),
+    ("google", "https://dv.acme-v02.api.pki.goog/directory", true),
+    (
+        "google-staging",
+        "https://dv.acme-v02.test-api.pki.goog/directory",
+        true,
+    ),
+    ("sslcom", "https://acme.ssl.com/sslcom-dv-ecc", true),
+    (
+        "actalis",
+        "https://acme-api.actalis.com/acme/directory",
+        true,
+    ),
+];
+
+fn directory(value: &Value<'_>) -> Result<Directory, Wrong> {
+    let text = value.text().ok_or_else(|| Wrong::expected(DIRECTORY))?;
+    let known = WELL_KNOWN.iter().find(|(name, ..)| *name == text);
+    if let Some((_, url, wants_binding)) = known {
+        let url = Url::parse(url).map_err(|_source| Wrong::expected(DIRECTORY))?;
+        let wants_binding = *wants_binding;
+        return Ok(Directory { url, wants_binding });
+    }
+    if !text.contains("://") {
+        let names = || WELL_KNOWN.iter().map(|(name, ..)| *name);
+        let wrong = Wrong::expected(format!("a URL, or one of {}", quoted_list(names())));
+        return Err(match nearest(text, names()) {
+            Some(near) => wrong.fix(format!("did you mean {near:?}?")),
+            None => wrong,
+        });
+    }
+    let url = value::http_url(value)?;
+    match url.scheme() {
+        // RFC 8555 §6.1: ACME runs over HTTPS.
+        "https" => Ok(Directory {
+            url,
+            wants_binding: false,
+        }),
+        _ => Err(Wrong::expected("a URL that begins with https://")
+            .fix("for a private CA name its root file with `root`")),
+    }
+}
+
+/// A mail address, with `mailto:` or without.
+fn contact(value: &Value<'_>) -> Result<String, Wrong> {
+    let text = value.text().unwrap_or_default();
+    let address = text.strip_prefix("mailto:").unwrap_or(text);
+    let good = address.len() <= 254
+        && address
+            .split_once('@')
+            .is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
+        && address.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+    match good {
+        true => Ok(format!("mailto:{address}")),
+        false => Err(Wrong::expected(
+            r#"a mail address, as in "operations@example.com""#,
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_well_known_directory_is_an_https_url() {
+        for (name, url, _) in WELL_KNOWN {
+            assert_eq!(Url::parse(url).unwrap().scheme(), "https", "{name}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `[[tenant]]`: a tenant and its domains.
+
+use std::ops::Range;
+
+use crate::config::reader::{At, Table};
+use crate::config::value;
+use crate::model::{NamePattern, TenantId};
+
+/// Domains of one tenant in one file.
+const MOST_DOMAINS: usize = 100_000;
+
+#[derive(Debug)]
+pub(in crate::config) struct Tenant {
+    pub(in crate::config) place: Range<usize>,
+    pub(in crate::config) name: At<TenantId>,
+    pub(in crate::config) domains: Vec<At<NamePattern>>,
+}
+
+pub(super) fn read(mut table: Table<'_>) -> Option<Tenant> {
+    let name = table.required("name", "the tenant's name, as in \"acme\"", value::tenant);
+    let domains = table.list("domains", MOST_DOMAINS, value::pattern);
+    let place = table.place();
+    table.finish();
+    Some(Tenant {
+        place,
+        name: name?,
+        domains: domains.unwrap_or_default(),
+    })
+}
