@@ -1,0 +1,527 @@
+//! Every metric of the program, by name, with its help.
+//!
+//! To add one: a line in [`Families`], and a label in [`crate::telemetry::labels`] where it needs a new one.
+//! Names are `proxy_<noun>_<unit>`; counters get `_total` when they are written out.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
+
+use crate::base::clock::Timestamp;
+use crate::base::task::Tasks;
+use crate::model::TenantId;
+use crate::model::problem::ProblemCode;
+use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
+use crate::telemetry::labels::{
+    AdmissionLimit, ChallengeAnswer, ConfigState, Direction, End, Expiry, Handshake, IssuanceKind,
+    IssuanceOutcome, JobState, Listener, Permission, Protocol, Reload, StatusClass, StoreCall,
+    StoreFailure, UpstreamConnection,
+};
+use crate::telemetry::worst::WorstTenants;
+
+pub use crate::telemetry::by_ca::CountersByCa;
+pub use crate::telemetry::exposition::Exposition;
+
+/// Declares the families: field, type, how it is made, name and help, which is also its documentation.
+macro_rules! families {
+    ($($field:ident: $type:ty = $made:expr, $name:literal, $help:literal;)*) => {
+        /// The families by field. Finding a cell is arithmetic; writing is a relaxed addition to the thread's
+        /// own stripe, unless a type says otherwise.
+        #[derive(Debug)]
+        pub struct Families {
+            $(#[doc = $help] #[doc = concat!("\n\nExposed as `proxy_", $name, "`.")] pub $field: $type,)*
+            /// Errors of the worst tenants. Exposed as `proxy_tenant_errors_total`.
+            pub tenant_errors: Arc<WorstTenants>,
+            panics: Arc<OnceLock<Tasks>>,
+            registry: Registry,
+        }
+
+        impl Families {
+            fn new(worst_tenants: usize) -> Self {
+                let mut registry = Registry::with_prefix("proxy");
+                $(let $field: $type = $made; registry.register($name, $help, $field.clone());)*
+                let tenant_errors = Arc::new(WorstTenants::new(worst_tenants));
+                registry.register_collector(Box::new(TenantErrors(Arc::clone(&tenant_errors))));
+                let panics = Arc::default();
+                registry.register_collector(Box::new(Panics(Arc::clone(&panics))));
+                registry.register_collector(Box::new(Build));
+                Self { $($field,)* tenant_errors, panics, registry }
+            }
+        }
+    };
+}
+
+families! {
+    // --- connections and handshakes
+    connections: Counters<Listener> = Counters::default(),
+        "connections", "Connections accepted";
+    connections_open: Levels<Listener> = Levels::default(),
+        "connections_open", "Connections open now";
+    admission_refusals: Counters<AdmissionLimit> = Counters::default(),
+        "admission_refusals", "Connections refused, by the limit that was reached";
+    handshakes: Counters<Handshake> = Counters::default(),
+        "handshakes", "TLS handshakes, by outcome, reason, and where the certificate came from";
+    handshake_duration: Histograms<Handshake> = Histograms::new(HANDSHAKE_BOUNDS),
+        "handshake_duration_seconds", "Time from the accepted connection to the end of its TLS handshake";
+    challenges: Counters<ChallengeAnswer> = Counters::default(),
+        "challenges", "Requests for a challenge's path on port 80";
+
+    // --- requests
+    requests: Histograms<(StatusClass, Protocol)> = Histograms::new(REQUEST_BOUNDS),
+        "request_duration_seconds", "Time from a request's head to the end of its response; its count is that of requests";
+    requests_ended: Counters<End> = Counters::default(),
+        "requests_ended", "Requests, by why they ended";
+    requests_open: Levels<Protocol> = Levels::default(),
+        "requests_open", "Requests in progress";
+    body_bytes: Counters<Direction> = Counters::default(),
+        "body_bytes", "Bytes of bodies and tunnels, from and to visitors";
+
+    // --- upstreams
+    upstream_connections: Counters<UpstreamConnection> = Counters::default(),
+        "upstream_connections", "Attempts to get a connection to an upstream";
+    upstream_connect_duration: Histograms<()> = Histograms::new(REQUEST_BOUNDS),
+        "upstream_connect_duration_seconds", "Time to connect to an upstream, its TLS handshake included";
+    upstream_response_duration: Histograms<StatusClass> = Histograms::new(REQUEST_BOUNDS),
+        "upstream_response_duration_seconds", "Time from a request sent to the head of the upstream's response";
+    upstream_idle: Levels<()> = Levels::default(),
+        "upstream_connections_idle", "Connections to upstreams that wait in pools";
+
+    // --- certificates
+    issuances: CountersByCa<(IssuanceKind, IssuanceOutcome)> = CountersByCa::default(),
+        "issuances", "Issuances ended, by CA, kind and outcome";
+    issuance_duration: Histograms<IssuanceKind> = Histograms::new(ISSUANCE_BOUNDS),
+        "issuance_duration_seconds", "Time of successful issuances";
+    issuance_problems: Counters<ProblemCode> = Counters::default(),
+        "issuance_problems", "Failed issuances, by problem code";
+    jobs: Gauges<JobState> = Gauges::default(),
+        "jobs", "Certificate jobs that are due and waiting, and that run here";
+    certificates: Gauges<Expiry> = Gauges::default(),
+        "certificates", "Certificates that serve a domain, by time to expiry; each is counted once";
+    earliest_expiry: Gauges<()> = Gauges::default(),
+        "certificate_earliest_expiry_timestamp_seconds", "When the first of the certificates that serve a domain expires; 0 where there is none";
+    credentials: Gauges<()> = Gauges::default(),
+        "credentials_cached", "Certificates with their keys in memory";
+    credential_bytes: Gauges<()> = Gauges::default(),
+        "credentials_cached_bytes", "About how much memory the cached certificates take";
+    permissions: Counters<Permission> = Counters::default(),
+        "permissions", "Questions to the permission hook, by how they were answered";
+    permission_duration: Histograms<()> = Histograms::new(REQUEST_BOUNDS),
+        "permission_duration_seconds", "Time of calls to the permission hook";
+
+    // --- state and configuration
+    domains: Gauges<()> = Gauges::default(),
+        "domains", "Registered names that this process knows";
+    store_duration: Histograms<StoreCall> = Histograms::new(REQUEST_BOUNDS),
+        "store_call_duration_seconds", "Time of calls to the store, failed ones included";
+    store_failures: Counters<(StoreCall, StoreFailure)> = Counters::default(),
+        "store_failures", "Calls to the store that failed";
+    reloads: Counters<Reload> = Counters::default(),
+        "reloads", "Times that the configuration was read again";
+    reload_at: Gauges<Reload> = Gauges::default(),
+        "reload_timestamp_seconds", "When the configuration was last read again, by outcome; 0 where never";
+    config_state: Gauges<ConfigState> = Gauges::default(),
+        "config_state", "Which configuration is in force: 1 for its state, 0 for the other";
+
+    // --- telemetry itself
+    access_records: Counters<()> = Counters::default(),
+        "access_records", "Access records written";
+    access_records_dropped: Counters<()> = Counters::default(),
+        "access_records_dropped", "Access records dropped: the output was too slow or failed";
+}
+
+/// 0.5 ms to 60 s, in nanoseconds.
+const REQUEST_BOUNDS: &[u64] = &[
+    500 * MICRO,
+    MILLI,
+    2_500 * MICRO,
+    5 * MILLI,
+    10 * MILLI,
+    25 * MILLI,
+    50 * MILLI,
+    100 * MILLI,
+    250 * MILLI,
+    500 * MILLI,
+    1_000 * MILLI,
+    2_500 * MILLI,
+    5_000 * MILLI,
+    10_000 * MILLI,
+    30_000 * MILLI,
+    60_000 * MILLI,
+];
+
+/// 0.25 ms to 10 s: from a resumption nearby to a cold issuance.
+const HANDSHAKE_BOUNDS: &[u64] = &[
+    250 * MICRO,
+    500 * MICRO,
+    MILLI,
+    2_500 * MICRO,
+    5 * MILLI,
+    10 * MILLI,
+    25 * MILLI,
+    50 * MILLI,
+    100 * MILLI,
+    250 * MILLI,
+    500 * MILLI,
+    1_000 * MILLI,
+    2_500 * MILLI,
+    5_000 * MILLI,
+    10_000 * MILLI,
+];
+
+/// 10 ms to 10 minutes.
+const ISSUANCE_BOUNDS: &[u64] = &[
+    10 * MILLI,
+    25 * MILLI,
+    50 * MILLI,
+    100 * MILLI,
+    250 * MILLI,
+    500 * MILLI,
+    1_000 * MILLI,
+    2_500 * MILLI,
+    5_000 * MILLI,
+    10_000 * MILLI,
+    30_000 * MILLI,
+    60_000 * MILLI,
+    300_000 * MILLI,
+    600_000 * MILLI,
+];
+
+const MICRO: u64 = 1_000;
+const MILLI: u64 = 1_000_000;
+
+/// The program's metrics, by field of [`Families`]. Cheap to clone; clones are the same metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Families>);
+
+impl Metrics {
+    /// New ones, all zero; `worst_tenants` have a metric of their own for their errors.
+    #[must_use]
+    pub fn new(worst_tenants: usize) -> Self {
+        let metrics = Self(Arc::new(Families::new(worst_tenants)));
+        metrics.set_config_state(ConfigState::Current);
+        metrics
+    }
+
+    /// Exposes the panics of this group of tasks and its relatives. Only the first call counts.
+    pub fn watch_panics(&self, tasks: &Tasks) {
+        self.panics.get_or_init(|| tasks.clone());
+    }
+
+    /// Counts a handshake and how long it took.
+    pub fn handshake_ended(&self, handshake: Handshake, duration: Duration) {
+        self.handshakes.count(handshake);
+        self.handshake_duration.observe(handshake, duration);
+    }
+
+    /// Counts a request, and an error of its tenant where it is one.
+    pub fn request_ended(&self, request: &EndedRequest<'_>) {
+        let class = StatusClass::of(request.status);
+        self.requests
+            .observe((class, request.protocol), request.duration);
+        self.requests_ended.count(request.end);
+        if let Some(tenant) = request.tenant
+            && (request.end.is_error() || class == StatusClass::ServerError)
+        {
+            self.tenant_errors.count(tenant);
+        }
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, outcome: Reload, now: Timestamp) {
+        self.reloads.count(outcome);
+        self.reload_at.set(outcome, now.as_seconds());
+    }
+
+    /// Says which configuration is in force.
+    pub fn set_config_state(&self, state: ConfigState) {
+        for each in ConfigState::ALL {
+            self.config_state.set(*each, i64::from(*each == state));
+        }
+    }
+
+    /// Replaces what is known of the expiry of the certificates that serve.
+    pub fn set_expiries(&self, census: &ExpiryCensus) {
+        for (expiry, count) in Expiry::ALL.iter().zip(census.counts) {
+            self.certificates.set(*expiry, count);
+        }
+        let earliest = census.earliest.map_or(0, Timestamp::as_seconds);
+        self.earliest_expiry.set((), earliest);
+    }
+
+    /// All metrics as text.
+    ///
+    /// # Errors
+    /// None that happens: writing to memory does not fail.
+    pub fn expose(&self, exposition: Exposition) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(32 * 1024);
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        exposition.of(text)
+    }
+}
+
+impl Default for Metrics {
+    /// With 20 worst tenants.
+    fn default() -> Self {
+        Self::new(20)
+    }
+}
+
+impl Deref for Metrics {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        &self.0
+    }
+}
+
+/// What the metrics want to know of a request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedRequest<'a> {
+    /// Whose request it was, where that is known.
+    pub tenant: Option<&'a TenantId>,
+    /// The status sent; 0 where none was.
+    pub status: u16,
+    /// The visitor's HTTP version.
+    pub protocol: Protocol,
+    /// Why it ended.
+    pub end: End,
+    /// From its head to the end of its response.
+    pub duration: Duration,
+}
+
+/// Certificates counted by time to expiry, in one pass over all that serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpiryCensus {
+    counts: [u64; Expiry::ALL.len()],
+    earliest: Option<Timestamp>,
+}
+
+impl ExpiryCensus {
+    /// Counts one that expires at `not_after`.
+    pub fn add(&mut self, not_after: Timestamp, now: Timestamp) {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let left = not_after.since(now);
+        let expiry = match left {
+            Duration::ZERO => Expiry::Expired,
+            _ if left <= DAY => Expiry::Day,
+            _ if left <= DAY * 3 => Expiry::ThreeDays,
+            _ if left <= DAY * 7 => Expiry::Week,
+            _ if left <= DAY * 30 => Expiry::Month,
+            _ => Expiry::Later,
+        };
+        if let Some(count) = self.counts.get_mut(expiry as usize) {
+            *count += 1;
+        }
+        let earliest = self
+            .earliest
+            .map_or(not_after, |known| known.min(not_after));
+        self.earliest = Some(earliest);
+    }
+}
+
+#[derive(Debug)]
+struct TenantErrors(Arc<WorstTenants>);
+
+impl Collector for TenantErrors {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let worst = self.0.worst();
+        if worst.is_empty() {
+            return Ok(());
+        }
+        let help = "Errors of the tenants that have the most: requests answered 5xx or ended by a fault of the upstream.";
+        let mut family =
+            encoder.encode_descriptor("tenant_errors", help, None, MetricType::Counter)?;
+        for (tenant, errors) in worst {
+            family
+                .encode_family(&[("tenant", tenant.as_str())])?
+                .encode_counter::<NoLabelSet, _, f64>(&errors, None)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Panics(Arc<OnceLock<Tasks>>);
+
+impl Collector for Panics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let panics = self.0.get().map_or(0, Tasks::panics);
+        let help = "Tasks that ended by a panic: each is a bug.";
+        let family = encoder.encode_descriptor("task_panics", help, None, MetricType::Counter)?;
+        ConstCounter::new(panics).encode(family)
+    }
+}
+
+#[derive(Debug)]
+struct Build;
+
+impl Collector for Build {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "The running version.";
+        let mut family = encoder.encode_descriptor("build", help, None, MetricType::Info)?;
+        family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+    use crate::model::certificate::CaId;
+    use crate::telemetry::labels::{CredentialOrigin, HandshakeReason};
+
+    fn request(tenant: Option<&TenantId>, status: u16, end: End) -> EndedRequest<'_> {
+        EndedRequest {
+            tenant,
+            status,
+            protocol: Protocol::H2,
+            end,
+            duration: Duration::from_millis(3),
+        }
+    }
+
+    fn used() -> Metrics {
+        let metrics = Metrics::new(3);
+        let tenant = TenantId::parse("acme").unwrap();
+        metrics.request_ended(&request(Some(&tenant), 200, End::Completed));
+        metrics.request_ended(&request(Some(&tenant), 502, End::UpstreamUnreachable));
+        metrics.request_ended(&request(None, 400, End::BadRequest));
+        let origin = CredentialOrigin::Issued;
+        metrics.handshake_ended(Handshake::full(origin), Duration::from_millis(80));
+        metrics.handshake_ended(
+            Handshake::without(HandshakeReason::UnknownName),
+            Duration::from_micros(90),
+        );
+        let (kind, outcome) = (IssuanceKind::First, IssuanceOutcome::Issued);
+        metrics
+            .issuances
+            .count(&CaId::new("a\"b\\c\nd"), (kind, outcome));
+        metrics.reloaded(Reload::Failure, Timestamp::from_seconds(1_800_000_000));
+        metrics.set_config_state(ConfigState::LastGood);
+        metrics
+    }
+
+    #[test]
+    fn counts_what_the_program_tells() {
+        let metrics = used();
+        let _guard = metrics.connections_open.enter(Listener::Https);
+        let text = metrics.expose(Exposition::Prometheus).unwrap();
+        for line in [
+            "proxy_request_duration_seconds_count{status=\"2xx\",protocol=\"h2\"} 1",
+            "proxy_requests_ended_total{end=\"upstream_unreachable\"} 1",
+            "proxy_tenant_errors_total{tenant=\"acme\"} 1",
+            "proxy_handshakes_total{outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
+            "proxy_handshakes_total{outcome=\"refused\",reason=\"unknown_name\",origin=\"none\"} 1",
+            "proxy_handshake_duration_seconds_bucket{le=\"0.1\",outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
+            "proxy_issuances_total{ca=\"a\\\"b\\\\c\\nd\",kind=\"first\",outcome=\"issued\"} 1",
+            "proxy_connections_open{listener=\"https\"} 1",
+            "proxy_reload_timestamp_seconds{outcome=\"failure\"} 1800000000",
+            "proxy_config_state{state=\"last_good\"} 1",
+            "proxy_task_panics_total 0",
+            "proxy_access_records_dropped_total 0",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line}\nnot in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn panics_are_read_from_the_tasks() {
+        let (metrics, tasks) = (Metrics::default(), Tasks::new());
+        metrics.watch_panics(&tasks);
+        assert!(
+            metrics
+                .expose(Exposition::OpenMetrics)
+                .unwrap()
+                .contains("proxy_task_panics_total 0")
+        );
+    }
+
+    /// The rules of both text forms: each family has help and type before its samples and appears once, every sample
+    /// belongs to it, no series appears twice, buckets grow and end with the count.
+    fn check_exposition(text: &str, form: Exposition) {
+        let (mut helped, mut kind) = (HashSet::new(), HashMap::new());
+        let mut series = HashSet::new();
+        let mut current = String::new();
+        let mut growing: HashMap<String, u64> = HashMap::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap();
+                assert!(helped.insert(name.to_owned()), "{name} twice");
+                assert!(help.ends_with('.') && !help.ends_with(".."), "{help}");
+                assert!(name.starts_with("proxy_"), "{name}");
+                current = name.to_owned();
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, is) = rest.split_once(' ').unwrap();
+                assert_eq!(name, current, "a type without help before it");
+                kind.insert(name.to_owned(), is.to_owned());
+            } else if line.starts_with('#') {
+                assert_eq!((line, form), ("# EOF", Exposition::OpenMetrics));
+            } else {
+                let (name_and_labels, value) = line.rsplit_once(' ').unwrap();
+                let value: f64 = value.parse().unwrap();
+                assert!(value.is_finite());
+                assert!(series.insert(name_and_labels.to_owned()), "{line} twice");
+                let name = name_and_labels.split('{').next().unwrap();
+                let suffix = name
+                    .strip_prefix(&current)
+                    .unwrap_or_else(|| panic!("{line} is not of {current}"));
+                let allowed: &[&str] = match (kind[&current].as_str(), form) {
+                    ("counter", Exposition::OpenMetrics) => &["_total"],
+                    ("counter" | "gauge", _) => &[""],
+                    ("info", Exposition::OpenMetrics) => &["_info"],
+                    ("histogram", _) => &["_sum", "_count", "_bucket"],
+                    (other, _) => panic!("{other}"),
+                };
+                assert!(allowed.contains(&suffix), "{line}");
+                if suffix == "_bucket" {
+                    let labels = name_and_labels.split_once(',').map_or("", |(_, rest)| rest);
+                    let last = growing.entry(format!("{name}{labels}")).or_default();
+                    let cumulative: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+                    assert!(cumulative >= *last, "{line}");
+                    *last = cumulative;
+                }
+            }
+        }
+        assert_eq!(text.ends_with("# EOF\n"), form == Exposition::OpenMetrics);
+        assert!(helped.len() > 30, "{}", helped.len());
+    }
+
+    #[test]
+    fn both_text_forms_keep_their_rules() {
+        for form in [Exposition::OpenMetrics, Exposition::Prometheus] {
+            for metrics in [Metrics::new(0), used()] {
+                check_exposition(&metrics.expose(form).unwrap(), form);
+            }
+        }
+    }
+
+    #[test]
+    fn a_census_sorts_by_time_left_and_finds_the_earliest() {
+        let now = Timestamp::from_seconds(1_000_000);
+        let mut census = ExpiryCensus::default();
+        for hours in [0, 1, 24, 25, 72, 100, 24 * 20, 24 * 80] {
+            census.add(now.plus(Duration::from_secs(3600 * hours)), now);
+        }
+        let metrics = Metrics::default();
+        metrics.set_expiries(&census);
+        let counts: Vec<i64> = Expiry::ALL
+            .iter()
+            .map(|expiry| metrics.certificates.value(*expiry))
+            .collect();
+        assert_eq!(counts, [1, 2, 2, 1, 1, 1]);
+        assert_eq!(metrics.earliest_expiry.value(()), 1_000_000);
+        metrics.set_expiries(&ExpiryCensus::default());
+        assert_eq!(metrics.earliest_expiry.value(()), 0);
+    }
+}
