@@ -1,0 +1,157 @@
+//! What issuance needs of an authority, in the words of RFC 8555: account, order, challenge, finalize.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::base::clock::{Instant, Timestamp};
+use crate::base::secret::Secret;
+use crate::ca::error::CaError;
+use crate::model::certificate::CaId;
+use crate::model::{DnsName, NamePattern};
+
+/// Something an authority must have to be used, kept for it from one start to the next.
+#[derive(Clone)]
+pub struct Material {
+    /// Which of its materials: `root`, `account:…`.
+    pub slot: String,
+    /// What need not be secret: a certificate's DER, an account's URL.
+    pub public: Vec<u8>,
+    /// What must be: a private key.
+    pub secret: Secret,
+}
+
+/// Names the slot, never the secret.
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An authority opened for use.
+#[derive(Debug)]
+pub struct Opened {
+    /// Places orders.
+    pub account: Arc<dyn Account>,
+    /// What had to be made, to be kept **before** the account is used.
+    pub made: Vec<Material>,
+}
+
+/// A certification authority as configured.
+#[async_trait]
+pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
+    /// Its name in the configuration.
+    fn id(&self) -> &CaId;
+
+    /// The slots of material that [`CertificateAuthority::open`] wants to be given.
+    fn slots(&self) -> Vec<String>;
+
+    /// Whether it can certify such a name at all: HTTP-01 proves no wildcard.
+    fn certifies(&self, pattern: &NamePattern) -> bool;
+
+    /// Opens it with what is kept for it, and makes what is missing.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError>;
+}
+
+/// The right to place orders with an authority.
+#[async_trait]
+pub trait Account: Send + Sync + fmt::Debug + 'static {
+    /// Until when it may be used before the authority must be opened again.
+    fn usable_until(&self) -> Timestamp;
+
+    /// The root certificate, DER, where the authority is our own: what clients must trust.
+    fn root(&self) -> Option<&[u8]>;
+
+    /// Places an order for exactly these names (RFC 8555 §7.4).
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError>;
+
+    /// Takes up the order at `url` in whatever state it is.
+    ///
+    /// # Errors
+    /// [`CaError::NoSuchOrder`] where the authority no longer knows it, or not for this account.
+    async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError>;
+}
+
+/// The states of an order (RFC 8555 §7.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderStatus {
+    /// Names are still to be proved.
+    Pending,
+    /// Every name is proved; it waits for the certificate request.
+    Ready,
+    /// The certificate is being made.
+    Processing,
+    /// The certificate can be fetched.
+    Valid,
+    /// It failed; nothing can be done with it.
+    Invalid,
+}
+
+/// What must be answered on port 80 of `host` (RFC 8555 §8.3).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// The name to be proved.
+    pub host: DnsName,
+    /// The last segment of the path.
+    pub token: String,
+    /// The answer.
+    pub key_authorization: String,
+}
+
+/// Names the host; whoever reads a log need not know the token.
+impl fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenge")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An order in progress. A call that fails leaves it as it was: it can be called again, or taken up again by its URL.
+#[async_trait]
+pub trait Order: Send {
+    /// Where it is found again.
+    fn url(&self) -> &str;
+
+    /// Its state as last seen.
+    fn status(&self) -> OrderStatus;
+
+    /// What must be answered before [`Order::begin`]; nothing where every name is proved already.
+    ///
+    /// # Errors
+    /// [`CaError::NotOffered`] where a name cannot be proved over HTTP.
+    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError>;
+
+    /// Tells the authority that every challenge is answered now. They must be, everywhere.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn begin(&mut self) -> Result<(), CaError>;
+
+    /// Waits until the order is no longer pending, at most until `by`.
+    ///
+    /// # Errors
+    /// [`CaError::Refused`] says why a name was not proved.
+    async fn settle(&mut self, by: Instant) -> Result<OrderStatus, CaError>;
+
+    /// Hands in the certificate request, DER (RFC 2986), for exactly the order's names.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn finalize(&mut self, request: &[u8]) -> Result<(), CaError>;
+
+    /// Waits for the certificate, at most until `by`: the chain in DER, leaf first, unchecked.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn certificate(&mut self, by: Instant) -> Result<Vec<Vec<u8>>, CaError>;
+}

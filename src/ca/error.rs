@@ -1,0 +1,345 @@
+//! How an authority fails: what, at which step, in whose words, and when to try again.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::ca::problem;
+use crate::model::NamePattern;
+use crate::model::certificate::CaId;
+use crate::model::problem::{Actor, ProblemCode};
+use crate::net::FetchError;
+
+/// What was being asked of an authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The directory (RFC 8555 §7.1.1).
+    Directory,
+    /// A new account, or an existing one.
+    Account,
+    /// A new order.
+    NewOrder,
+    /// The state of an order.
+    Order,
+    /// The proof of a name.
+    Authorization,
+    /// The certificate request.
+    Finalize,
+    /// The certificate.
+    Certificate,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "reading its directory",
+            Self::Account => "opening the account",
+            Self::NewOrder => "placing the order",
+            Self::Order => "following the order",
+            Self::Authorization => "proving the name",
+            Self::Finalize => "handing in the certificate request",
+            Self::Certificate => "fetching the certificate",
+        })
+    }
+}
+
+/// An authority's problem document (RFC 8555 §6.7), bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// The type without its URN prefix: `rateLimited`.
+    pub kind: String,
+    /// The authority's words.
+    pub detail: String,
+    /// One for each name concerned: the name, the type, the authority's words.
+    pub parts: Vec<Part>,
+}
+
+/// A subproblem (RFC 8555 §6.7.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The name concerned; empty where the authority does not say.
+    pub name: String,
+    /// The type without its URN prefix.
+    pub kind: String,
+    /// The authority's words.
+    pub detail: String,
+}
+
+/// Why an authority gives no certificate.
+#[derive(Debug)]
+pub enum CaError {
+    /// Its terms of service have not been agreed to; nobody was asked.
+    TermsNotAgreed {
+        /// Which authority.
+        ca: CaId,
+    },
+    /// It wants accounts bound to a customer of its own, and the configuration names none.
+    BindingRequired {
+        /// Which authority.
+        ca: CaId,
+    },
+    /// It could not be reached, or its answer was not whole.
+    Unreachable {
+        /// Which authority.
+        ca: CaId,
+        /// What was being done.
+        step: Step,
+        /// How the call failed.
+        source: Box<FetchError>,
+    },
+    /// It refused, with a problem document.
+    Refused {
+        /// Which authority.
+        ca: CaId,
+        /// What was being done.
+        step: Step,
+        /// Its words.
+        document: Box<Document>,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// It answered with an error status and no problem document: a gateway before it, an outage.
+    Status {
+        /// Which authority.
+        ca: CaId,
+        /// What was being done.
+        step: Step,
+        /// The status.
+        status: u16,
+        /// How the answer begins.
+        excerpt: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// It answered with something that is no ACME.
+    Garbled {
+        /// Which authority.
+        ca: CaId,
+        /// What was being done.
+        step: Step,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It does not know the order, or not for our account.
+    NoSuchOrder {
+        /// Which authority.
+        ca: CaId,
+        /// The order's URL.
+        url: String,
+    },
+    /// It offers no way to prove the name that we have.
+    NotOffered {
+        /// Which authority.
+        ca: CaId,
+        /// The kinds of challenge that it offers.
+        offered: Vec<String>,
+    },
+    /// It was not done in time.
+    Deadline {
+        /// Which authority.
+        ca: CaId,
+        /// What was being done.
+        step: Step,
+    },
+    /// What is kept for it cannot be used.
+    Material {
+        /// Which authority.
+        ca: CaId,
+        /// Which material.
+        slot: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It does not certify such a name.
+    NotCertified {
+        /// Which authority.
+        ca: CaId,
+        /// The name.
+        pattern: NamePattern,
+    },
+}
+
+impl CaError {
+    /// Which authority failed.
+    #[must_use]
+    pub const fn ca(&self) -> &CaId {
+        match self {
+            Self::TermsNotAgreed { ca }
+            | Self::BindingRequired { ca }
+            | Self::Unreachable { ca, .. }
+            | Self::Refused { ca, .. }
+            | Self::Status { ca, .. }
+            | Self::Garbled { ca, .. }
+            | Self::NoSuchOrder { ca, .. }
+            | Self::NotOffered { ca, .. }
+            | Self::Deadline { ca, .. }
+            | Self::Material { ca, .. }
+            | Self::NotCertified { ca, .. } => ca,
+        }
+    }
+
+    /// The problem code that a tenant and the operator read.
+    #[must_use]
+    pub fn code(&self) -> ProblemCode {
+        match self {
+            Self::TermsNotAgreed { .. } | Self::BindingRequired { .. } => ProblemCode::CaRejected,
+            Self::Unreachable { .. } | Self::Garbled { .. } | Self::Deadline { .. } => {
+                ProblemCode::CaOutage
+            }
+            Self::Refused { document, .. } => problem::code(document),
+            Self::Status { status, .. } => match status {
+                429 => ProblemCode::RateLimitedAccount,
+                500.. => ProblemCode::CaOutage,
+                _ => ProblemCode::CaRejected,
+            },
+            Self::NoSuchOrder { .. } => ProblemCode::CaRejected,
+            Self::NotOffered { .. } | Self::NotCertified { .. } => ProblemCode::PolicyDenied,
+            Self::Material { .. } => ProblemCode::KeyUnreadable,
+        }
+    }
+
+    /// Who must act.
+    #[must_use]
+    pub fn class(&self) -> Actor {
+        self.code().actor()
+    }
+
+    /// How long the authority asks to wait: never try again sooner. Where it says nothing, the back-off decides.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        if let Self::Refused { retry_after, .. } | Self::Status { retry_after, .. } = self {
+            *retry_after
+        } else {
+            None
+        }
+    }
+
+    /// Whether the same call may well succeed at once if made again: the network, a gateway. Only where asking twice
+    /// does no harm.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let says_when = self.retry_after().is_some();
+        match self {
+            Self::Unreachable { source, .. } => !matches!(**source, FetchError::Untrusted { .. }),
+            Self::Status { status, .. } => *status >= 500 && !says_when,
+            Self::Refused { document, .. } => document.kind == "serverInternal" && !says_when,
+            Self::Garbled { .. } => true,
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::NoSuchOrder { .. }
+            | Self::NotOffered { .. }
+            | Self::Deadline { .. }
+            | Self::Material { .. }
+            | Self::NotCertified { .. } => false,
+        }
+    }
+
+    /// Whether only the nonce was stale (RFC 8555 §6.5): the request was not looked at, and may be made again.
+    #[must_use]
+    pub fn is_bad_nonce(&self) -> bool {
+        matches!(self, Self::Refused { document, .. } if document.kind == "badNonce")
+    }
+
+    /// Whether the authority no longer knows our account.
+    #[must_use]
+    pub fn is_account_gone(&self) -> bool {
+        matches!(self, Self::Refused { document, .. } if document.kind == "accountDoesNotExist")
+    }
+
+    /// What was seen, in the words of those who said it: for the evidence of a problem.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<String> {
+        match self {
+            Self::Refused { document, .. } => {
+                let whole = format!("{}: {}", document.kind, document.detail);
+                let parts = document.parts.iter().map(Part::to_string);
+                std::iter::once(whole).chain(parts).collect()
+            }
+            Self::Status {
+                status, excerpt, ..
+            } => vec![format!("status {status}: {excerpt}")],
+            Self::Unreachable { source, .. } => causes(&**source),
+            Self::Garbled { why, .. } | Self::Material { why, .. } => vec![why.clone()],
+            Self::NotOffered { offered, .. } => vec![format!("offered: {}", offered.join(", "))],
+            Self::NoSuchOrder { url, .. } => vec![url.clone()],
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::Deadline { .. }
+            | Self::NotCertified { .. } => Vec::new(),
+        }
+    }
+}
+
+/// The error and what caused it, outermost first.
+fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next.filter(|_| texts.len() < 6) {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    texts
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.name, self.kind, self.detail)
+    }
+}
+
+impl fmt::Display for CaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TermsNotAgreed { ca } => write!(
+                f,
+                "the terms of service of {ca} are not agreed to; read them and set terms_agreed = true \
+                 in the [[ca]] named {ca}"
+            ),
+            Self::BindingRequired { ca } => write!(
+                f,
+                "{ca} opens accounts only for its customers; set eab in the [[ca]] named {ca} to the \
+                 key id and HMAC key from its website"
+            ),
+            Self::Unreachable { ca, step, .. } => write!(f, "{ca} failed while {step}"),
+            Self::Refused {
+                ca, step, document, ..
+            } => write!(f, "{ca} refused while {step}: {}", document.detail),
+            Self::Status {
+                ca, step, status, ..
+            } => write!(f, "{ca} answered with status {status} while {step}"),
+            Self::Garbled { ca, step, .. } => {
+                write!(
+                    f,
+                    "{ca} answered with something that is no ACME while {step}"
+                )
+            }
+            Self::NoSuchOrder { ca, .. } => write!(f, "{ca} does not know the order any more"),
+            Self::NotOffered { ca, .. } => {
+                write!(
+                    f,
+                    "{ca} does not offer to prove the name over HTTP (http-01)"
+                )
+            }
+            Self::Deadline { ca, step } => write!(f, "{ca} was not done in time while {step}"),
+            Self::Material { ca, slot, .. } => {
+                write!(f, "what is kept for {ca} as {slot} cannot be used")
+            }
+            Self::NotCertified { ca, pattern } => {
+                write!(
+                    f,
+                    "{ca} cannot certify {pattern}: a wildcard needs proof by DNS"
+                )
+            }
+        }
+    }
+}
+
+impl Error for CaError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Unreachable { source, .. } = self {
+            Some(&**source)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! A private CA of our own, for demonstrations, tests and internal names: a root, an issuing CA below it, short-lived
+//! ECDSA P-256 leaves.
+//!
+//! It keeps no orders: an order's URL holds its names, so that any order can be taken up again at any time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+use crate::base::clock::{Clock, Instant, Timestamp};
+use crate::base::secret::Secret;
+use crate::ca::authority::{
+    Account, CertificateAuthority, Challenge, Material, Opened, Order, OrderStatus,
+};
+use crate::ca::error::{CaError, Step};
+use crate::model::NamePattern;
+use crate::model::certificate::CaId;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
+const ISSUING_LIFETIME: Duration = DAY.saturating_mul(730);
+/// A certificate begins to be valid a little in the past, for clients whose clock is slow.
+const BACKDATE: Duration = Duration::from_secs(60 * 60);
+/// An issuing CA is replaced when it has less than this left, or twice a leaf's lifetime.
+const ISSUING_RESERVE: Duration = DAY.saturating_mul(60);
+const ROOT: &str = "root";
+const ISSUING: &str = "issuing";
+/// Begins every order URL.
+const ORDER: &str = "private-order:";
+
+/// How a private CA issues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a leaf is valid. Default 7 days; seconds will do for tests.
+    pub leaf_lifetime: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            leaf_lifetime: DAY.saturating_mul(7),
+        }
+    }
+}
+
+/// The adapter.
+#[derive(Debug)]
+pub struct Private {
+    id: CaId,
+    settings: Settings,
+    clock: Clock,
+}
+
+impl Private {
+    /// A private CA under this name.
+    #[must_use]
+    pub const fn new(id: CaId, settings: Settings, clock: Clock) -> Self {
+        Self {
+            id,
+            settings,
+            clock,
+        }
+    }
+
+    fn unusable(&self, slot: &str, why: impl fmt::Display) -> CaError {
+        CaError::Material {
+            ca: self.id.clone(),
+            slot: slot.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    fn make_root(&self, now: Timestamp) -> Result<Material, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = authority(&self.id, "root", now, ROOT_LIFETIME)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        let certificate = params.self_signed(&key)?;
+        Ok(material(ROOT, certificate.der(), &key))
+    }
+
+    fn make_issuing(&self, root: &Material, now: Timestamp) -> Result<Material, rcgen::Error> {
+        let root = issuer(root)?;
+        let key = KeyPair::generate()?;
+        let mut params = authority(&self.id, "issuing", now, ISSUING_LIFETIME)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &root)?;
+        Ok(material(ISSUING, certificate.der(), &key))
+    }
+
+    fn reserve(&self) -> Duration {
+        ISSUING_RESERVE.max(self.settings.leaf_lifetime.saturating_mul(2))
+    }
+}
+
+#[async_trait]
+impl CertificateAuthority for Private {
+    fn id(&self) -> &CaId {
+        &self.id
+    }
+
+    fn slots(&self) -> Vec<String> {
+        vec![ROOT.to_owned(), ISSUING.to_owned()]
+    }
+
+    fn certifies(&self, _pattern: &NamePattern) -> bool {
+        true
+    }
+
+    async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError> {
+        let mut made = Vec::new();
+        let find = |slot| kept.iter().find(|material| material.slot == slot).cloned();
+        let root = match find(ROOT) {
+            Some(root) => root,
+            None => {
+                let root = self.make_root(now).map_err(|e| self.unusable(ROOT, e))?;
+                made.push(root.clone());
+                root
+            }
+        };
+        // An issuing CA of another root is of no use, and one near its end no longer.
+        let usable = |issuing: &Material| match lifetime_end(&issuing.public) {
+            Ok(end) => made.is_empty() && now.plus(self.reserve()) < end,
+            Err(_) => false,
+        };
+        let issuing = match find(ISSUING).filter(usable) {
+            Some(issuing) => issuing,
+            None => {
+                let issuing = self
+                    .make_issuing(&root, now)
+                    .map_err(|e| self.unusable(ISSUING, e))?;
+                made.push(issuing.clone());
+                issuing
+            }
+        };
+        let end = lifetime_end(&issuing.public).map_err(|e| self.unusable(ISSUING, e))?;
+        let signer = issuer(&issuing).map_err(|e| self.unusable(ISSUING, e))?;
+        let account = PrivateAccount(Arc::new(Signer {
+            id: self.id.clone(),
+            issuer: signer,
+            root: root.public,
+            chain: issuing.public,
+            end,
+            usable_until: end.minus(self.reserve()),
+            leaf_lifetime: self.settings.leaf_lifetime,
+            clock: self.clock.clone(),
+        }));
+        Ok(Opened {
+            account: Arc::new(account),
+            made,
+        })
+    }
+}
+
+fn authority(
+    ca: &CaId,
+    role: &str,
+    now: Timestamp,
+    lifetime: Duration,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    // Part of the serial number in the name tells the roots of two installations apart in a trust store.
+    let serial = serial()?;
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "Vestibule");
+    let mark: String = serial.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    subject.push(DnType::CommonName, format!("{ca} {role} {mark}"));
+    params.distinguished_name = subject;
+    params.serial_number = Some(SerialNumber::from(serial));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = whole_seconds(now.minus(BACKDATE));
+    params.not_after = whole_seconds(now.plus(lifetime));
+    Ok(params)
+}
+
+/// A random positive serial number (RFC 5280 §4.1.2.2: at most 20 octets).
+fn serial() -> Result<Vec<u8>, rcgen::Error> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_unspecified| rcgen::Error::RingUnspecified)?;
+    let [first, ..] = &mut bytes;
+    *first = (*first & 0x7f) | 0x40;
+    Ok(bytes.to_vec())
+}
+
+fn material(slot: &str, certificate: &CertificateDer<'_>, key: &KeyPair) -> Material {
+    Material {
+        slot: slot.to_owned(),
+        public: certificate.to_vec(),
+        secret: Secret::new(key.serialize_der()),
+    }
+}
+
+fn issuer(material: &Material) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+    let key = PrivatePkcs8KeyDer::from(material.secret.expose());
+    let key = KeyPair::try_from(&key)?;
+    let certificate = CertificateDer::from(material.public.clone());
+    Issuer::from_ca_cert_der(&certificate, key)
+}
+
+fn lifetime_end(der: &[u8]) -> Result<Timestamp, String> {
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
+    Ok(Timestamp::from_seconds(
+        certificate.validity().not_after.timestamp(),
+    ))
+}
+
+/// Certificates count in seconds; a fraction would be cut off on writing and differ on reading.
+fn whole_seconds(at: Timestamp) -> OffsetDateTime {
+    Timestamp::from_seconds(at.as_seconds()).to_offset()
+}
+
+struct Signer {
+    id: CaId,
+    issuer: Issuer<'static, KeyPair>,
+    root: Vec<u8>,
+    chain: Vec<u8>,
+    end: Timestamp,
+    usable_until: Timestamp,
+    leaf_lifetime: Duration,
+    clock: Clock,
+}
+
+impl Signer {
+    fn sign(&self, names: &[NamePattern], request: &[u8]) -> Result<Vec<u8>, CaError> {
+        let request = CertificateSigningRequestDer::from(request);
+        let request = CertificateSigningRequestParams::from_der(&request)
+            .map_err(|error| self.refused(&error))?;
+        let leaf = self.leaf(names).map_err(|error| self.refused(&error))?;
+        let certificate = leaf
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(|error| self.refused(&error))?;
+        Ok(certificate.der().to_vec())
+    }
+
+    fn leaf(&self, names: &[NamePattern]) -> Result<CertificateParams, rcgen::Error> {
+        let now = self.clock.now();
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| Ok(SanType::DnsName(name.to_string().try_into()?)))
+            .collect::<Result<_, rcgen::Error>>()?;
+        params.serial_number = Some(SerialNumber::from(serial()?));
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        // A tenth at most, so that a lifetime of seconds is still spent in the future.
+        let backdate = BACKDATE.min(self.leaf_lifetime / 10);
+        params.not_before = whole_seconds(now.minus(backdate));
+        params.not_after = whole_seconds(now.plus(self.leaf_lifetime).min(self.end));
+        Ok(params)
+    }
+
+    fn refused(&self, error: &rcgen::Error) -> CaError {
+        CaError::Garbled {
+            ca: self.id.clone(),
+            step: Step::Finalize,
+            why: error.to_string(),
+        }
+    }
+}
+
+struct PrivateAccount(Arc<Signer>);
+
+impl fmt::Debug for PrivateAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PrivateAccount").field(&self.0.id).finish()
+    }
+}
+
+impl PrivateAccount {
+    fn place(&self, names: &[NamePattern]) -> Box<dyn Order> {
+        let url = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Box::new(PrivateOrder {
+            signer: Arc::clone(&self.0),
+            url: format!("{ORDER}{}", url.join(",")),
+            names: names.to_vec(),
+            leaf: None,
+        })
+    }
+}
+
+#[async_trait]
+impl Account for PrivateAccount {
+    fn usable_until(&self) -> Timestamp {
+        self.0.usable_until
+    }
+
+    fn root(&self) -> Option<&[u8]> {
+        Some(&self.0.root)
+    }
+
+    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError> {
+        Ok(self.place(names))
+    }
+
+    async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
+        let names: Option<Vec<NamePattern>> = url.strip_prefix(ORDER).and_then(|names| {
+            names
+                .split(',')
+                .map(|name| NamePattern::parse(name).ok())
+                .collect()
+        });
+        match names {
+            Some(names) => Ok(self.place(&names)),
+            None => Err(CaError::NoSuchOrder {
+                ca: self.0.id.clone(),
+                url: url.to_owned(),
+            }),
+        }
+    }
+}
+
+/// An order of which nothing but the URL outlives the process.
+struct PrivateOrder {
+    signer: Arc<Signer>,
+    url: String,
+    names: Vec<NamePattern>,
+    leaf: Option<Vec<u8>>,
+}
+
+#[async_trait]
+impl Order for PrivateOrder {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn status(&self) -> OrderStatus {
+        match self.leaf {
+            Some(_) => OrderStatus::Valid,
+            None => OrderStatus::Ready,
+        }
+    }
+
+    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
+        Ok(Vec::new())
+    }
+
+    async fn begin(&mut self) -> Result<(), CaError> {
+        Ok(())
+    }
+
+    async fn settle(&mut self, _by: Instant) -> Result<OrderStatus, CaError> {
+        Ok(self.status())
+    }
+
+    async fn finalize(&mut self, request: &[u8]) -> Result<(), CaError> {
+        self.leaf = Some(self.signer.sign(&self.names, request)?);
+        Ok(())
+    }
+
+    async fn certificate(&mut self, _by: Instant) -> Result<Vec<Vec<u8>>, CaError> {
+        match &self.leaf {
+            Some(leaf) => Ok(vec![leaf.clone(), self.signer.chain.clone()]),
+            None => Err(CaError::NoSuchOrder {
+                ca: self.signer.id.clone(),
+                url: self.url.clone(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn private(lifetime: Duration) -> Private {
+        let settings = Settings {
+            leaf_lifetime: lifetime,
+        };
+        let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
+        Private::new(CaId::new("internal"), settings, clock)
+    }
+
+    async fn issue(private: &Private, account: &dyn Account, names: &[&str]) -> Vec<Vec<u8>> {
+        let names: Vec<_> = names
+            .iter()
+            .map(|n| NamePattern::parse(n).unwrap())
+            .collect();
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::new(Vec::new())
+            .unwrap()
+            .serialize_request(&key)
+            .unwrap();
+        let url = account.order(&names).await.unwrap().url().to_owned();
+        let mut order = account.resume(&url).await.unwrap();
+        order.finalize(request.der()).await.unwrap();
+        assert_eq!(order.status(), OrderStatus::Valid);
+        assert_eq!(private.id().as_str(), "internal");
+        order
+            .certificate(crate::base::clock::monotonic())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn signs_short_lived_leaves_that_chain_to_its_root() {
+        let private = private(Duration::from_secs(20));
+        let opened = private.open(Vec::new(), private.clock.now()).await.unwrap();
+        let account = opened.account;
+        let chain = issue(&private, &*account, &["a.test", "*.b.test"]).await;
+        let parsed: Vec<_> = chain
+            .iter()
+            .map(Vec::as_slice)
+            .chain(account.root())
+            .map(|der| x509_parser::parse_x509_certificate(der).unwrap().1)
+            .collect();
+        assert_eq!(parsed.len(), 3);
+        for pair in parsed.windows(2) {
+            pair[0]
+                .verify_signature(Some(pair[1].public_key()))
+                .unwrap();
+            assert_eq!(pair[0].issuer(), pair[1].subject());
+        }
+        let leaf = &parsed[0];
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        assert!(
+            names.critical,
+            "without a subject the names are critical (RFC 5280 §4.2.1.6)"
+        );
+        let names: Vec<_> = names
+            .value
+            .general_names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["DNSName(a.test)", "DNSName(*.b.test)"]);
+        let validity = leaf.validity();
+        let (from, to) = (
+            validity.not_before.timestamp(),
+            validity.not_after.timestamp(),
+        );
+        assert_eq!((from, to), (1_799_999_998, 1_800_000_020));
+        assert!(!leaf.is_ca() && leaf.subject().iter().next().is_none());
+        assert!(
+            leaf.extended_key_usage()
+                .unwrap()
+                .unwrap()
+                .value
+                .server_auth
+        );
+    }
+
+    #[tokio::test]
+    async fn keeps_root_and_issuing_ca_and_replaces_an_issuing_ca_near_its_end() {
+        let private = private(DAY);
+        let first = private.open(Vec::new(), private.clock.now()).await.unwrap();
+        let slots: Vec<_> = first.made.iter().map(|made| made.slot.as_str()).collect();
+        assert_eq!(slots, private.slots());
+        let again = private
+            .open(first.made.clone(), private.clock.now())
+            .await
+            .unwrap();
+        assert!(again.made.is_empty());
+        assert_eq!(again.account.root(), first.account.root());
+
+        private.clock.advance(ISSUING_LIFETIME - ISSUING_RESERVE);
+        assert!(first.account.usable_until() <= private.clock.now());
+        let renewed = private
+            .open(first.made.clone(), private.clock.now())
+            .await
+            .unwrap();
+        let slots: Vec<_> = renewed.made.iter().map(|made| made.slot.as_str()).collect();
+        assert_eq!(slots, [ISSUING]);
+        assert_eq!(renewed.account.root(), first.account.root());
+    }
+
+    #[tokio::test]
+    async fn material_that_is_no_key_is_an_error_that_names_the_slot() {
+        let private = private(DAY);
+        let mut kept = private
+            .open(Vec::new(), private.clock.now())
+            .await
+            .unwrap()
+            .made;
+        kept[1].secret = Secret::new(b"nonsense".to_vec());
+        let error = private.open(kept, private.clock.now()).await.unwrap_err();
+        assert!(matches!(error, CaError::Material { slot, .. } if slot == ISSUING));
+    }
+
+    #[tokio::test]
+    async fn an_order_url_of_another_kind_is_no_order() {
+        let private = private(DAY);
+        let opened = private.open(Vec::new(), private.clock.now()).await.unwrap();
+        for url in [
+            "https://ca.test/order/1",
+            "private-order:",
+            "private-order:-",
+        ] {
+            let order = opened.account.resume(url).await.map(|_order| ());
+            assert!(matches!(order, Err(CaError::NoSuchOrder { .. })), "{url}");
+        }
+    }
+}

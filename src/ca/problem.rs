@@ -1,0 +1,191 @@
+//! From an authority's problem document to a problem code of ours.
+//!
+//! The type decides. Where one type stands for several causes, the words of Boulder (Let's Encrypt) and Pebble tell
+//! them apart; words that are not known leave the code that fits the type.
+
+use crate::ca::error::Document;
+use crate::model::problem::ProblemCode;
+
+/// The code that says who must do what.
+#[must_use]
+pub fn code(document: &Document) -> ProblemCode {
+    // A compound problem says nothing by itself (RFC 8555 §6.7.1).
+    let part = match document.kind.as_str() {
+        "compound" | "" => document.parts.first(),
+        _ => None,
+    };
+    match part {
+        Some(part) => by_type(&part.kind, &part.detail),
+        None => by_type(&document.kind, &document.detail),
+    }
+}
+
+fn by_type(kind: &str, detail: &str) -> ProblemCode {
+    let detail = detail.to_lowercase();
+    // Boulder's words where only remote vantage points failed.
+    if detail.contains("during secondary validation") {
+        return match kind {
+            "connection" => ProblemCode::GeoBlocked,
+            _ => ProblemCode::MpicDisagree,
+        };
+    }
+    match kind {
+        "dns" => by_words(&detail, DNS, ProblemCode::DnsServfail),
+        "caa" => by_words(&detail, CAA, ProblemCode::CaaForbidsCa),
+        "connection" => by_words(&detail, CONNECTION, ProblemCode::HttpUnreachable),
+        "unauthorized" | "incorrectResponse" => {
+            by_words(&detail, UNAUTHORIZED, ProblemCode::HttpWrongBody)
+        }
+        "tls" => ProblemCode::TlsAlpnIntercepted,
+        "rateLimited" => by_words(&detail, RATE, ProblemCode::RateLimitedAccount),
+        "rejectedIdentifier" => by_words(&detail, REJECTED, ProblemCode::CaRejected),
+        "serverInternal" | "badNonce" => ProblemCode::CaOutage,
+        "" => ProblemCode::Unknown,
+        _ => ProblemCode::CaRejected,
+    }
+}
+
+type Words = &'static [(&'static str, ProblemCode)];
+
+fn by_words(detail: &str, words: Words, otherwise: ProblemCode) -> ProblemCode {
+    words
+        .iter()
+        .find(|(phrase, _)| detail.contains(phrase))
+        .map_or(otherwise, |(_, code)| *code)
+}
+
+const DNS: Words = &[
+    ("dnssec", ProblemCode::DnssecBogus),
+    ("nxdomain", ProblemCode::DnsNxdomain),
+    ("no valid ip addresses", ProblemCode::DnsNxdomain),
+    ("no valid a records", ProblemCode::DnsNxdomain),
+    ("no such host", ProblemCode::DnsNxdomain),
+];
+const CAA: Words = &[
+    ("accounturi", ProblemCode::CaaForbidsAccount),
+    ("validationmethods", ProblemCode::CaaForbidsMethod),
+];
+const CONNECTION: Words = &[
+    ("redirect loop", ProblemCode::RedirectLoop),
+    ("too many redirects", ProblemCode::RedirectLoop),
+];
+const UNAUTHORIZED: Words = &[
+    ("redirect loop", ProblemCode::RedirectLoop),
+    ("caa record", ProblemCode::CaaForbidsCa),
+];
+const RATE: Words = &[
+    ("paused", ProblemCode::Paused),
+    ("failed authorizations", ProblemCode::RateLimitedFailures),
+    ("exact set of", ProblemCode::RateLimitedExactSet),
+    ("already issued for", ProblemCode::RateLimitedDomain),
+];
+const REJECTED: Words = &[("unsafe domain", ProblemCode::SafeBrowsing)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::error::Part;
+
+    fn check(kind: &str, detail: &str, expected: ProblemCode) {
+        let document = Document {
+            kind: kind.to_owned(),
+            detail: detail.to_owned(),
+            parts: Vec::new(),
+        };
+        assert_eq!(code(&document), expected, "{kind}: {detail}");
+    }
+
+    #[test]
+    fn types_and_words_give_the_code() {
+        use ProblemCode as Code;
+        check(
+            "dns",
+            "DNS problem: NXDOMAIN looking up A for x.test",
+            Code::DnsNxdomain,
+        );
+        check(
+            "dns",
+            "DNS problem: SERVFAIL looking up A for x.test",
+            Code::DnsServfail,
+        );
+        check("dns", "DNS problem: DNSSEC: Bogus", Code::DnssecBogus);
+        check(
+            "connection",
+            "Fetching http://x.test/: Timeout during connect",
+            Code::HttpUnreachable,
+        );
+        check(
+            "connection",
+            "During secondary validation: Fetching http://x.test/: Timeout",
+            Code::GeoBlocked,
+        );
+        check(
+            "unauthorized",
+            "During secondary validation: Invalid response from http://x.test/",
+            Code::MpicDisagree,
+        );
+        check(
+            "unauthorized",
+            "Invalid response from http://x.test/: 404",
+            Code::HttpWrongBody,
+        );
+        check("connection", "Redirect loop detected", Code::RedirectLoop);
+        check(
+            "caa",
+            "CAA record for x.test prevents issuance",
+            Code::CaaForbidsCa,
+        );
+        check(
+            "caa",
+            "CAA accounturi does not match",
+            Code::CaaForbidsAccount,
+        );
+        check(
+            "rateLimited",
+            "too many new orders (300) from this account",
+            Code::RateLimitedAccount,
+        );
+        check(
+            "rateLimited",
+            "too many certificates (5) already issued for this exact set of identifiers",
+            Code::RateLimitedExactSet,
+        );
+        check(
+            "rateLimited",
+            "too many certificates (50) already issued for \"x.test\"",
+            Code::RateLimitedDomain,
+        );
+        check(
+            "rateLimited",
+            "too many failed authorizations (5)",
+            Code::RateLimitedFailures,
+        );
+        check(
+            "rateLimited",
+            "Your account is temporarily paused",
+            Code::Paused,
+        );
+        check(
+            "rejectedIdentifier",
+            "forbidden by policy",
+            Code::CaRejected,
+        );
+        check("serverInternal", "Error creating new order", Code::CaOutage);
+        check("badCSR", "CSR is wrong", Code::CaRejected);
+        check("", "", Code::Unknown);
+    }
+
+    #[test]
+    fn a_compound_problem_is_read_by_its_first_part() {
+        let document = Document {
+            kind: "compound".to_owned(),
+            detail: "see subproblems".to_owned(),
+            parts: vec![Part {
+                name: "x.test".to_owned(),
+                kind: "caa".to_owned(),
+                detail: "CAA record prevents issuance".to_owned(),
+            }],
+        };
+        assert_eq!(code(&document), ProblemCode::CaaForbidsCa);
+    }
+}
