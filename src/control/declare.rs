@@ -1,0 +1,67 @@
+//! What the configuration file says there is, brought in line with the store.
+
+use std::sync::Arc;
+
+use crate::model::route::{HeaderEdits, PathPrefix, RouteScope, Upstream, UpstreamName};
+use crate::model::{NamePattern, TenantId};
+
+/// What `proxy.toml` and the files it includes declare, checked file by file.
+#[derive(Clone, Debug, Default)]
+pub struct Declaration {
+    /// The tenants with their domains.
+    pub tenants: Vec<DeclaredTenant>,
+    /// The upstreams.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The routes, in the order of the files.
+    pub routes: Vec<DeclaredRoute>,
+    /// Whether every file took part.
+    pub completeness: Completeness,
+}
+
+/// Whether a declaration is all there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Completeness {
+    /// It is: what the store holds beyond it has been taken out of the files.
+    #[default]
+    Whole,
+    /// A file could not be read and has no last good text: what is missing may only be hidden, and nothing is
+    /// retired.
+    Partial,
+}
+
+/// A tenant as a file declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredTenant {
+    /// Its slug.
+    pub id: TenantId,
+    /// Its domains.
+    pub domains: Vec<NamePattern>,
+    /// The file, for warnings: `tenants.d/acme.toml`.
+    pub file: Arc<str>,
+}
+
+/// A route as a file declares it: its upstream by name.
+#[derive(Clone, Debug)]
+pub struct DeclaredRoute {
+    /// Whose requests.
+    pub scope: RouteScope,
+    /// Below which path.
+    pub path: PathPrefix,
+    /// Where to.
+    pub upstream: UpstreamName,
+    /// Edits of the request on its way there.
+    pub request_headers: HeaderEdits,
+    /// Edits of the response on its way back.
+    pub response_headers: HeaderEdits,
+    /// The file, for warnings.
+    pub file: Arc<str>,
+}
+
+/// Something that is not as it should be and does not stop the rest.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Warning {
+    /// What it is about: a domain, a tenant, a file.
+    pub subject: String,
+    /// What is wrong and what repairs it, as one sentence.
+    pub detail: String,
+}
