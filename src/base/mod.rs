@@ -9,6 +9,7 @@
 //! 5. [`published`]: a value that readers see whole, swapped by one writer.
 //! 6. [`secret`]: bytes that are never printed and are wiped.
 //! 7. [`mod@file`]: writes that survive a crash.
+//! 8. [`serve`]: pages for operators over HTTP, bounded; never the traffic.
 
 pub mod clock;
 pub mod task;
@@ -21,3 +22,5 @@ pub mod published;
 pub mod secret;
 
 pub mod file;
+
+pub mod serve;

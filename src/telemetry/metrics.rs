@@ -134,6 +134,8 @@ families! {
         "access_records", "Access records written";
     access_records_dropped: Counters<()> = Counters::default(),
         "access_records_dropped", "Access records dropped: the output was too slow or failed";
+    log_lines_dropped: Counters<()> = Counters::default(),
+        "log_lines_dropped", "Log lines dropped: standard error was too slow";
 }
 
 /// 0.5 ms to 60 s, in nanoseconds.

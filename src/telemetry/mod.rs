@@ -5,7 +5,8 @@
 //! No secret, token or query string passes through, and no text from outside becomes a metric's label.
 //!
 //! Reading order: [`metrics`] (every metric by name) over [`family`] (how they are counted), [`labels`] (every
-//! label) and [`worst`] (errors by tenant, bounded); [`access`] (the record of a request); [`settings`].
+//! label) and [`worst`] (errors by tenant, bounded); [`access`] (the record of a request); [`logging`];
+//! [`readiness`], and the pages for it and the metrics in [`server`]; [`settings`].
 
 pub mod metrics;
 
@@ -18,6 +19,11 @@ mod exposition;
 pub mod worst;
 
 pub mod access;
+
+pub mod logging;
+
+pub mod readiness;
+pub mod server;
 
 pub mod settings;
 
