@@ -81,7 +81,19 @@ pub(super) struct Finding {
     expected: Option<String>,
     fix: Option<String>,
     also: Option<String>,
-    hidden: bool,
+    shown: Shown,
+}
+
+/// How much of its line a mistake shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Shown {
+    /// All of it.
+    #[default]
+    Line,
+    /// The line to the end of the mistake: what follows may be a secret in the wrong place.
+    ToItsEnd,
+    /// Nothing: the mistake itself may be one.
+    Nothing,
 }
 
 impl Finding {
@@ -112,9 +124,15 @@ impl Finding {
         self
     }
 
-    /// Keeps the source line out: it may hold a secret written in the wrong place.
+    /// Keeps what follows the mistake in its line out: it may be a secret in the wrong place.
+    pub(super) const fn hide_rest(mut self) -> Self {
+        self.shown = Shown::ToItsEnd;
+        self
+    }
+
+    /// Keeps the source line out: it may hold a secret in the wrong place.
     pub(super) const fn hide_source(mut self) -> Self {
-        self.hidden = true;
+        self.shown = Shown::Nothing;
         self
     }
 }
@@ -165,7 +183,11 @@ pub(super) fn located(source: &Source, at: Range<usize>, finding: Finding) -> Mi
         expected: finding.expected,
         fix: finding.fix,
         also: finding.also,
-        excerpt: (!finding.hidden).then(|| source.excerpt(at)),
+        excerpt: match finding.shown {
+            Shown::Line => Some(source.excerpt(at)),
+            Shown::ToItsEnd => Some(source.excerpt(at).cut()),
+            Shown::Nothing => None,
+        },
     }
 }
 

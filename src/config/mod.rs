@@ -20,6 +20,7 @@ mod reader;
 mod value;
 
 mod file;
+mod secrets;
 
 mod text;
 
@@ -27,4 +28,11 @@ mod claims;
 
 mod assemble;
 
+pub mod change;
+mod last_good;
+pub mod watch;
+
 pub mod check;
+
+#[cfg(test)]
+mod tests;

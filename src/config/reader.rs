@@ -25,6 +25,7 @@ pub(super) struct Wrong {
     expected: String,
     fix: Option<String>,
     hidden: bool,
+    told: bool,
 }
 
 impl Wrong {
@@ -35,6 +36,15 @@ impl Wrong {
             expected: expected.into(),
             fix: None,
             hidden: false,
+            told: false,
+        }
+    }
+
+    /// What is wrong has been recorded already, inside the value.
+    pub(super) fn told() -> Self {
+        Self {
+            told: true,
+            ..Self::expected("")
         }
     }
 
@@ -133,6 +143,11 @@ impl<'a> Table<'a> {
         self.at.clone()
     }
 
+    /// Whether the file holds the key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The value of a key that may be absent; absent, too, where it is a mistake, which is recorded.
     pub(super) fn optional<T>(
         &mut self,
@@ -150,7 +165,7 @@ impl<'a> Table<'a> {
         expected: &str,
         read: impl FnOnce(&Value<'a>) -> Result<T, Wrong>,
     ) -> Option<At<T>> {
-        if !self.entries.contains_key(key) {
+        if !self.has(key) {
             self.asked.push(key);
             let finding = Finding::new(format!("{} has no {key:?}", self.title));
             let finding = finding.expected(expected);
@@ -251,7 +266,7 @@ impl<'a> Table<'a> {
         self.refused.push(key);
         if let Some((key, _)) = self.entries.get_key_value(key) {
             let finding = Finding::new(format!("{:?} {reason}", key.get_ref()));
-            let finding = finding.fix("remove it").hide_source();
+            let finding = finding.fix("remove it").hide_rest();
             self.mistakes.add(key.span(), finding);
         }
     }
@@ -266,6 +281,7 @@ impl<'a> Table<'a> {
         let at = value.inner.span();
         match read(&value) {
             Ok(value) => Some(At { value, at }),
+            Err(wrong) if wrong.told => None,
             Err(wrong) => {
                 let found = wrong.found.unwrap_or_else(|| value.describe());
                 let what = match self.title {
@@ -317,7 +333,7 @@ impl<'a> Table<'a> {
                     .expected(format!("one of {}", quoted_list(asked)))
                     .fix("remove it"),
             };
-            self.mistakes.add(key.span(), finding);
+            self.mistakes.add(key.span(), finding.hide_rest());
         }
     }
 }

@@ -33,6 +33,17 @@ pub(super) struct Excerpt {
     pub(super) width: usize,
 }
 
+impl Excerpt {
+    /// Without what follows the mistake.
+    pub(super) fn cut(mut self) -> Self {
+        let end = self.lead + self.width;
+        if self.text.chars().count() > end {
+            self.text = self.text.chars().take(end).chain(" …".chars()).collect();
+        }
+        self
+    }
+}
+
 impl Source {
     /// `name` is the path as the operator gave it.
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {

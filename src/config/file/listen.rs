@@ -22,6 +22,7 @@ pub(in crate::config) struct Listen {
     pub(in crate::config) proxy_protocol: Option<At<bool>>,
     pub(in crate::config) trusted_proxies: Option<Vec<At<IpNet>>>,
     pub(in crate::config) drain_delay: Option<At<Duration>>,
+    pub(in crate::config) drain_idle: Option<At<Duration>>,
     pub(in crate::config) drain_deadline: Option<At<Duration>>,
 }
 
@@ -33,6 +34,7 @@ pub(super) fn read(mut table: Table<'_>) -> Listen {
         proxy_protocol: table.optional("proxy_protocol", value::flag),
         trusted_proxies: table.list("trusted_proxies", MOST_RANGES, value::range),
         drain_delay: table.optional("drain_delay", value::duration(seconds(0)..=seconds(3600))),
+        drain_idle: table.optional("drain_idle", value::duration(seconds(0)..=seconds(3600))),
         drain_deadline: table.optional(
             "drain_deadline",
             value::duration(seconds(1)..=seconds(86_400)),

@@ -10,6 +10,7 @@ mod dns;
 mod edge;
 mod include;
 mod keys;
+mod limits;
 mod listen;
 mod on_demand;
 mod route;
@@ -29,6 +30,7 @@ pub(super) use ca::Ca;
 pub(super) use dns::Dns;
 pub(super) use edge::Edge;
 pub(super) use keys::Keys;
+pub(super) use limits::Limits;
 pub(super) use listen::Listen;
 pub(super) use on_demand::OnDemand;
 pub(super) use route::Route;
@@ -55,6 +57,7 @@ pub(super) struct Main {
     pub(super) admin: Admin,
     pub(super) store: Store,
     pub(super) keys: Keys,
+    pub(super) limits: Limits,
     pub(super) dns: Dns,
     pub(super) cas: Vec<Ca>,
     pub(super) on_demand: OnDemand,
@@ -80,6 +83,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
             admin: section(&mut top, "admin", "[admin]", admin::read),
             store: section(&mut top, "store", "[store]", store::read),
             keys: section(&mut top, "keys", "[keys]", keys::read),
+            limits: section(&mut top, "limits", "[limits]", limits::read),
             dns: section(&mut top, "dns", "[dns]", dns::read),
             cas: sections(&mut top, "ca", "[[ca]]", ca::read),
             on_demand: section(&mut top, "on_demand", "[on_demand]", on_demand::read),

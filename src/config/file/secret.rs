@@ -22,11 +22,13 @@ pub(super) fn read(value: &Value<'_>) -> Result<SecretPlace, Wrong> {
     };
     let env = table.optional("env", variable);
     let file = table.optional("file", value::path);
+    let tried = table.has("env") || table.has("file");
     table.finish();
     match (env, file) {
         (Some(name), None) => Ok(SecretPlace::Env(name.value)),
         (None, Some(path)) => Ok(SecretPlace::File(path.value)),
         (Some(_), Some(_)) => Err(Wrong::expected(EXPECTED).hidden("two places for one secret")),
+        (None, None) if tried => Err(Wrong::told()),
         (None, None) => Err(Wrong::expected(EXPECTED).hidden("no place for the secret")),
     }
 }

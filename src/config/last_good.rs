@@ -1,0 +1,180 @@
+//! The last good configuration, kept verbatim in the data directory: what a start with a broken `proxy.toml`
+//! serves, and what a broken included file falls back to. Holds no secret, for the files themselves hold none.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+use crate::base::file::{Access, read_capped, replace};
+use crate::config::source::Source;
+use crate::config::text::{FileText, Texts};
+
+/// Its name in the data directory.
+const FILE_NAME: &str = "last-good-configuration.json";
+/// The largest one that is kept or read, in bytes.
+const MOST_BYTES: u64 = 256 << 20;
+const FORMAT: u32 = 1;
+/// The data directory where `[store] data` names none, relative to the main file.
+pub(super) const DEFAULT_DATA: &str = "data";
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    main: String,
+    included: Vec<KeptFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptFile {
+    /// Relative to the main file's folder where it lies below it.
+    path: PathBuf,
+    text: String,
+}
+
+/// Keeps `texts` in the data directory, unless they are kept already.
+///
+/// # Errors
+/// Names the file that cannot be written.
+pub(super) fn keep(texts: &Texts, data: &Path) -> io::Result<()> {
+    let FileText::Read(main) = &texts.main else {
+        return Ok(());
+    };
+    let included = texts.included.iter().filter_map(FileText::source);
+    let kept = Kept {
+        format: FORMAT,
+        main: main.text().to_owned(),
+        included: included.map(|source| kept_file(source, main)).collect(),
+    };
+    let bytes = serde_json::to_vec(&kept)?;
+    let path = data.join(FILE_NAME);
+    if bytes.len() as u64 > MOST_BYTES {
+        let text =
+            format!("the configuration is larger than {MOST_BYTES} bytes: no last good one kept");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    match read_capped(&path, MOST_BYTES) {
+        Ok(old) if old == bytes => Ok(()),
+        _ => replace(&path, &bytes, Access::Owner),
+    }
+}
+
+fn kept_file(source: &Source, main: &Source) -> KeptFile {
+    let name = Path::new(source.name());
+    KeptFile {
+        path: name.strip_prefix(main.folder()).unwrap_or(name).to_owned(),
+        text: source.text().to_owned(),
+    }
+}
+
+/// The last good configuration in the data directory, as if its main file were `main`; nothing where there is
+/// none that can be read.
+pub(super) fn read(main: &Path, data: &Path) -> Option<Texts> {
+    let bytes = read_capped(&data.join(FILE_NAME), MOST_BYTES).ok()?;
+    let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+    if kept.format != FORMAT {
+        return None;
+    }
+    let main = Source::new(main.to_string_lossy(), kept.main);
+    let included = kept.included.into_iter().map(|file| {
+        let name = main.resolve(&file.path);
+        FileText::Read(Source::new(name.to_string_lossy(), file.text))
+    });
+    Some(Texts {
+        included: included.collect(),
+        main: FileText::Read(main),
+    })
+}
+
+/// Where the data directory of a main file lies, even if the file is broken: what its `[store] data` still
+/// says, else the default.
+pub(super) fn data_folder(path: &Path, main: &FileText) -> PathBuf {
+    match main {
+        FileText::Read(source) => {
+            let named = data_key(source.text()).unwrap_or_else(|| DEFAULT_DATA.to_owned());
+            source.resolve(Path::new(&named))
+        }
+        FileText::Unreadable(_) => {
+            Source::new(path.to_string_lossy(), "").resolve(Path::new(DEFAULT_DATA))
+        }
+    }
+}
+
+/// `[store] data` of a text that need not be whole: as far as the parser gets, else section and line alone.
+fn data_key(text: &str) -> Option<String> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let store = table.get_ref().get("store");
+    let parsed = store.and_then(|store| store.get_ref().get("data")?.get_ref().as_str());
+    if let Some(data) = parsed {
+        return Some(data.to_owned());
+    }
+    let in_store = text
+        .lines()
+        .skip_while(|line| line.trim() != "[store]")
+        .skip(1)
+        .take_while(|line| !line.trim_start().starts_with('['));
+    in_store
+        .filter_map(|line| DeTable::parse(line).ok())
+        .find_map(|table| Some(table.get_ref().get("data")?.get_ref().as_str()?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> FileText {
+        FileText::Read(Source::new(name, text))
+    }
+
+    #[test]
+    fn comes_back_verbatim_even_when_the_folder_is_named_differently() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = Texts {
+            main: file("etc/proxy.toml", "# é\n"),
+            included: vec![file("etc/d/a.toml", "x"), file("/srv/b.toml", "y")],
+        };
+        keep(&texts, folder.path()).unwrap();
+        assert_eq!(
+            read(Path::new("etc/proxy.toml"), folder.path()),
+            Some(texts)
+        );
+        let moved = read(Path::new("/etc/proxy.toml"), folder.path()).unwrap();
+        let names: Vec<_> = moved.included.iter().map(FileText::name).collect();
+        assert_eq!(names, ["/etc/d/a.toml", "/srv/b.toml"]);
+    }
+
+    #[test]
+    fn garbage_is_no_last_good_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(Path::new("p"), folder.path()), None);
+        for garbage in ["", "{", "{\"format\":2,\"main\":\"\",\"included\":[]}"] {
+            replace(
+                &folder.path().join(FILE_NAME),
+                garbage.as_bytes(),
+                Access::Owner,
+            )
+            .unwrap();
+            assert_eq!(read(Path::new("p"), folder.path()), None);
+        }
+    }
+
+    #[test]
+    fn the_data_folder_is_found_in_a_broken_file_too() {
+        for (text, expected) in [
+            ("", "/e/data"),
+            ("[store]\ndata = \"/var/lib/v\"\n", "/var/lib/v"),
+            ("[store]\ndata = \"./d\"\n[listen\nhttp = ", "/e/d"),
+            ("[listen\nhttp = ]]\n[store]\ndata = \"/x\"", "/x"),
+            ("a = \"\n[store] \ndata = \"/x\" # here", "/x"),
+            ("[store]\ndata = 5", "/e/data"),
+        ] {
+            let main = file("/e/proxy.toml", text);
+            assert_eq!(
+                data_folder(Path::new("/e/proxy.toml"), &main),
+                Path::new(expected),
+                "{text}"
+            );
+        }
+    }
+}
