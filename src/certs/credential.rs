@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
 use crate::model::certificate::CertificateFacts;
-use crate::model::{DnsName, TenantId};
+use crate::model::{DnsName, NamePattern, TenantId};
 
 /// A certificate ready to be served. Immutable; replaced as a whole.
 pub struct Credential {
@@ -17,7 +20,54 @@ pub struct Credential {
     pub certified: Arc<CertifiedKey>,
 }
 
+/// A key that does not fit its certificate, or cannot be read.
+#[derive(Debug)]
+pub struct CredentialError(rustls::Error);
+
+impl fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the private key cannot be read or does not belong to the certificate")
+    }
+}
+
+impl std::error::Error for CredentialError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// The name under which the private key of a domain's certificate is sealed: the same for the key in a job's row and
+/// in the certificate's, and another for every domain, so that a blob moved to another row does not open.
+#[must_use]
+pub fn sealed_as(pattern: &NamePattern) -> String {
+    format!("key:{pattern}")
+}
+
 impl Credential {
+    /// Parses the certificate and its key (PKCS #8), and checks that they belong together.
+    ///
+    /// # Errors
+    /// [`CredentialError`] where they do not.
+    pub fn from_der(
+        facts: CertificateFacts,
+        leaf: Vec<u8>,
+        chain: Vec<Vec<u8>>,
+        key: &Secret,
+    ) -> Result<Self, CredentialError> {
+        let chain = std::iter::once(leaf)
+            .chain(chain)
+            .map(CertificateDer::from)
+            .collect();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.expose()));
+        let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(CredentialError)?;
+        let certified = CertifiedKey::new(chain, signer);
+        certified.keys_match().map_err(CredentialError)?;
+        Ok(Self {
+            facts,
+            certified: Arc::new(certified),
+        })
+    }
+
     /// The one tenant whose names it holds.
     #[must_use]
     pub const fn tenant(&self) -> &TenantId {

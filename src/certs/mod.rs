@@ -1,9 +1,22 @@
 //! One certificate: from the wish for it to the handshake that it serves.
 //!
-//! Reading order: [`credential`] (what a handshake needs), [`resolver`] (memory only, never waits),
-//! [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline for
-//! the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`challenge`] (what we answer to a
-//! CA).
+//! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
+//! pure), [`chain`] (whether what came back is what was ordered), [`challenge`] (what we answer to a CA),
+//! [`credential`] (what a handshake needs), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown
+//! name may become a known one), [`on_demand`] (may wait, one deadline for the whole handshake), [`outcome`] (how an
+//! attempt ended, for those who wait), [`settings`].
+
+pub mod request;
+
+pub mod policy;
+
+pub mod lifecycle;
+
+pub mod renewal;
+
+pub mod chain;
+
+pub mod challenge;
 
 pub mod credential;
 
@@ -15,4 +28,6 @@ pub mod on_demand;
 
 pub mod outcome;
 
-pub mod challenge;
+pub mod settings;
+
+pub use settings::Settings;

@@ -1,0 +1,202 @@
+//! Whether a certificate may be ordered, and from which authority: pure, and the only maker of the permit that
+//! issuance consumes.
+
+use std::fmt;
+
+use crate::certs::request::IssuanceRequest;
+use crate::model::certificate::CaId;
+use crate::model::domain::DomainState;
+use crate::store::record::DomainRecord;
+
+/// An authority that could be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub ca: CaId,
+    /// Whether it certifies such a name at all.
+    pub suitable: Suitable,
+}
+
+/// Whether an authority certifies a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suitable {
+    /// It does.
+    Yes,
+    /// It does not: a wildcard over HTTP-01.
+    No,
+}
+
+/// Leave to order one certificate. Made only by [`decide`], used up by issuance.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IssuancePermit {
+    request: IssuanceRequest,
+    ca: CaId,
+}
+
+impl IssuancePermit {
+    /// Uses the permit up: what to order, and where.
+    #[must_use]
+    pub fn consume(self) -> (IssuanceRequest, CaId) {
+        (self.request, self.ca)
+    }
+}
+
+/// Why no certificate is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Nobody has registered the name (any more).
+    NotRegistered,
+    /// The name belongs to another tenant (by now).
+    OtherTenant,
+    /// The domain is not served at present.
+    NotServed(DomainState),
+    /// No authority is configured.
+    NoAuthority,
+    /// No configured authority certifies such a name.
+    NoneSuitable,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered => f.write_str("the name is not registered"),
+            Self::OtherTenant => f.write_str("the name belongs to another tenant"),
+            Self::NotServed(state) => write!(f, "the domain is {state}"),
+            Self::NoAuthority => {
+                f.write_str("no certification authority is configured; add a [[ca]] section")
+            }
+            Self::NoneSuitable => f.write_str(
+                "no configured authority certifies the name; a wildcard needs a [[ca]] of kind \"private\", \
+                 for HTTP-01 proves no wildcard",
+            ),
+        }
+    }
+}
+
+/// Decides on a request, given the domain as it is registered now and the authorities in order of preference.
+///
+/// # Errors
+/// [`Denial`] says why not.
+pub fn decide(
+    request: IssuanceRequest,
+    domain: Option<&DomainRecord>,
+    offers: &[Offer],
+) -> Result<IssuancePermit, Denial> {
+    let domain = domain
+        .filter(|domain| domain.pattern == request.pattern)
+        .ok_or(Denial::NotRegistered)?;
+    if domain.tenant != request.tenant {
+        return Err(Denial::OtherTenant);
+    }
+    if !domain.state.is_served() || domain.state == DomainState::Moved {
+        return Err(Denial::NotServed(domain.state));
+    }
+    if offers.is_empty() {
+        return Err(Denial::NoAuthority);
+    }
+    offers
+        .iter()
+        .find(|offer| offer.suitable == Suitable::Yes)
+        .map(|offer| IssuancePermit {
+            request,
+            ca: offer.ca.clone(),
+        })
+        .ok_or(Denial::NoneSuitable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Timestamp;
+    use crate::certs::request::Reason;
+    use crate::model::domain::Source;
+    use crate::model::{NamePattern, TenantId};
+
+    fn request(pattern: &str, tenant: &str) -> IssuanceRequest {
+        IssuanceRequest {
+            pattern: NamePattern::parse(pattern).unwrap(),
+            tenant: TenantId::parse(tenant).unwrap(),
+            reason: Reason::First,
+        }
+    }
+
+    fn domain(pattern: &str, tenant: &str, state: DomainState) -> DomainRecord {
+        DomainRecord {
+            pattern: NamePattern::parse(pattern).unwrap(),
+            tenant: TenantId::parse(tenant).unwrap(),
+            source: Source::File,
+            state,
+            upstream: None,
+            certificate: None,
+            problem: None,
+            version: 1,
+            created_at: Timestamp::EPOCH,
+        }
+    }
+
+    fn offers(offers: &[(&str, Suitable)]) -> Vec<Offer> {
+        let offer = |(ca, suitable): &(&str, Suitable)| Offer {
+            ca: CaId::new(ca),
+            suitable: *suitable,
+        };
+        offers.iter().map(offer).collect()
+    }
+
+    fn check(
+        domain: Option<&DomainRecord>,
+        given: &[(&str, Suitable)],
+        expected: Result<&str, Denial>,
+    ) {
+        let decided = decide(request("a.test", "acme"), domain, &offers(given));
+        let ca = decided.map(|permit| permit.consume().1);
+        assert_eq!(
+            ca.as_ref().map(CaId::as_str).map_err(|denial| *denial),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_first_suitable_authority_is_asked() {
+        let known = domain("a.test", "acme", DomainState::PendingDns);
+        check(
+            Some(&known),
+            &[("one", Suitable::Yes), ("two", Suitable::Yes)],
+            Ok("one"),
+        );
+        check(
+            Some(&known),
+            &[("one", Suitable::No), ("two", Suitable::Yes)],
+            Ok("two"),
+        );
+        check(
+            Some(&known),
+            &[("one", Suitable::No)],
+            Err(Denial::NoneSuitable),
+        );
+        check(Some(&known), &[], Err(Denial::NoAuthority));
+    }
+
+    #[test]
+    fn only_the_registered_owner_of_a_served_domain_gets_a_certificate() {
+        let ca = [("one", Suitable::Yes)];
+        check(None, &ca, Err(Denial::NotRegistered));
+        let other_name = domain("b.test", "acme", DomainState::Active);
+        check(Some(&other_name), &ca, Err(Denial::NotRegistered));
+        let other = domain("a.test", "globex", DomainState::Active);
+        check(Some(&other), &ca, Err(Denial::OtherTenant));
+        for state in DomainState::ALL {
+            use DomainState as State;
+            let stopped = [
+                State::Moved,
+                State::Suspended,
+                State::Deleting,
+                State::Tombstoned,
+            ];
+            let expected = match stopped.contains(&state) {
+                true => Err(Denial::NotServed(state)),
+                false => Ok("one"),
+            };
+            check(Some(&domain("a.test", "acme", state)), &ca, expected);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How certificates are obtained and renewed.
+
+use std::time::Duration;
+
+use crate::certs::renewal;
+
+/// What the configuration decides for issuance. The defaults suit any CA; stories and tests make them short.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// When a certificate is renewed, and how long a failure waits.
+    pub renewal: renewal::Settings,
+    /// How long a job is ours without a sign of life; a successor goes on after that. Default 60 s.
+    pub lease: Duration,
+    /// How long one attempt may take in all. Default 5 minutes.
+    pub job_deadline: Duration,
+    /// Issuances at once. Default 16.
+    pub parallel: usize,
+    /// How often due jobs are looked for where nothing announces them. Default 1 s.
+    pub poll: Duration,
+    /// How often every domain is checked for its job, and certificates are counted by expiry. Default 1 h.
+    pub upkeep: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            renewal: renewal::Settings::default(),
+            lease: Duration::from_secs(60),
+            job_deadline: Duration::from_secs(300),
+            parallel: 16,
+            poll: Duration::from_secs(1),
+            upkeep: Duration::from_secs(3600),
+        }
+    }
+}
