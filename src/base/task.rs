@@ -4,14 +4,17 @@
 //! within a deadline. A task that panics is counted and logged, never silently lost.
 
 use std::future::Future;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -104,6 +107,39 @@ impl Tasks {
         });
     }
 
+    /// Starts a thread with a run time of its own, on which `make` gives the one future that it runs to its
+    /// end; tasks that the future leaves behind are dropped.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or the run time cannot start.
+    pub fn spawn_thread<M, F>(&self, name: String, make: M) -> io::Result<Thread>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let (ended, alive) = oneshot::channel();
+        let (started, start) = std::sync::mpsc::sync_channel(1);
+        let panics = Arc::clone(&self.panics);
+        thread::Builder::new().name(name).spawn(move || {
+            let _ended: oneshot::Sender<()> = ended;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(tokio::runtime::LocalOptions::default());
+            let (outcome, runtime) = match runtime {
+                Ok(runtime) => (Ok(()), Some(runtime)),
+                Err(error) => (Err(error), None),
+            };
+            let heard = started.send(outcome).is_ok();
+            if let Some(runtime) = runtime.filter(|_| heard) {
+                runtime.block_on(guarded("thread", panics, async { make().await }));
+            }
+        })?;
+        match start.recv() {
+            Ok(outcome) => outcome.map(|()| Thread(alive)),
+            Err(gone) => Err(io::Error::other(gone)),
+        }
+    }
+
     /// Runs `work` on the blocking pool and gives its result; `None` if it panicked.
     pub async fn blocking<T, F>(&self, name: &'static str, work: F) -> Option<T>
     where
@@ -167,6 +203,18 @@ impl Tasks {
             Ok(()) => 0,
             Err(_) => self.tracker.len(),
         }
+    }
+}
+
+/// A thread started by [`Tasks::spawn_thread`].
+#[derive(Debug)]
+pub struct Thread(oneshot::Receiver<()>);
+
+impl Thread {
+    /// Ends when the thread has.
+    pub async fn ended(&mut self) {
+        // The thread never sends: the other half is dropped with everything else on it.
+        drop((&mut self.0).await);
     }
 }
 

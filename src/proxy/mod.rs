@@ -1,1 +1,62 @@
-//! One connection: from accept to the last byte of the response.
+//! One connection, from the street to the application.
+//!
+//! A visitor's connection passes these files in order, all on one worker's thread. Nothing here waits for the
+//! store, a CA, DNS or the control plane: what is not in memory is asked for by a bounded message with a deadline
+//! ([`crate::certs::on_demand`]).
+//!
+//! 1. [`settings`], [`limits`]: what the operator decides.
+//! 2. [`listener`]: sockets, bound before anything is served. [`running`]: all workers, started and drained.
+//!    [`worker`]: one of them. `accept`: its loop.
+//! 3. [`admission`]: places, taken or refused at once. [`street`]: the TCP stream, which holds them.
+//!    [`proxy_protocol`]: who visits, where a proxy in front tells.
+//! 4. [`client_hello`], [`handshake`], [`tls`], [`tickets`]: from the first bytes to TLS. [`report`]: how it ended
+//!    and which alert says so.
+//! 5. `connection`: HTTP over TLS; `drive` runs it under [`pulse`]'s deadlines and [`drain`]; [`watched`] and
+//!    [`frames`] watch what passes; [`counted`] keeps a request open until its answer is sent. `http`: port 80.
+//! 6. [`facts`]: what a request knows of its connection.
+
+pub mod settings;
+
+pub mod limits;
+
+pub mod listener;
+
+pub mod running;
+
+pub mod worker;
+
+mod accept;
+
+pub mod admission;
+
+pub mod street;
+
+pub mod proxy_protocol;
+
+pub mod client_hello;
+
+pub mod handshake;
+
+pub mod tls;
+
+pub mod tickets;
+
+pub mod report;
+
+mod connection;
+
+pub mod drive;
+
+pub mod pulse;
+
+pub mod watched;
+
+pub mod frames;
+
+pub mod counted;
+
+pub mod drain;
+
+mod http;
+
+pub mod facts;

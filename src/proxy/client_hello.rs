@@ -1,0 +1,100 @@
+//! The first message of a handshake: read in however many pieces it comes, and only by rustls' own parser.
+
+use std::io;
+
+use rustls::server::Acceptor;
+use tokio::time::timeout_at;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
+
+use crate::base::clock::Instant;
+use crate::model::DnsName;
+use crate::proxy::report::Reject;
+use crate::proxy::street::{SpeaksHttp, Street};
+
+/// The ALPN identifier of TLS-ALPN-01 challenges (RFC 8737 §4).
+const ACME_ALPN: &[u8] = b"acme-tls/1";
+/// The answer to plain HTTP on the TLS port.
+const SPEAK_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 24\r\n\
+    Connection: close\r\n\
+    \r\n\
+    This port speaks HTTPS.\n";
+
+/// A ClientHello, and the handshake it begins.
+pub struct Hello {
+    /// The server name it asks for (RFC 6066 §3), canonical.
+    pub server_name: DnsName,
+    /// The handshake, waiting for a configuration.
+    pub start: StartHandshake<Street>,
+}
+
+/// A visitor who is not served, and the stream to tell it on, where there is one left.
+pub struct Refused {
+    /// Why.
+    pub reject: Reject,
+    /// The server name, where one was read.
+    pub server_name: Option<DnsName>,
+    /// The stream.
+    pub street: Option<Street>,
+}
+
+/// Reads a ClientHello from `street` until `deadline`.
+///
+/// # Errors
+/// [`Refused`]: nothing useful came, or no name that we could serve. What rustls finds malformed has had its
+/// alert already, and plain HTTP its answer.
+pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), street);
+    let start = match timeout_at(deadline, &mut acceptor).await {
+        Ok(Ok(start)) => start,
+        Ok(Err(error)) => {
+            let reject = reject_of(&error);
+            if let (Reject::PlainHttp, Some(street)) = (reject, acceptor.take_io()) {
+                street.close_with(SPEAK_HTTPS).await;
+            }
+            return Err(Refused::silently(reject));
+        }
+        Err(_elapsed) => return Err(Refused::silently(Reject::HelloDeadline)),
+    };
+    let hello = start.client_hello();
+    let wants_challenge = hello
+        .alpn()
+        .is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_ALPN));
+    // RFC 6066 §3: an address is no server name; rustls has none then.
+    let server_name = hello
+        .server_name()
+        .and_then(|text| DnsName::parse(text).ok());
+    match server_name {
+        None => Err(Refused {
+            reject: Reject::NoServerName,
+            server_name: None,
+            street: Some(start.io),
+        }),
+        Some(name) if wants_challenge => Err(Refused {
+            reject: Reject::NoChallenge,
+            server_name: Some(name),
+            street: Some(start.io),
+        }),
+        Some(server_name) => Ok(Hello { server_name, start }),
+    }
+}
+
+impl Refused {
+    const fn silently(reject: Reject) -> Self {
+        Self {
+            reject,
+            server_name: None,
+            street: None,
+        }
+    }
+}
+
+fn reject_of(error: &io::Error) -> Reject {
+    match error.get_ref() {
+        Some(source) if source.is::<SpeaksHttp>() => Reject::PlainHttp,
+        Some(source) if source.is::<rustls::Error>() => Reject::MalformedHello,
+        _ => Reject::PeerGone,
+    }
+}

@@ -1,0 +1,190 @@
+//! One TLS connection: handshake, then HTTP/1.1 or HTTP/2 by ALPN, until it ends, idles too long or is drained.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_rustls::server::TlsStream;
+
+use crate::base::clock::Instant;
+use crate::base::task::Tasks;
+use crate::proxy::client_hello::Refused;
+use crate::proxy::counted::Counted;
+use crate::proxy::drive;
+use crate::proxy::facts::{ConnectionFacts, HttpProtocol};
+use crate::proxy::handshake::{self, Arrival, Established};
+use crate::proxy::limits::{Deadlines, Limits};
+use crate::proxy::pulse::Pulse;
+use crate::proxy::report::{AnsweredBy, FirstAnswer, PendingReport};
+use crate::proxy::street::Street;
+use crate::proxy::watched::Watched;
+use crate::proxy::worker::{Answer, Worker};
+
+/// The least buffer that hyper accepts.
+const LEAST_BUFFER: usize = 8 * 1024;
+/// Fields up to which hyper needs no heap for them.
+const USUAL_FIELDS: usize = 100;
+/// Resets that a visitor may have pending, and that he may provoke, before he is sent away (RFC 9113 §10.5;
+/// CVE-2023-44487, CVE-2025-8671).
+const PENDING_RESETS: usize = 20;
+const PROVOKED_RESETS: usize = 100;
+/// What a stream and a connection may send ahead of our reading. Below 1 MiB for the connection the h2 library's
+/// budget for small frames would end legitimate gRPC.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is buffered of an answer, per stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+type Stream = TokioIo<Watched<TlsStream<Street>>>;
+type AnswerFuture<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Infallible>>>>;
+
+/// Serves one connection from accept to its end.
+pub(in crate::proxy) async fn serve<A: Answer>(worker: Rc<Worker>, arrival: Arrival, answer: A) {
+    // Each half is boxed, so that an idle connection does not keep the room that its handshake needed.
+    let arrived = arrival.at;
+    match Box::pin(handshake::perform(&worker, arrival)).await {
+        Ok(established) => Box::pin(converse(worker, Box::new(established), answer)).await,
+        Err(refused) => refuse(&worker, refused, arrived).await,
+    }
+}
+
+async fn converse<A: Answer>(worker: Rc<Worker>, established: Box<Established>, answer: A) {
+    let settings = worker.shared.settings.get();
+    let report = worker.note_established(&established);
+    let Established { facts, stream, .. } = *established;
+    let (id, protocol) = (facts.id, facts.tls.protocol);
+    let pulse = Pulse::new();
+    let requests = Requests {
+        worker: Rc::clone(&worker),
+        facts: Rc::new(facts),
+        pulse: Arc::clone(&pulse),
+        report: Rc::new(RefCell::new(report)),
+        answer,
+    };
+    let service = service_fn(move |request| requests.begin(request));
+    let ended = match protocol {
+        HttpProtocol::Http1 => {
+            let stream = TokioIo::new(Watched::http1(stream, Arc::clone(&pulse)));
+            let connection = http1_builder(&settings.limits)
+                .serve_connection(stream, service)
+                .with_upgrades();
+            drive::to_end(&worker, &settings, &pulse, connection).await
+        }
+        HttpProtocol::Http2 => {
+            let most = settings.limits.control_frames;
+            let stream: Stream = TokioIo::new(Watched::http2(stream, Arc::clone(&pulse), most));
+            let builder = http2_builder(&worker, &settings.limits, &settings.deadlines);
+            let connection = builder.serve_connection(stream, service);
+            drive::to_end(&worker, &settings, &pulse, connection).await
+        }
+    };
+    tracing::debug!(connection = %id, ended = ended.as_str(), "connection ended");
+}
+
+/// hyper's HTTP/1.1 with our limits. Its own timeout for heads is off: [`drive`] has ours, which tell an idle
+/// connection from a slow head.
+pub(in crate::proxy) fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes.max(LEAST_BUFFER));
+    if limits.fields != USUAL_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
+}
+
+fn http2_builder(
+    worker: &Worker,
+    limits: &Limits,
+    deadlines: &Deadlines,
+) -> http2::Builder<OnThisThread> {
+    let mut builder = http2::Builder::new(OnThisThread(worker.tasks.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(PROVOKED_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(deadlines.ping)
+        .keep_alive_timeout(deadlines.pong);
+    builder
+}
+
+/// Runs hyper's HTTP/2 streams as tasks of the worker.
+#[derive(Clone, Debug)]
+struct OnThisThread(Tasks);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, stream: F) {
+        self.0.spawn_local("h2 stream", stream);
+    }
+}
+
+/// What each request of a connection needs.
+struct Requests<A> {
+    worker: Rc<Worker>,
+    facts: Rc<ConnectionFacts>,
+    pulse: Arc<Pulse>,
+    report: Rc<RefCell<Option<PendingReport>>>,
+    answer: A,
+}
+
+impl<A: Answer> Requests<A> {
+    /// Begins to answer. The future is boxed, for hyper keeps room for it as long as the connection lives.
+    fn begin(&self, request: Request<Incoming>) -> AnswerFuture<A::Body> {
+        let in_request = self.pulse.request();
+        let (worker, facts) = (Rc::clone(&self.worker), Rc::clone(&self.facts));
+        let answer = self
+            .answer
+            .answer(Rc::clone(&worker), Rc::clone(&facts), request);
+        let report = Rc::clone(&self.report);
+        Box::pin(async move {
+            let mut response = answer.await;
+            if let Some(report) = report.borrow_mut().take() {
+                report.answered(FirstAnswer {
+                    status: response.status(),
+                    upstream: response
+                        .extensions()
+                        .get::<AnsweredBy>()
+                        .map(|by| by.0.clone()),
+                });
+            }
+            if facts.tls.protocol == HttpProtocol::Http1 && worker.drain.has_begun() {
+                // The last answer says so, and no client loses the race of a request against our close.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok(response.map(|body| Counted::new(body, in_request)))
+        })
+    }
+}
+
+/// Tells a visitor that he is not served, and notes why.
+async fn refuse(worker: &Worker, refused: Refused, arrived: Instant) {
+    let Refused {
+        reject,
+        server_name,
+        street,
+    } = refused;
+    worker.note_refused(reject, arrived, server_name.as_ref());
+    if let (Some(alert), Some(street)) = (reject.alert(), street) {
+        street.close_with(&alert.record()).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! How much is borne and how long is waited, for visitors. Everything here has a default that is safe to run.
+
+use std::time::Duration;
+
+/// Bounds on what visitors may hold at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all visitors, both ports. Default 10,000.
+    pub connections: usize,
+    /// Connections of one client address (IPv6: of one /64). Default 1,000.
+    pub connections_per_address: usize,
+    /// TLS connections of one tenant. Default 5,000.
+    pub connections_per_tenant: usize,
+    /// Connections between accept and the end of their handshake, not counting those that wait for a
+    /// certificate, which have a bound of their own. Default 2,000.
+    pub handshakes: usize,
+    /// Bytes of a request's head; at least 8 KiB. Default 64 KiB.
+    pub head_bytes: usize,
+    /// Fields of a request's head. Default 100.
+    pub fields: usize,
+    /// Requests at once on an HTTP/2 connection. Default 100.
+    pub streams: u32,
+    /// HTTP/2 frames without a request or data that a connection may send in ten seconds, beyond four for each
+    /// request and each piece of data. Default 100.
+    pub control_frames: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 1_000,
+            connections_per_tenant: 5_000,
+            handshakes: 2_000,
+            head_bytes: 64 * 1024,
+            fields: 100,
+            streams: 100,
+            control_frames: 100,
+        }
+    }
+}
+
+impl Limits {
+    /// Above this many open connections idle ones are let go sooner: 80 % of the cap.
+    #[must_use]
+    pub const fn crowded_at(&self) -> usize {
+        self.connections / 5 * 4
+    }
+}
+
+/// How long a visitor may take for each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From accept to a whole PROXY protocol header, where one is due. Default 3 s.
+    pub proxy_header: Duration,
+    /// From accept to a whole ClientHello. Default 5 s.
+    pub client_hello: Duration,
+    /// From the moment that we hold a certificate to the end of the handshake. Waiting for a certificate has its
+    /// own deadline. Default 10 s.
+    pub handshake: Duration,
+    /// From the first byte of a request's head to its last. Default 10 s.
+    pub head: Duration,
+    /// How long a connection may be idle before, between and after requests. Default 60 s.
+    pub keep_alive: Duration,
+    /// The same while open connections are above 80 % of the cap. Default 5 s.
+    pub keep_alive_crowded: Duration,
+    /// How long a visitor may take to read anything at all of what we send. Default 30 s.
+    pub write_stall: Duration,
+    /// How often a quiet HTTP/2 connection is pinged. Default 30 s.
+    pub ping: Duration,
+    /// How long the answer to a ping may take. Default 15 s.
+    pub pong: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            proxy_header: seconds(3),
+            client_hello: seconds(5),
+            handshake: seconds(10),
+            head: seconds(10),
+            keep_alive: seconds(60),
+            keep_alive_crowded: seconds(5),
+            write_stall: seconds(30),
+            ping: seconds(30),
+            pong: seconds(15),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The stream that hyper reads and writes: notes progress in the connection's [`Pulse`] and stops floods.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::base::clock::monotonic;
+use crate::proxy::frames::FrameMeter;
+use crate::proxy::pulse::Pulse;
+
+/// A stream under watch.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
+    pulse: Arc<Pulse>,
+    reading: Reading,
+}
+
+/// How heads are told from the rest of what is read.
+#[derive(Debug)]
+enum Reading {
+    /// Whatever comes outside a request begins a head.
+    Http1,
+    /// Frames tell; and control frames above the limit end the connection.
+    Http2 { meter: Box<FrameMeter>, most: u32 },
+}
+
+/// More control frames came than the connection's work pays for.
+#[derive(Debug)]
+pub struct Flooded;
+
+impl fmt::Display for Flooded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many HTTP/2 control frames")
+    }
+}
+
+impl std::error::Error for Flooded {}
+
+impl<S> Watched<S> {
+    /// A stream that speaks HTTP/1.1.
+    pub const fn http1(stream: S, pulse: Arc<Pulse>) -> Self {
+        Self {
+            stream,
+            pulse,
+            reading: Reading::Http1,
+        }
+    }
+
+    /// A stream that speaks HTTP/2 and may send `most` control frames for nothing in ten seconds.
+    pub fn http2(stream: S, pulse: Arc<Pulse>, most: u32) -> Self {
+        let meter = Box::new(FrameMeter::new(monotonic()));
+        Self {
+            stream,
+            pulse,
+            reading: Reading::Http2 { meter, most },
+        }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.reading {
+            Reading::Http1 if self.pulse.requests() == 0 && !bytes.is_empty() => {
+                self.pulse.head_begun();
+            }
+            Reading::Http1 => {}
+            Reading::Http2 { meter, most } => {
+                meter.pass(bytes);
+                match meter.is_in_head() {
+                    true => self.pulse.head_begun(),
+                    false => self.pulse.head_ended(),
+                }
+                meter.earn(self.pulse.take_earned());
+                if meter.is_flooded(*most, monotonic()) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, Flooded));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        match outcome {
+            Poll::Pending => self.pulse.write_blocked(),
+            Poll::Ready(_) => self.pulse.write_moved(),
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        Poll::Ready(self.note_read(read))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_write(outcome)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note_write(outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.note_write(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_write(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
