@@ -1,5 +1,15 @@
 //! What callers may do and what it changes; no HTTP, no SQL.
 //!
-//! Reading order: [`declare`] (what the configuration file says there is).
+//! Reading order: [`caller`] (who asks, and what that lets them reach), [`views`] (what there is to read) over
+//! [`state`] (the one state of a domain) and [`edge`] (what a tenant must put into its DNS), [`actions`] (what can be set
+//! in motion).
 
-pub mod declare;
+pub mod caller;
+
+pub mod views;
+
+pub mod state;
+
+pub mod edge;
+
+pub mod actions;

@@ -16,7 +16,7 @@ pub struct Settings {
     pub filter: String,
     /// Where access records go. Default: standard output. A change needs a restart.
     pub access: AccessOutput,
-    /// How much of a visitor's address an access record shows. Default: full.
+    /// How much of a visitor's address an access record shows. Default: full. Takes effect at reload.
     pub client_address: ClientAddress,
     /// How many tenants with the most errors have a metric of their own; at most [`Settings::MOST_WORST_TENANTS`].
     /// Default: 20. A change needs a restart.

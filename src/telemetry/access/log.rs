@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::base::task::Tasks;
 use crate::telemetry::access::line;
 use crate::telemetry::access::record::AccessRecord;
@@ -96,12 +98,12 @@ impl AccessLog {
         metrics: &Metrics,
         tasks: &Tasks,
     ) -> Self {
-        let buffers = Arc::new(Buffers::new(metrics.clone(), MOST_WAITING));
+        let client = settings.client_address;
+        let buffers = Arc::new(Buffers::new(metrics.clone(), client));
         let writer = Writer {
             buffers: Arc::clone(&buffers),
             output,
             format: settings.format,
-            client: settings.client_address,
             failing: false,
         };
         let own = tasks.clone();
@@ -115,6 +117,13 @@ impl AccessLog {
     pub fn record(&self, record: AccessRecord) {
         if let Some(log) = &self.0 {
             log.0.put(record);
+        }
+    }
+
+    /// Shows so much of visitors' addresses from now on, in records that wait too.
+    pub fn show_clients(&self, how: ClientAddress) {
+        if let Some(log) = &self.0 {
+            log.0.client.store(Arc::new(how));
         }
     }
 
@@ -150,17 +159,19 @@ struct Buffers {
     most: usize,
     closed: AtomicBool,
     writer: OnceLock<Thread>,
+    client: ArcSwap<ClientAddress>,
     metrics: Metrics,
 }
 
 impl Buffers {
-    fn new(metrics: Metrics, most_waiting: usize) -> Self {
+    fn new(metrics: Metrics, client: ClientAddress) -> Self {
         let stripes = stripes();
         Self {
             stripes: (0..stripes).map(|_| Mutex::default()).collect(),
-            most: (most_waiting / stripes).max(1),
+            most: (MOST_WAITING / stripes).max(1),
             closed: AtomicBool::new(false),
             writer: OnceLock::new(),
+            client: ArcSwap::from_pointee(client),
             metrics,
         }
     }
@@ -208,7 +219,6 @@ struct Writer {
     buffers: Arc<Buffers>,
     output: Box<dyn Write + Send>,
     format: Format,
-    client: ClientAddress,
     failing: bool,
 }
 
@@ -229,10 +239,11 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &mut Vec<AccessRecord>) {
+        let client = **self.buffers.client.load();
         let mut text = String::new();
         let mut lines = 0;
         for record in batch.drain(..) {
-            line::append(&mut text, &record, self.format, self.client);
+            line::append(&mut text, &record, self.format, client);
             lines += 1;
             if text.len() >= MOST_AT_ONCE {
                 self.write_out(&mut text, &mut lines);

@@ -1,0 +1,186 @@
+//! What a caller may set in motion. Each action leaves an audit event.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::control::caller::Grant;
+use crate::model::{NamePattern, TenantId};
+use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
+use crate::store::job::{JobKey, JobStanding, Priority};
+use crate::store::record::KeyOwner;
+use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
+
+/// For one call of the store.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Reads the configuration again and swaps it in. Given by the composition root.
+pub type Reload =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> + Send + Sync>;
+
+/// Wakes those who work on jobs. Given by the composition root.
+pub type Nudge = Arc<dyn Fn() + Send + Sync>;
+
+/// A reload that was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What was left out, each in a sentence: an included file with mistakes, a row that cannot be used.
+    pub warnings: Vec<String>,
+    /// Keys whose change needs a restart, and so is not in force.
+    pub needs_restart: Vec<String>,
+}
+
+/// A reload that was refused: the old configuration stays in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadRefused {
+    /// Every mistake, with its place.
+    pub mistakes: Vec<String>,
+}
+
+/// Acts for callers. Cheap to clone.
+#[derive(Clone)]
+pub struct Actions {
+    /// Where the rows are.
+    pub store: Arc<dyn Store>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// Wakes those who work on jobs.
+    pub nudge: Nudge,
+}
+
+impl fmt::Debug for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actions").finish_non_exhaustive()
+    }
+}
+
+/// Why an action was not done.
+#[derive(Clone, Debug)]
+pub enum ActionError {
+    /// No such thing, or none within the caller's reach.
+    NotFound(String),
+    /// What it acts on is being changed by somebody else: try again.
+    Conflict(String),
+    /// The domain is in a state in which nothing is obtained for it.
+    NotServed(String),
+    /// The configuration has mistakes.
+    Refused(ReloadRefused),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for ActionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(what) => write!(f, "there is no {what}"),
+            Self::Conflict(what) => write!(f, "{what} was changed meanwhile: try again"),
+            Self::NotServed(why) => f.write_str(why),
+            Self::Refused(refused) => write!(
+                f,
+                "the configuration has {} mistakes; the old one stays in force",
+                refused.mistakes.len()
+            ),
+            Self::Store(_) => f.write_str("the store failed"),
+        }
+    }
+}
+
+impl std::error::Error for ActionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::NotFound(_) | Self::Conflict(_) | Self::NotServed(_) | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl Actions {
+    /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not. Does not wait for
+    /// the outcome. For a domain with a certificate this is an early renewal.
+    ///
+    /// # Errors
+    /// [`ActionError`].
+    pub async fn retry(
+        &self,
+        grant: &Grant,
+        pattern: &NamePattern,
+    ) -> Result<JobStanding, ActionError> {
+        let by = Deadline::after(CALL);
+        let found = self.store.domain(by, grant.scope(), pattern).await;
+        let domain = found
+            .map_err(ActionError::Store)?
+            .ok_or_else(|| ActionError::NotFound(format!("domain {pattern}")))?;
+        if !domain.state.is_served() {
+            let why = format!(
+                "domain {pattern} is {}: nothing is obtained for it",
+                domain.state
+            );
+            return Err(ActionError::NotServed(why));
+        }
+        let batch = retry_batch(grant, pattern, &domain.tenant);
+        let applied = self.store.apply(by, grant.scope(), batch).await;
+        let mut standings = applied.map_err(|error| action_error(error, pattern))?.jobs;
+        (self.nudge)();
+        tracing::info!(domain = %pattern, tenant = %domain.tenant, "retry requested");
+        Ok(standings
+            .pop()
+            .unwrap_or(JobStanding::Queued(Duration::ZERO)))
+    }
+
+    /// Reads the configuration again. One that has mistakes changes nothing.
+    ///
+    /// # Errors
+    /// [`ActionError::Refused`] holds every mistake.
+    pub async fn reload(&self, grant: &Grant) -> Result<Reloaded, ActionError> {
+        let event = AuditEvent {
+            owner: KeyOwner::Platform,
+            actor: grant.actor().clone(),
+            kind: "configuration.reload_requested",
+            subject: "configuration".to_owned(),
+            detail: serde_json::json!({}),
+        };
+        let by = Deadline::after(CALL);
+        match self
+            .store
+            .apply(by, grant.scope(), Batch::new().audit(event))
+            .await
+        {
+            Ok(_) => {}
+            // A store in trouble may be what the new configuration repairs.
+            Err(error) => tracing::warn!(%error, "reload is not in the audit chain"),
+        }
+        (self.reload)().await.map_err(ActionError::Refused)
+    }
+}
+
+fn retry_batch(grant: &Grant, pattern: &NamePattern, tenant: &TenantId) -> Batch {
+    Batch::new()
+        .guard(Guard::DomainOwnedBy(pattern.clone(), tenant.clone()))
+        .then(Operation::RequestJob {
+            key: JobKey::Certificate(pattern.clone()),
+            tenant: tenant.clone(),
+            priority: Priority::Expiring,
+            delay: Duration::ZERO,
+            urgency: Urgency::Now,
+        })
+        .audit(AuditEvent {
+            owner: KeyOwner::Tenant(tenant.clone()),
+            actor: grant.actor().clone(),
+            kind: "domain.retry_requested",
+            subject: pattern.to_string(),
+            detail: serde_json::json!({}),
+        })
+}
+
+fn action_error(error: ApplyError, pattern: &NamePattern) -> ActionError {
+    match error {
+        ApplyError::Store(error) => ActionError::Store(error),
+        ApplyError::GuardFailed(_) | ApplyError::OwnedByOther { .. } => {
+            ActionError::Conflict(format!("domain {pattern}"))
+        }
+        ApplyError::Missing(what) => ActionError::NotFound(what),
+        ApplyError::OutOfScope(_) => ActionError::NotFound(format!("domain {pattern}")),
+    }
+}

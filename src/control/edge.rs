@@ -1,0 +1,117 @@
+//! What the outside sees of this edge, and so what a tenant must put into its DNS.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::model::{DnsName, NamePattern};
+
+/// The checked `[edge]` settings that DNS requirements follow from. Default: nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// The name that tenants' domains should be a CNAME of.
+    pub cname_target: Option<DnsName>,
+    /// Public IPv4 addresses, for names that cannot be a CNAME.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Public IPv6 addresses, for names that cannot be a CNAME.
+    pub ipv6: Vec<Ipv6Addr>,
+}
+
+/// One DNS record that a tenant sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsRecord {
+    /// Its type.
+    pub kind: RecordKind,
+    /// The name it is set on.
+    pub name: String,
+    /// What it says.
+    pub value: String,
+}
+
+/// The types of records that lead a name here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Another name.
+    Cname,
+    /// An IPv4 address.
+    A,
+    /// An IPv6 address.
+    Aaaa,
+}
+
+impl RecordKind {
+    /// As zone files write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cname => "CNAME",
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+        }
+    }
+}
+
+impl Edge {
+    /// Ways to lead `pattern` here, the best first; a tenant follows one of them. A registered domain itself cannot be a
+    /// CNAME (RFC 1034 §3.6.2), so there addresses come first, and the CNAME is for providers that flatten it.
+    /// Empty where the edge is not described in the configuration.
+    #[must_use]
+    pub fn requirements(&self, pattern: &NamePattern) -> Vec<Vec<DnsRecord>> {
+        let record = |kind, value: String| DnsRecord {
+            kind,
+            name: pattern.to_string(),
+            value,
+        };
+        let target = self.cname_target.as_ref();
+        let cname = target.map(|target| vec![record(RecordKind::Cname, target.to_string())]);
+        let ipv4 = self.ipv4.iter();
+        let ipv6 = self.ipv6.iter();
+        let addresses: Vec<DnsRecord> = ipv4
+            .map(|address| record(RecordKind::A, address.to_string()))
+            .chain(ipv6.map(|address| record(RecordKind::Aaaa, address.to_string())))
+            .collect();
+        let addresses = (!addresses.is_empty()).then_some(addresses);
+        let is_apex =
+            matches!(pattern, NamePattern::Exact(name) if name.registered_domain() == *name);
+        let ways = if is_apex {
+            [addresses, cname]
+        } else {
+            [cname, addresses]
+        };
+        ways.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge() -> Edge {
+        Edge {
+            cname_target: Some(DnsName::parse("edge.example.net").unwrap()),
+            ipv4: vec![Ipv4Addr::new(192, 0, 2, 1)],
+            ipv6: vec!["2001:db8::1".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn a_cname_is_asked_for_except_at_the_registered_domain() {
+        for (name, kinds) in [
+            ("shop.acme.com", [vec!["CNAME"], vec!["A", "AAAA"]]),
+            ("*.acme.com", [vec!["CNAME"], vec!["A", "AAAA"]]),
+            ("acme.co.uk", [vec!["A", "AAAA"], vec!["CNAME"]]),
+        ] {
+            let ways = edge().requirements(&NamePattern::parse(name).unwrap());
+            let found: Vec<Vec<&str>> = ways
+                .iter()
+                .map(|way| way.iter().map(|record| record.kind.as_str()).collect())
+                .collect();
+            assert_eq!(found, kinds, "{name}");
+            assert!(ways.iter().flatten().all(|record| record.name == name));
+        }
+    }
+
+    #[test]
+    fn an_edge_that_is_not_described_asks_for_nothing() {
+        let name = NamePattern::parse("shop.acme.com").unwrap();
+        assert!(Edge::default().requirements(&name).is_empty());
+    }
+}

@@ -1,0 +1,238 @@
+//! The one state of a domain that people read, from the rows that know a part of it each. Pure.
+
+use crate::base::clock::Timestamp;
+use crate::model::certificate::CertificateFacts;
+use crate::model::domain::DomainState;
+use crate::model::problem::ProblemCode;
+use crate::store::job::JobRecord;
+use crate::store::record::DomainRecord;
+
+/// Whether visitors get HTTPS, coarsely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsStatus {
+    /// Not yet.
+    Pending,
+    /// A valid certificate serves.
+    Issued,
+    /// No valid certificate, and the last attempt to get one failed.
+    Failed,
+}
+
+impl TlsStatus {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Issued => "issued",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The state of a domain now, from its row, the certificate it points to and its job.
+#[must_use]
+pub fn derive(
+    domain: &DomainRecord,
+    certificate: Option<&CertificateFacts>,
+    job: Option<&JobRecord>,
+    now: Timestamp,
+) -> (DomainState, TlsStatus) {
+    let valid = certificate.is_some_and(|facts| facts.not_before <= now && now < facts.not_after);
+    let problem = problem(domain, job);
+    let tls = match problem {
+        _ if valid => TlsStatus::Issued,
+        // That we could not find out is no failure.
+        Some(ProblemCode::CheckFailed) | None => TlsStatus::Pending,
+        Some(_) => TlsStatus::Failed,
+    };
+    (state(domain, certificate, job, now), tls)
+}
+
+/// What is wrong: with the domain, or with the last run of its job.
+#[must_use]
+pub fn problem(domain: &DomainRecord, job: Option<&JobRecord>) -> Option<ProblemCode> {
+    let of_job = || job.and_then(|job| job.problem.as_ref());
+    domain
+        .problem
+        .as_ref()
+        .or_else(of_job)
+        .map(|problem| problem.code)
+}
+
+fn state(
+    domain: &DomainRecord,
+    certificate: Option<&CertificateFacts>,
+    job: Option<&JobRecord>,
+    now: Timestamp,
+) -> DomainState {
+    match domain.state {
+        // Somebody's decision, or a finding about the world: no certificate or job changes it.
+        DomainState::Suspended
+        | DomainState::Deleting
+        | DomainState::Tombstoned
+        | DomainState::Moved => return domain.state,
+        DomainState::PendingDns
+        | DomainState::Verifying
+        | DomainState::Issuing
+        | DomainState::Active
+        | DomainState::Renewing
+        | DomainState::Degraded => {}
+    }
+    let running = job.is_some_and(|job| job.leased_until.is_some_and(|until| now < until));
+    let failing = problem(domain, job).is_some() || job.is_some_and(|job| job.failures > 0);
+    match certificate {
+        Some(_) if running => DomainState::Renewing,
+        Some(facts) if failing || facts.not_after <= now => DomainState::Degraded,
+        Some(_) => DomainState::Active,
+        None if running || failing => DomainState::Issuing,
+        None => domain.state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::certificate::{CaId, CertificateId};
+    use crate::model::domain::Source;
+    use crate::model::problem::Problem;
+    use crate::model::{NamePattern, TenantId};
+    use crate::store::job::Priority;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1000);
+
+    fn problem(code: ProblemCode) -> Problem {
+        Problem {
+            code,
+            actor: code.actor(),
+            detail: String::new(),
+            evidence: Vec::new(),
+            fix: None,
+            first_seen: NOW,
+            last_seen: NOW,
+            next_retry_at: None,
+        }
+    }
+
+    fn domain(state: DomainState, code: Option<ProblemCode>) -> DomainRecord {
+        DomainRecord {
+            pattern: NamePattern::parse("a.test").unwrap(),
+            tenant: TenantId::parse("t").unwrap(),
+            source: Source::File,
+            state,
+            upstream: None,
+            certificate: None,
+            problem: code.map(problem),
+            version: 1,
+            created_at: NOW,
+        }
+    }
+
+    fn certificate(not_after: i64) -> CertificateFacts {
+        CertificateFacts {
+            id: CertificateId::new(),
+            tenant: TenantId::parse("t").unwrap(),
+            names: vec![NamePattern::parse("a.test").unwrap()],
+            ca: CaId::new("ca"),
+            serial: "1".to_owned(),
+            not_before: Timestamp::EPOCH,
+            not_after: Timestamp::from_seconds(not_after),
+        }
+    }
+
+    fn job(leased_until: Option<i64>, failures: u32, code: Option<ProblemCode>) -> JobRecord {
+        JobRecord {
+            key: "certificate:a.test".to_owned(),
+            tenant: None,
+            priority: Priority::Renewal,
+            run_at: NOW,
+            leased_until: leased_until.map(Timestamp::from_seconds),
+            failures,
+            problem: code.map(problem),
+            order_url: None,
+        }
+    }
+
+    #[test]
+    fn one_state_for_every_combination_of_rows() {
+        use DomainState as S;
+        use ProblemCode as P;
+        use TlsStatus as T;
+        let (valid, expired) = (Some(certificate(2000)), Some(certificate(900)));
+        let table = [
+            // row, certificate, job → state, tls
+            (S::PendingDns, None, None, None, (S::PendingDns, T::Pending)),
+            (
+                S::PendingDns,
+                None,
+                None,
+                Some(job(Some(1500), 0, None)),
+                (S::Issuing, T::Pending),
+            ),
+            // A lease that ended is nobody's work.
+            (
+                S::PendingDns,
+                None,
+                None,
+                Some(job(Some(999), 0, None)),
+                (S::PendingDns, T::Pending),
+            ),
+            (
+                S::Issuing,
+                None,
+                None,
+                Some(job(None, 2, Some(P::WrongA))),
+                (S::Issuing, T::Failed),
+            ),
+            (
+                S::Issuing,
+                Some(P::CheckFailed),
+                None,
+                None,
+                (S::Issuing, T::Pending),
+            ),
+            (
+                S::Active,
+                None,
+                valid.clone(),
+                Some(job(None, 0, None)),
+                (S::Active, T::Issued),
+            ),
+            (
+                S::Active,
+                None,
+                valid.clone(),
+                Some(job(Some(1500), 0, None)),
+                (S::Renewing, T::Issued),
+            ),
+            (
+                S::Active,
+                None,
+                valid.clone(),
+                Some(job(None, 1, Some(P::CaOutage))),
+                (S::Degraded, T::Issued),
+            ),
+            (
+                S::Active,
+                None,
+                expired.clone(),
+                Some(job(None, 9, Some(P::CaOutage))),
+                (S::Degraded, T::Failed),
+            ),
+            (S::Active, None, expired, None, (S::Degraded, T::Pending)),
+            (
+                S::Suspended,
+                None,
+                valid.clone(),
+                Some(job(Some(1500), 0, None)),
+                (S::Suspended, T::Issued),
+            ),
+            (S::Moved, None, valid, None, (S::Moved, T::Issued)),
+        ];
+        for (index, (row, code, certificate, job, expected)) in table.into_iter().enumerate() {
+            let row = domain(row, code);
+            let found = derive(&row, certificate.as_ref(), job.as_ref(), NOW);
+            assert_eq!(found, expected, "line {index}");
+        }
+    }
+}

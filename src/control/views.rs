@@ -1,0 +1,379 @@
+//! What there is to read: each view puts together the rows that one question needs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::published::Published;
+use crate::control::caller::Grant;
+use crate::control::edge::{DnsRecord, Edge};
+use crate::control::state::{self, TlsStatus};
+use crate::model::certificate::{CertificateFacts, CertificateId};
+use crate::model::domain::{DomainState, Source};
+use crate::model::problem::Problem;
+use crate::model::{NamePattern, Snapshot, TenantId};
+use crate::store::job::{JobKey, JobRecord};
+use crate::store::record::{AuditRecord, DomainRecord, KeyOwner, TenantRecord};
+use crate::store::{Deadline, Page, PageRequest, Store, StoreError};
+use crate::telemetry::readiness::{Readiness, Report};
+
+/// For one read of the store.
+const READ: Duration = Duration::from_secs(5);
+/// Domains of a page whose certificate and job are read at the same time.
+const AT_ONCE: usize = 8;
+
+/// Reads for callers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// Where the rows are.
+    pub store: Arc<dyn Store>,
+    /// What the data plane knows.
+    pub snapshot: Published<Snapshot>,
+    /// What DNS requirements follow from; replaced at reload.
+    pub edge: Published<Edge>,
+    /// How the process is.
+    pub readiness: Readiness,
+    /// Tells what is valid now.
+    pub clock: Clock,
+    /// When this process started.
+    pub started_at: Timestamp,
+}
+
+/// Why there is nothing to see.
+#[derive(Clone, Debug)]
+pub enum ViewError {
+    /// No such thing, or none within the caller's reach: the two look the same.
+    NotFound(String),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for ViewError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(what) => write!(f, "there is no {what}"),
+            Self::Store(_) => f.write_str("the store failed"),
+        }
+    }
+}
+
+impl std::error::Error for ViewError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotFound(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
+impl From<StoreError> for ViewError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A domain as people ask for it.
+#[derive(Clone, Debug)]
+pub struct DomainView {
+    /// Its name.
+    pub pattern: NamePattern,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Where it was declared.
+    pub source: Source,
+    /// Its one state now.
+    pub state: DomainState,
+    /// Whether visitors get HTTPS, coarsely.
+    pub tls_status: TlsStatus,
+    /// The upstream that the permission hook chose.
+    pub upstream: Option<String>,
+    /// What is wrong, and what repairs it.
+    pub problem: Option<Problem>,
+    /// The certificate that it points to.
+    pub certificate: Option<CertificateFacts>,
+    /// When the program next works on it by itself, to obtain or to renew.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Ways to lead the name here, the best first.
+    pub dns_requirements: Vec<Vec<DnsRecord>>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// A certificate as people ask for it.
+#[derive(Clone, Debug)]
+pub struct CertificateView {
+    /// What is known of it.
+    pub facts: CertificateFacts,
+    /// Where it stands in its life.
+    pub status: CertificateStatus,
+    /// The chain, DER, the end-entity certificate first. Never a key.
+    pub chain: Vec<Vec<u8>>,
+    /// When it was stored.
+    pub created_at: Timestamp,
+}
+
+/// Where a certificate stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateStatus {
+    /// Its time has not begun.
+    NotYetValid,
+    /// Valid.
+    Valid,
+    /// Over.
+    Expired,
+}
+
+impl CertificateStatus {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYetValid => "not_yet_valid",
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+        }
+    }
+
+    fn at(facts: &CertificateFacts, now: Timestamp) -> Self {
+        if now < facts.not_before {
+            Self::NotYetValid
+        } else if now < facts.not_after {
+            Self::Valid
+        } else {
+            Self::Expired
+        }
+    }
+}
+
+/// What a job does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobStatus {
+    /// A node works on it.
+    Running,
+    /// It is due.
+    Due,
+    /// Its time has not come.
+    Waiting,
+    /// It failed, and its next attempt has not come.
+    BackingOff,
+}
+
+impl JobStatus {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Due => "due",
+            Self::Waiting => "waiting",
+            Self::BackingOff => "backing_off",
+        }
+    }
+
+    /// What `job` does at `now`.
+    #[must_use]
+    pub fn of(job: &JobRecord, now: Timestamp) -> Self {
+        match job.leased_until {
+            Some(until) if now < until => Self::Running,
+            Some(_) | None if job.run_at <= now => Self::Due,
+            Some(_) | None if job.failures > 0 => Self::BackingOff,
+            Some(_) | None => Self::Waiting,
+        }
+    }
+}
+
+/// How the process is.
+#[derive(Clone, Debug)]
+pub struct StatusView {
+    /// The running version.
+    pub version: &'static str,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Phase and conditions.
+    pub report: Report,
+    /// Names that the data plane knows.
+    pub domains_known: usize,
+    /// Whether those are all there are.
+    pub domains_complete: bool,
+}
+
+impl Views {
+    /// How the process is.
+    #[must_use]
+    pub fn status(&self, _grant: &Grant) -> StatusView {
+        let snapshot = self.snapshot.load();
+        StatusView {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.started_at,
+            report: self.readiness.report(),
+            domains_known: snapshot.len(),
+            domains_complete: snapshot.is_complete(),
+        }
+    }
+
+    /// Tenants in the order of their slugs.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn tenants(
+        &self,
+        grant: &Grant,
+        page: &PageRequest,
+    ) -> Result<Page<TenantRecord>, ViewError> {
+        Ok(self.store.tenants(by(), grant.scope(), page).await?)
+    }
+
+    /// Domains in the order of their names, of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn domains(
+        &self,
+        grant: &Grant,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<DomainView>, ViewError> {
+        let found = self
+            .store
+            .domains(by(), grant.scope(), tenant, page)
+            .await?;
+        let items = stream::iter(found.items)
+            .map(|record| self.with_certificate_and_job(grant, record))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(Page {
+            items,
+            next: found.next,
+        })
+    }
+
+    /// One domain by its registered name.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub async fn domain(
+        &self,
+        grant: &Grant,
+        pattern: &NamePattern,
+    ) -> Result<DomainView, ViewError> {
+        let found = self.store.domain(by(), grant.scope(), pattern).await?;
+        let record = found.ok_or_else(|| ViewError::NotFound(format!("domain {pattern}")))?;
+        self.with_certificate_and_job(grant, record).await
+    }
+
+    /// Certificates in the order of their creation, of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn certificates(
+        &self,
+        grant: &Grant,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<CertificateView>, ViewError> {
+        let found = self.store.certificates(by(), grant.scope(), tenant, page);
+        let found = found.await?;
+        let now = self.clock.now();
+        let items = found.items.into_iter().map(|record| CertificateView {
+            status: CertificateStatus::at(&record.facts, now),
+            facts: record.facts,
+            chain: [vec![record.leaf], record.chain].concat(),
+            created_at: record.created_at,
+        });
+        Ok(Page {
+            items: items.collect(),
+            next: found.next,
+        })
+    }
+
+    /// One certificate.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub async fn certificate(
+        &self,
+        grant: &Grant,
+        id: CertificateId,
+    ) -> Result<CertificateView, ViewError> {
+        let found = self.store.certificate(by(), grant.scope(), id).await?;
+        let record = found.ok_or_else(|| ViewError::NotFound(format!("certificate {id}")))?;
+        Ok(CertificateView {
+            status: CertificateStatus::at(&record.facts, self.clock.now()),
+            facts: record.facts,
+            chain: [vec![record.leaf], record.chain].concat(),
+            created_at: record.created_at,
+        })
+    }
+
+    /// Jobs in the order of their keys, of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn jobs(
+        &self,
+        grant: &Grant,
+        tenant: Option<&TenantId>,
+        page: &PageRequest,
+    ) -> Result<Page<JobRecord>, ViewError> {
+        Ok(self.store.jobs(by(), grant.scope(), tenant, page).await?)
+    }
+
+    /// Audit events in the order of their chain: of a tenant, or the platform's own.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn events(
+        &self,
+        grant: &Grant,
+        owner: &KeyOwner,
+        page: &PageRequest,
+    ) -> Result<Page<AuditRecord>, ViewError> {
+        Ok(self.store.events(by(), grant.scope(), owner, page).await?)
+    }
+
+    async fn with_certificate_and_job(
+        &self,
+        grant: &Grant,
+        record: DomainRecord,
+    ) -> Result<DomainView, ViewError> {
+        let scope = grant.scope();
+        let key = JobKey::Certificate(record.pattern.clone());
+        let job = self.store.job(by(), scope, &key);
+        let certificate = async {
+            match record.certificate {
+                Some(id) => self.store.certificate(by(), scope, id).await,
+                None => Ok(None),
+            }
+        };
+        let (job, certificate) = futures_util::try_join!(job, certificate)?;
+        let certificate = certificate.map(|certificate| certificate.facts);
+        let now = self.clock.now();
+        let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
+        let dns_requirements = self.edge.load().requirements(&record.pattern);
+        let of_job = job.as_ref().and_then(|job| job.problem.clone());
+        Ok(DomainView {
+            pattern: record.pattern,
+            tenant: record.tenant,
+            source: record.source,
+            state,
+            tls_status,
+            upstream: record.upstream.map(|name| name.to_string()),
+            problem: record.problem.or(of_job),
+            certificate,
+            next_attempt_at: job.as_ref().map(|job| job.run_at),
+            failures: job.map_or(0, |job| job.failures),
+            dns_requirements,
+            created_at: record.created_at,
+        })
+    }
+}
+
+fn by() -> Deadline {
+    Deadline::after(READ)
+}
