@@ -4,26 +4,35 @@
 //! (unknown is not allowed, and a hook that cannot be asked has denied nothing); each name is asked about once
 //! however many wait; nothing is asked more often than the caps say.
 //!
-//! Reading order: [`verdicts`] (what has been answered, and what refuses without asking), [`rate`] and [`breaker`]
-//! (when not to ask).
+//! Reading order: [`ask`] (one question from the caps to the verdict), [`wire`] (the two protocols), [`verdicts`]
+//! (what has been answered, and what refuses without asking), [`rate`] and [`breaker`] (when not to ask).
+
+pub mod ask;
+pub mod wire;
+
+pub mod verdicts;
 
 pub mod breaker;
 pub mod rate;
-pub mod verdicts;
 
 use std::time::Duration;
 
 use url::Url;
 
-pub use verdicts::Verdicts;
+use crate::net::Roots;
+
+pub use ask::{Permission, Register, RegisterError, Registration};
+pub use verdicts::{Verdict, Verdicts};
 
 /// How the hook is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it listens, `http` or `https`.
     pub ask: Url,
-    /// Which protocol it speaks.
+    /// Which protocol it speaks. Default [`Mode::Simple`].
     pub mode: Mode,
+    /// Whom its certificate must chain to, where it is asked by `https`. Default: the public authorities.
+    pub roots: Roots,
     /// How long it has for an answer. Default 2 s.
     pub deadline: Duration,
     /// How long an allowing answer holds that does not say so itself. Default 1 h.
@@ -43,6 +52,7 @@ impl Settings {
         Self {
             ask,
             mode: Mode::Simple,
+            roots: Roots::Public,
             deadline: Duration::from_secs(2),
             allow_ttl: Duration::from_secs(3600),
             deny_ttl: Duration::from_secs(15),
