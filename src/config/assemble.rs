@@ -6,16 +6,18 @@
 //! configuration keeps it, so that a newcomer cannot take it away.
 
 use crate::config::claims::{Claims, Reader};
-use crate::config::file::{self, Declared, Main};
+use crate::config::file;
 use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::settings::{self, Settings, declared};
 use crate::config::source::Source;
 use crate::config::text::{FileText, Texts};
+use crate::control::declare::{Completeness, Declaration};
 
 /// A configuration whose files agree with each other.
 #[derive(Debug)]
 pub(super) struct Assembled<'t> {
-    pub(super) main: Main,
-    pub(super) main_source: &'t Source,
+    pub(super) settings: Settings,
+    pub(super) main: &'t Source,
     /// The included files that take part, in the order of their paths.
     pub(super) included: Vec<Included<'t>>,
     pub(super) claims: Claims,
@@ -27,9 +29,7 @@ pub(super) struct Assembled<'t> {
 #[derive(Debug)]
 pub(super) struct Included<'t> {
     pub(super) source: &'t Source,
-    pub(super) declared: Declared,
-    /// Whether this is the last good text, for the present one has mistakes.
-    pub(super) is_old: bool,
+    declaration: Declaration,
 }
 
 /// Puts the texts together; `previous` is the last good configuration.
@@ -53,11 +53,14 @@ pub(super) fn assemble<'t>(
     if main.on_demand.ask.is_none() && joined.warnings.is_empty() && mistakes.is_empty() {
         joined.claims.check_main_reach(&main.declared, &mistakes);
     }
+    let mut settings = settings::settle(&main, source, &mistakes);
+    settings.declaration = declared::settle(&main.declared, source, &mistakes);
     let mut found = mistakes.into_sorted();
     if found.is_empty() {
+        add(&mut settings.declaration, &joined, texts);
         return Ok(Assembled {
-            main,
-            main_source: source,
+            settings,
+            main: source,
             included: joined.included,
             claims: joined.claims,
             warnings: joined.warnings,
@@ -65,6 +68,19 @@ pub(super) fn assemble<'t>(
     }
     found.extend(joined.warnings);
     Err(found)
+}
+
+/// Adds what the included files declare, in the order of their paths.
+fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
+    for file in &joined.included {
+        let own = &file.declaration;
+        declaration.tenants.extend(own.tenants.iter().cloned());
+        declaration.upstreams.extend(own.upstreams.iter().cloned());
+        declaration.routes.extend(own.routes.iter().cloned());
+    }
+    if joined.included.len() < texts.included.len() {
+        declaration.completeness = Completeness::Partial;
+    }
 }
 
 struct Joined<'t> {
@@ -88,24 +104,23 @@ fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims) -> Joi
             FileText::Read(source) => read(source, &claims, main),
             FileText::Unreadable(mistake) => Err(vec![mistake.clone()]),
         };
-        let (taken, source, is_old) = match (present, file.source()) {
-            (Ok(taken), Some(source)) => (taken, source, false),
+        let (taken, source) = match (present, file.source()) {
+            (Ok(taken), Some(source)) => (taken, source),
             (Ok(_), None) => continue,
             (Err(mistakes), present) => {
                 warnings.extend(mistakes);
                 let old = old(file).filter(|old| Some(*old) != present);
                 match old.and_then(|old| Some((read(old, &claims, main).ok()?, old))) {
-                    Some((taken, old)) => (taken, old, true),
+                    Some((taken, old)) => (taken, old),
                     None => continue,
                 }
             }
         };
-        let (declared, own) = taken;
+        let (declaration, own) = taken;
         claims.join(own);
         included.push(Included {
             source,
-            declared,
-            is_old,
+            declaration,
         });
     }
     included.sort_by(|a, b| a.source.name().cmp(b.source.name()));
@@ -122,13 +137,14 @@ fn read(
     source: &Source,
     others: &Claims,
     main: &Claims,
-) -> Result<(Declared, Claims), Vec<Mistake>> {
+) -> Result<(Declaration, Claims), Vec<Mistake>> {
     let mistakes = Mistakes::new(source);
     let declared = file::read_included(source, &mistakes);
     let own = Claims::of(&declared, others, source, &mistakes);
     own.check_uses(&declared, Reader::Included(main), &mistakes);
+    let declaration = declared::settle(&declared, source, &mistakes);
     match mistakes.into_sorted() {
-        none if none.is_empty() => Ok((declared, own)),
+        none if none.is_empty() => Ok((declaration, own)),
         some => Err(some),
     }
 }
@@ -139,8 +155,9 @@ mod tests {
 
     fn texts(main: &str, included: &[(&str, &str)]) -> Texts {
         let file = |name: &str, text: &str| FileText::Read(Source::new(name, text));
+        let ca = "[[ca]]\nname = \"internal\"\nkind = \"private\"\n";
         Texts {
-            main: file("proxy.toml", main),
+            main: file("proxy.toml", &format!("{ca}{main}")),
             included: included
                 .iter()
                 .map(|(name, text)| file(name, text))
@@ -154,9 +171,9 @@ mod tests {
 
     fn served(assembled: &Assembled<'_>) -> Vec<String> {
         let files = assembled.included.iter();
-        let tenants = files.flat_map(|file| &file.declared.tenants);
+        let tenants = files.flat_map(|file| &file.declaration.tenants);
         tenants
-            .map(|tenant| tenant.domains[0].value.to_string())
+            .map(|tenant| tenant.domains[0].to_string())
             .collect()
     }
 
@@ -188,7 +205,10 @@ mod tests {
         let new = texts("", &[("a", "[[tenant"), ("b", &tenant("b", "b2.test"))]);
         let assembled = assemble(&new, Some(&old)).unwrap();
         assert_eq!(served(&assembled), ["a.test", "b2.test"]);
-        assert!(assembled.included[0].is_old);
+        assert_eq!(
+            assembled.included[0].source,
+            old.included[0].source().unwrap()
+        );
         assert_eq!(assembled.warnings[0].file, "a");
     }
 

@@ -8,11 +8,6 @@
 //! `file` mirrors it section by section; `text` finds the files, `claims` and `assemble` put them together;
 //! [`check`](mod@check) tells what is wrong.
 
-#![expect(
-    dead_code,
-    reason = "sections are read and checked before the modules that take their settings are there"
-)]
-
 pub mod mistake;
 mod source;
 
@@ -25,12 +20,18 @@ mod secrets;
 mod text;
 
 mod claims;
+pub mod settings;
 
 mod assemble;
 
-pub mod change;
 mod last_good;
+
+pub mod load;
+
+pub mod change;
 pub mod watch;
+
+pub mod reload;
 
 pub mod check;
 

@@ -83,6 +83,11 @@ impl<'a> Value<'a> {
         i64::from_str_radix(integer.as_str(), integer.radix()).ok()
     }
 
+    /// The number with a fraction, if it is one.
+    pub(super) fn number(&self) -> Option<f64> {
+        self.inner.get_ref().as_float()?.as_str().parse().ok()
+    }
+
     pub(super) fn list(&self) -> Option<Vec<Self>> {
         let items = self.inner.get_ref().as_array()?.iter();
         let mistakes = self.mistakes;

@@ -46,11 +46,12 @@ fn the_documented_file_names_every_key_there_is() {
         .flat_map(|line| [line, "\n"])
         .collect();
     let uncommented = uncommented.replace("protocol = \"http\"", "protocol = \"https\"");
-    assert!(
-        assemble(&only(&uncommented), None).is_ok(),
-        "{}",
-        told(&uncommented)
-    );
+    // The files of roots and secrets that the examples name are not there.
+    let others = mistakes(&uncommented).into_iter();
+    let others: Vec<Mistake> = others
+        .filter(|mistake| !mistake.what.contains("cannot read"))
+        .collect();
+    assert!(others.is_empty(), "{}", Report(&others));
     let documented: BTreeSet<&str> = uncommented
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .collect();
@@ -109,7 +110,7 @@ domains = ["https://shop.test/", "192.0.2.1"]
   |
 1 | [listn …
   |  ^^^^^
-  = expected one of "admin", "ca", "dns", "edge", "include", "keys", "limits", "listen", "on_demand", "route", "store", "telemetry", "tenant" or "upstream"
+  = expected one of "admin", "ca", "certificates", "dns", "edge", "include", "keys", "limits", "listen", "on_demand", "route", "store", "telemetry", "tenant" or "upstream"
   = fix: did you mean "listen"?
 
 proxy.toml:3:8: http in [listen]: found "8080"

@@ -41,6 +41,17 @@ pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&Value<'_>) -> Result
     }
 }
 
+/// A share within `range`.
+pub(super) fn fraction(range: RangeInclusive<f64>) -> impl Fn(&Value<'_>) -> Result<f64, Wrong> {
+    move |value| {
+        let number = value.number().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            Wrong::expected(format!("a share from {least} to {most}"))
+        })
+    }
+}
+
 /// A TCP port.
 pub(super) fn port(value: &Value<'_>) -> Result<u16, Wrong> {
     let number = value

@@ -6,6 +6,7 @@
 
 mod admin;
 mod ca;
+mod certificates;
 mod dns;
 mod edge;
 mod include;
@@ -26,19 +27,20 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub(super) use admin::Admin;
-pub(super) use ca::Ca;
+pub(super) use ca::{Ca, CaKind, ExternalAccount};
+pub(super) use certificates::Certificates;
 pub(super) use dns::Dns;
 pub(super) use edge::Edge;
 pub(super) use keys::Keys;
 pub(super) use limits::Limits;
-pub(super) use listen::Listen;
-pub(super) use on_demand::OnDemand;
+pub(super) use listen::{Listen, OldestTls};
+pub(super) use on_demand::{AskMode, OnDemand};
 pub(super) use route::Route;
 pub(super) use secret::SecretPlace;
 pub(super) use store::Store;
-pub(super) use telemetry::Telemetry;
+pub(super) use telemetry::{AccessLog, LogFormat, Telemetry, VisitorAddress};
 pub(super) use tenant::Tenant;
-pub(super) use upstream::Upstream;
+pub(super) use upstream::{Protocol, Upstream};
 
 use crate::config::mistake::{Finding, Mistakes};
 use crate::config::reader::{At, Table};
@@ -60,6 +62,7 @@ pub(super) struct Main {
     pub(super) limits: Limits,
     pub(super) dns: Dns,
     pub(super) cas: Vec<Ca>,
+    pub(super) certificates: Certificates,
     pub(super) on_demand: OnDemand,
     pub(super) declared: Declared,
 }
@@ -86,6 +89,12 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
             limits: section(&mut top, "limits", "[limits]", limits::read),
             dns: section(&mut top, "dns", "[dns]", dns::read),
             cas: sections(&mut top, "ca", "[[ca]]", ca::read),
+            certificates: section(
+                &mut top,
+                "certificates",
+                "[certificates]",
+                certificates::read,
+            ),
             on_demand: section(&mut top, "on_demand", "[on_demand]", on_demand::read),
             declared: read_declared(&mut top),
         };
@@ -96,7 +105,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
 
 /// Reads an included file.
 pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declared {
-    const ONLY_MAIN: [&str; 11] = [
+    const ONLY_MAIN: [&str; 12] = [
         "include",
         "listen",
         "edge",
@@ -107,6 +116,7 @@ pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declare
         "limits",
         "dns",
         "ca",
+        "certificates",
         "on_demand",
     ];
     parsed(source, mistakes, |mut top| {

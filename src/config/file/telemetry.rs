@@ -31,7 +31,7 @@ pub(in crate::config) enum VisitorAddress {
 
 #[derive(Debug, Default)]
 pub(in crate::config) struct Telemetry {
-    pub(in crate::config) address: Option<At<SocketAddr>>,
+    pub(in crate::config) address: Option<At<Option<SocketAddr>>>,
     pub(in crate::config) log_format: Option<At<LogFormat>>,
     pub(in crate::config) log_filter: Option<At<String>>,
     pub(in crate::config) access_log: Option<At<AccessLog>>,
@@ -48,7 +48,7 @@ const ADDRESSES: &[(&str, VisitorAddress)] = &[
 
 pub(super) fn read(mut table: Table<'_>) -> Telemetry {
     let telemetry = Telemetry {
-        address: table.optional("address", value::socket_address),
+        address: table.optional("address", address),
         log_format: table.optional("log_format", value::word(FORMATS)),
         log_filter: table.optional("log_filter", value::text),
         access_log: table.optional("access_log", access_log),
@@ -74,5 +74,13 @@ fn access_log(value: &Value<'_>) -> Result<AccessLog, Wrong> {
             Err(Wrong::expected(EXPECTED).fix(format!("write {{ file = {path:?} }}")))
         }
         _ => Err(Wrong::expected(EXPECTED)),
+    }
+}
+
+/// An address, or nothing where the file says `"off"`.
+fn address(value: &Value<'_>) -> Result<Option<SocketAddr>, Wrong> {
+    match value.text() {
+        Some("off") => Ok(None),
+        _ => value::socket_address(value).map(Some),
     }
 }

@@ -1,7 +1,5 @@
 //! `[[tenant]]`: a tenant and its domains.
 
-use std::ops::Range;
-
 use crate::config::reader::{At, Table};
 use crate::config::value;
 use crate::model::{NamePattern, TenantId};
@@ -11,7 +9,6 @@ const MOST_DOMAINS: usize = 100_000;
 
 #[derive(Debug)]
 pub(in crate::config) struct Tenant {
-    pub(in crate::config) place: Range<usize>,
     pub(in crate::config) name: At<TenantId>,
     pub(in crate::config) domains: Vec<At<NamePattern>>,
 }
@@ -19,10 +16,8 @@ pub(in crate::config) struct Tenant {
 pub(super) fn read(mut table: Table<'_>) -> Option<Tenant> {
     let name = table.required("name", "the tenant's name, as in \"acme\"", value::tenant);
     let domains = table.list("domains", MOST_DOMAINS, value::pattern);
-    let place = table.place();
     table.finish();
     Some(Tenant {
-        place,
         name: name?,
         domains: domains.unwrap_or_default(),
     })

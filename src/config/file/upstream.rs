@@ -1,7 +1,6 @@
 //! `[[upstream]]`: a backend.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +23,6 @@ const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("https", Pro
 
 #[derive(Debug)]
 pub(in crate::config) struct Upstream {
-    pub(in crate::config) place: Range<usize>,
     pub(in crate::config) name: At<String>,
     pub(in crate::config) addresses: Vec<At<UpstreamAddress>>,
     pub(in crate::config) protocol: Protocol,
@@ -53,10 +51,8 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Upstream> {
     let connect_timeout = table.optional("connect_timeout", timeout());
     let response_timeout = table.optional("response_timeout", timeout());
     let idle_timeout = table.optional("idle_timeout", timeout());
-    let place = table.place();
     table.finish();
     Some(Upstream {
-        place,
         name: name?,
         addresses,
         protocol,

@@ -1,0 +1,37 @@
+//! `[certificates]`: how they are obtained and renewed.
+
+use std::time::Duration;
+
+use super::seconds;
+use crate::config::reader::{At, Table};
+use crate::config::value;
+
+#[derive(Debug, Default)]
+pub(in crate::config) struct Certificates {
+    pub(in crate::config) renew_after: Option<At<f64>>,
+    pub(in crate::config) renew_short_after: Option<At<f64>>,
+    pub(in crate::config) short_lifetime: Option<At<Duration>>,
+    pub(in crate::config) first_retry: Option<At<Duration>>,
+    pub(in crate::config) parallel: Option<At<u32>>,
+    pub(in crate::config) attempt_deadline: Option<At<Duration>>,
+    pub(in crate::config) lease: Option<At<Duration>>,
+}
+
+pub(super) fn read(mut table: Table<'_>) -> Certificates {
+    let day = seconds(86_400);
+    let tenth = Duration::from_millis(100);
+    let certificates = Certificates {
+        renew_after: table.optional("renew_after", value::fraction(0.1..=0.95)),
+        renew_short_after: table.optional("renew_short_after", value::fraction(0.1..=0.95)),
+        short_lifetime: table.optional("short_lifetime", value::duration(seconds(0)..=day * 400)),
+        first_retry: table.optional("first_retry", value::duration(tenth..=day)),
+        parallel: table.optional("parallel", value::count(1..=1000)),
+        attempt_deadline: table.optional(
+            "attempt_deadline",
+            value::duration(seconds(5)..=seconds(3600)),
+        ),
+        lease: table.optional("lease", value::duration(seconds(1)..=seconds(3600))),
+    };
+    table.finish();
+    certificates
+}

@@ -1,0 +1,96 @@
+//! Reads the configuration for a start: the file, or the last good one where the file is broken.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::assemble::{Assembled, assemble};
+use crate::config::last_good;
+use crate::config::mistake::Mistake;
+use crate::config::settings::Settings;
+use crate::config::text::{FileText, Texts};
+
+/// A configuration that can be served.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the modules take.
+    pub settings: Settings,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Mistakes of included files, which go on with their last good text, or without.
+    pub warnings: Vec<Mistake>,
+    pub(super) path: PathBuf,
+    /// The texts that are in force: the main file's and those of the included files that take part.
+    pub(super) texts: Texts,
+    /// The texts as they were on disk.
+    pub(super) seen: Texts,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The file.
+    File,
+    /// The last good configuration, kept in the data directory, for the file is broken: this must show in
+    /// `/readyz`, in the log and in the metric.
+    LastGood {
+        /// What is wrong with the file.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+/// Reads the configuration at `path` for a start. Blocks for as long as the disk does.
+///
+/// # Errors
+/// Every mistake, where the file is broken and there is no last good configuration either.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
+    let seen = Texts::read(path);
+    let data = last_good::data_folder(path, &seen.main);
+    let previous = last_good::read(path, &data);
+    let mistakes = match assemble(&seen, previous.as_ref()) {
+        Ok(assembled) => return Ok(loaded(assembled, Origin::File, path, seen.clone())),
+        Err(mistakes) => mistakes,
+    };
+    let Some(previous) = previous else {
+        return Err(mistakes);
+    };
+    match assemble(&previous, None) {
+        Ok(assembled) => {
+            let origin = Origin::LastGood { mistakes };
+            Ok(loaded(assembled, origin, path, seen))
+        }
+        // What was good is not any more: a file of roots or a secret is gone. The file's own mistakes matter.
+        Err(_) => Err(mistakes),
+    }
+}
+
+fn loaded(assembled: Assembled<'_>, origin: Origin, path: &Path, seen: Texts) -> Loaded {
+    Loaded {
+        texts: in_force(&assembled),
+        settings: assembled.settings,
+        origin,
+        warnings: assembled.warnings,
+        path: path.to_owned(),
+        seen,
+    }
+}
+
+/// The texts that take part.
+pub(super) fn in_force(assembled: &Assembled<'_>) -> Texts {
+    let included = assembled.included.iter();
+    Texts {
+        main: FileText::Read(assembled.main.clone()),
+        included: included
+            .map(|file| FileText::Read(file.source.clone()))
+            .collect(),
+    }
+}
+
+impl Loaded {
+    /// Keeps it as the last good configuration in its data directory: to be called once it serves.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn keep(&self) -> io::Result<()> {
+        last_good::keep(&self.texts, &self.settings.data)
+    }
+}

@@ -1,0 +1,24 @@
+//! `[certificates]`.
+
+use super::{set, set_from};
+use crate::certs::settings::Settings;
+use crate::config::file::Certificates;
+
+pub(super) fn settle(section: &Certificates) -> Settings {
+    let mut settings = Settings::default();
+    let renewal = &mut settings.renewal;
+    set(&mut renewal.fraction, section.renew_after.as_ref());
+    set(
+        &mut renewal.short_fraction,
+        section.renew_short_after.as_ref(),
+    );
+    set(&mut renewal.short, section.short_lifetime.as_ref());
+    set(&mut renewal.first_retry, section.first_retry.as_ref());
+    set_from(&mut settings.parallel, section.parallel.as_ref());
+    set(
+        &mut settings.job_deadline,
+        section.attempt_deadline.as_ref(),
+    );
+    set(&mut settings.lease, section.lease.as_ref());
+    settings
+}

@@ -1,0 +1,45 @@
+//! `[on_demand]`: the wait, and the permission hook.
+
+use super::{set, set_from};
+use crate::certs::on_demand::Settings;
+use crate::certs::permission::{self, Mode};
+use crate::config::file::{AskMode, OnDemand};
+use crate::config::mistake::{Finding, Mistakes};
+
+pub(super) fn settle(section: &OnDemand, mistakes: &Mistakes<'_>) -> Settings {
+    let mut settings = Settings::default();
+    set(&mut settings.deadline, section.deadline.as_ref());
+    set_from(&mut settings.waiters_per_name, section.waiters.as_ref());
+    set_from(&mut settings.waiters, section.waiters_total.as_ref());
+    let said = section.waiters.as_ref().or(section.waiters_total.as_ref());
+    if let Some(at) = said
+        && settings.waiters_per_name > settings.waiters
+    {
+        let finding = Finding::new(format!(
+            "{} waiters for one name, but only {} in all",
+            settings.waiters_per_name, settings.waiters
+        ));
+        let finding = finding.expected("waiters not above waiters_total");
+        mistakes.add(at.at.clone(), finding.fix("raise waiters_total"));
+    }
+    settings
+}
+
+pub(super) fn permission(section: &OnDemand) -> Option<permission::Settings> {
+    let mut settings = permission::Settings::new(section.ask.as_ref()?.value.clone());
+    if let Some(mode) = &section.mode {
+        settings.mode = match mode.value {
+            AskMode::Simple => Mode::Simple,
+            AskMode::Rich => Mode::Rich,
+        };
+    }
+    set(&mut settings.deadline, section.ask_deadline.as_ref());
+    set(&mut settings.allow_ttl, section.allow_ttl.as_ref());
+    set(&mut settings.deny_ttl, section.deny_ttl.as_ref());
+    set(&mut settings.rate, section.ask_rate.as_ref());
+    set(
+        &mut settings.rate_per_domain,
+        section.ask_rate_per_domain.as_ref(),
+    );
+    Some(settings)
+}
