@@ -135,7 +135,7 @@ impl Tasks {
             }
         })?;
         match start.recv() {
-            Ok(outcome) => outcome.map(|()| Thread(alive)),
+            Ok(outcome) => outcome.map(|()| Thread(Some(alive))),
             Err(gone) => Err(io::Error::other(gone)),
         }
     }
@@ -208,13 +208,16 @@ impl Tasks {
 
 /// A thread started by [`Tasks::spawn_thread`].
 #[derive(Debug)]
-pub struct Thread(oneshot::Receiver<()>);
+pub struct Thread(Option<oneshot::Receiver<()>>);
 
 impl Thread {
-    /// Ends when the thread has.
+    /// Ends when the thread has; at once if it had before.
     pub async fn ended(&mut self) {
-        // The thread never sends: the other half is dropped with everything else on it.
-        drop((&mut self.0).await);
+        if let Some(alive) = &mut self.0 {
+            // The thread never sends: the other half is dropped with everything else on it.
+            drop(alive.await);
+            self.0 = None;
+        }
     }
 }
 
@@ -254,6 +257,20 @@ mod tests {
             None::<()>
         );
         assert_eq!(tasks.panics(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_thread_runs_what_cannot_move_and_its_end_is_told_more_than_once() {
+        let tasks = Tasks::new();
+        let started = tasks.spawn_thread("own".to_owned(), || async {
+            let stays = std::rc::Rc::new(1);
+            tokio::task::yield_now().await;
+            assert_eq!(*stays, 2, "on purpose");
+        });
+        let mut thread = started.unwrap();
+        thread.ended().await;
+        thread.ended().await;
+        assert_eq!(tasks.panics(), 1);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use tokio_rustls::StartHandshake;
 
 use crate::base::clock::Instant;
 use crate::model::DnsName;
+use crate::proxy::facts::HttpProtocol;
 use crate::proxy::report::Reject;
 use crate::proxy::street::{SpeaksHttp, Street};
 
@@ -59,25 +60,41 @@ pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
         Err(_elapsed) => return Err(Refused::silently(Reject::HelloDeadline)),
     };
     let hello = start.client_hello();
-    let wants_challenge = hello
-        .alpn()
-        .is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_ALPN));
+    let alpn = hello.alpn().map(Iterator::collect::<Vec<_>>);
+    let fault = alpn.as_deref().and_then(fault_of_alpn);
     // RFC 6066 §3: an address is no server name; rustls has none then.
     let server_name = hello
         .server_name()
         .and_then(|text| DnsName::parse(text).ok());
-    match server_name {
-        None => Err(Refused {
+    let Some(name) = server_name else {
+        return Err(Refused {
             reject: Reject::NoServerName,
             server_name: None,
             street: Some(start.io),
-        }),
-        Some(name) if wants_challenge => Err(Refused {
-            reject: Reject::NoChallenge,
+        });
+    };
+    match fault {
+        Some(reject) => Err(Refused {
+            reject,
             server_name: Some(name),
             street: Some(start.io),
         }),
-        Some(server_name) => Ok(Hello { server_name, start }),
+        None => Ok(Hello {
+            server_name: name,
+            start,
+        }),
+    }
+}
+
+/// What is wrong with the protocols offered: found out here, before a signature is spent on them.
+fn fault_of_alpn(offered: &[&[u8]]) -> Option<Reject> {
+    let ours = [HttpProtocol::Http1.alpn(), HttpProtocol::Http2.alpn()];
+    if offered.contains(&ACME_ALPN) {
+        Some(Reject::NoChallenge)
+    } else if offered.iter().any(|protocol| ours.contains(protocol)) {
+        None
+    } else {
+        Some(Reject::NothingInCommon)
     }
 }
 

@@ -60,3 +60,6 @@ pub mod drain;
 mod http;
 
 pub mod facts;
+
+#[cfg(test)]
+mod tests;

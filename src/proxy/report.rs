@@ -80,7 +80,7 @@ impl Reject {
             Self::NoServerName | Self::Credential(Refusal::UnknownName | Refusal::Suspended) => {
                 Some(Alert::UnrecognizedName)
             }
-            Self::NoChallenge => Some(Alert::NoApplicationProtocol),
+            Self::NoChallenge | Self::NothingInCommon => Some(Alert::NoApplicationProtocol),
             Self::Credential(
                 Refusal::PermissionUnavailable
                 | Refusal::BackingOff
@@ -99,7 +99,6 @@ impl Reject {
             | Self::PeerGone
             | Self::HandshakeDeadline
             | Self::HandshakeFailed
-            | Self::NothingInCommon
             | Self::PeerAlert => None,
         }
     }

@@ -1,0 +1,17 @@
+//! The street side as visitors meet it: real sockets on loopback, clients that we did not write.
+
+mod support;
+
+mod sockets;
+
+mod names;
+
+mod resumption;
+
+mod limits;
+
+mod announced;
+
+mod port80;
+
+mod ending;

@@ -1,0 +1,194 @@
+//! Slow and greedy visitors.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::support::{Edge, answer, exchange, get, rest, soon, until};
+use crate::telemetry::labels::AdmissionLimit;
+
+const SHORT: Duration = Duration::from_millis(50);
+/// Longer than any test may take.
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn a_head_that_does_not_end_ends_the_connection_and_idling_does_not() {
+    let mut edge = Edge::start(|settings| {
+        settings.deadlines.head = SHORT;
+        settings.deadlines.keep_alive = LONG;
+    });
+    edge.serve("acme", &["app.example"]);
+    let mut stream = edge.visit("app.example").await.unwrap();
+    exchange(&mut stream, "app.example", "/").await;
+    soon(stream.write_all(b"GET / HTTP/1.1\r\nHost: app.ex"))
+        .await
+        .unwrap();
+    assert!(rest(&mut stream).await.is_empty());
+
+    let mut plain = soon(TcpStream::connect(edge.http)).await.unwrap();
+    soon(plain.write_all(b"GET / HT")).await.unwrap();
+    assert!(rest(&mut plain).await.is_empty());
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_order_before_and_after_a_request() {
+    let mut edge = Edge::start(|settings| {
+        settings.deadlines.keep_alive = SHORT;
+        settings.deadlines.head = LONG;
+    });
+    edge.serve("acme", &["app.example"]);
+    let mut silent = edge.visit("app.example").await.unwrap();
+    let mut bytes = Vec::new();
+    // In order: with a close_notify, without which reading would fail.
+    soon(silent.read_to_end(&mut bytes)).await.unwrap();
+    let config = edge.client(&["h2"]).into();
+    let mut silent = edge.visit_with(config, "app.example").await.unwrap();
+    rest(&mut silent).await;
+    let mut used = edge.visit("app.example").await.unwrap();
+    exchange(&mut used, "app.example", "/").await;
+    assert!(rest(&mut used).await.is_empty());
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
+async fn a_running_request_is_not_idle() {
+    let mut edge = Edge::start(|settings| settings.deadlines.keep_alive = SHORT);
+    edge.serve("acme", &["app.example"]);
+    let mut held = edge.visit("app.example").await.unwrap();
+    let request = b"GET /held HTTP/1.1\r\nHost: app.example\r\n\r\n";
+    soon(held.write_all(request)).await.unwrap();
+    // Another connection idles out meanwhile, so more than the deadline has passed.
+    let mut idle = edge.visit("app.example").await.unwrap();
+    rest(&mut idle).await;
+    edge.release.notify_one();
+    assert!(answer(&mut held).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_visitor_who_reads_nothing_is_let_go() {
+    let mut edge = Edge::start(|settings| settings.deadlines.write_stall = SHORT);
+    edge.serve("acme", &["app.example"]);
+    let tcp = soon(TcpStream::connect(edge.https)).await.unwrap();
+    socket2::SockRef::from(&tcp)
+        .set_recv_buffer_size(4096)
+        .unwrap();
+    let mut stream = edge
+        .visit_over(tcp, edge.client(&[]).into(), "app.example")
+        .await
+        .unwrap();
+    let request = b"GET /large HTTP/1.1\r\nHost: app.example\r\n\r\n";
+    for _ in 0..64 {
+        soon(stream.write_all(request)).await.unwrap();
+    }
+    soon(stream.flush()).await.unwrap();
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
+async fn connections_above_a_cap_are_closed_counted_and_free_again() {
+    let mut edge = Edge::start(|settings| settings.limits.connections_per_address = 2);
+    edge.serve("acme", &["app.example"]);
+    let first = edge.visit("app.example").await.unwrap();
+    let _second = edge.visit("app.example").await.unwrap();
+    assert!(edge.visit("app.example").await.is_err());
+    let refusals = &edge.shared.metrics.admission_refusals;
+    until(|| refusals.total(AdmissionLimit::Address) == 1).await;
+    drop(first);
+    edge.until_open(1).await;
+    let mut third = edge.visit("app.example").await.unwrap();
+    assert!(get(&mut third, "app.example", "/").await.contains("200 OK"));
+}
+
+#[tokio::test]
+async fn a_tenant_at_its_cap_leaves_room_for_the_others() {
+    let mut edge = Edge::start(|settings| settings.limits.connections_per_tenant = 1);
+    edge.serve("acme", &["app.example", "www.example"]);
+    edge.serve("globex", &["globex.example"]);
+    let _one = edge.visit("app.example").await.unwrap();
+    assert!(edge.visit("www.example").await.is_err());
+    assert!(edge.visit("globex.example").await.is_ok());
+    let refusals = &edge.shared.metrics.admission_refusals;
+    until(|| refusals.total(AdmissionLimit::Tenant) == 1).await;
+}
+
+#[tokio::test]
+async fn the_cap_in_all_closes_at_accept() {
+    let edge = Edge::start(|settings| settings.limits.connections = 1);
+    let _one = soon(TcpStream::connect(edge.http)).await.unwrap();
+    edge.until_open(1).await;
+    let mut two = soon(TcpStream::connect(edge.http)).await.unwrap();
+    assert!(rest(&mut two).await.is_empty());
+    let refusals = &edge.shared.metrics.admission_refusals;
+    until(|| refusals.total(AdmissionLimit::Total) == 1).await;
+}
+
+#[tokio::test]
+async fn heads_are_bounded_in_bytes_and_fields() {
+    let mut edge = Edge::start(|settings| settings.limits.head_bytes = 16 * 1024);
+    edge.serve("acme", &["app.example"]);
+    let check = async |field: String, expected: &str| {
+        let mut stream = edge.visit("app.example").await.unwrap();
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n{field}\r\n");
+        let answer = super::support::tell(&mut stream, head.as_bytes()).await;
+        assert!(
+            answer.starts_with(expected),
+            "{} bytes: {answer}",
+            head.len()
+        );
+    };
+    check(format!("X: {}\r\n", "x".repeat(15_000)), "HTTP/1.1 200").await;
+    check(format!("X: {}\r\n", "x".repeat(17_000)), "HTTP/1.1 431").await;
+    check("X: x\r\n".repeat(98), "HTTP/1.1 200").await;
+    check("X: x\r\n".repeat(99), "HTTP/1.1 431").await;
+}
+
+/// An HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [length[1], length[2], length[3], kind, flags];
+    [&head[..], &stream.to_be_bytes(), payload].concat()
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[tokio::test]
+async fn floods_of_control_frames_end_the_connection() {
+    let mut edge = Edge::start(|_| {});
+    edge.serve("acme", &["app.example"]);
+    for (name, flood) in [
+        ("PING", frame(6, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(4, 0, 0, &[])),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 0])),
+        ("unknown", frame(0xee, 0, 0, &[0; 4])),
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+    ] {
+        let config = edge.client(&["h2"]).into();
+        let mut stream = edge.visit_with(config, "app.example").await.unwrap();
+        let opening = [PREFACE, &frame(4, 0, 0, &[])].concat();
+        soon(stream.write_all(&opening)).await.unwrap();
+        let mut sent = 0;
+        while sent < 20_000 && soon(stream.write_all(&flood)).await.is_ok() {
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
+        drop(stream);
+        assert!(sent < 20_000, "{name}");
+    }
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
+async fn a_head_in_fragments_that_never_end_is_bounded_in_time() {
+    let mut edge = Edge::start(|settings| settings.deadlines.head = SHORT);
+    edge.serve("acme", &["app.example"]);
+    let config = edge.client(&["h2"]).into();
+    let mut stream = edge.visit_with(config, "app.example").await.unwrap();
+    // HEADERS without END_HEADERS: `:method: GET` by index, and then nothing.
+    let opening = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 0, 1, &[0x82])].concat();
+    soon(stream.write_all(&opening)).await.unwrap();
+    rest(&mut stream).await;
+    edge.until_open(0).await;
+}

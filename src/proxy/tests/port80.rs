@@ -1,0 +1,109 @@
+//! Port 80.
+
+use tokio::net::TcpStream;
+
+use super::support::{Edge, soon, tell};
+
+async fn ask(edge: &Edge, request: &str) -> String {
+    let mut tcp = soon(TcpStream::connect(edge.http)).await.unwrap();
+    tell(&mut tcp, request.as_bytes()).await
+}
+
+fn request(method: &str, target: &str, host: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let prefix = format!("{name}: ");
+    answer.lines().find_map(|line| line.strip_prefix(&prefix))
+}
+
+#[tokio::test]
+async fn known_hosts_are_sent_to_https_with_path_and_query() {
+    let edge = Edge::start(|settings| settings.https_port = 443);
+    edge.know("acme", &["app.example"]);
+    let check = async |request: String, location: &str| {
+        let answer = ask(&edge, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+        assert_eq!(field(&answer, "location"), Some(location));
+    };
+    let to = "https://app.example/a/b?c=d";
+    check(request("GET", "/a/b?c=d", "app.example"), to).await;
+    check(request("POST", "/a/b?c=d", "APP.example:80"), to).await;
+    check(
+        request("GET", "http://app.example/a/b?c=d", "app.example"),
+        to,
+    )
+    .await;
+    check(
+        request("GET", "//evil.example/x", "app.example"),
+        "https://app.example//evil.example/x",
+    )
+    .await;
+    edge.shared.settings.update(|settings| {
+        let mut next = settings.clone();
+        next.https_port = 8443;
+        next
+    });
+    check(
+        request("GET", "/", "app.example."),
+        "https://app.example:8443/",
+    )
+    .await;
+    // A challenge's path without a challenge is a path like any other.
+    let path = "/.well-known/acme-challenge/none";
+    check(
+        request("GET", path, "app.example"),
+        &format!("https://app.example:8443{path}"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn unknown_and_suspended_hosts_get_404_without_echo() {
+    let edge = Edge::start(|_| {});
+    edge.suspend("acme", &["gone.example"]);
+    for host in ["unknown.example", "gone.example"] {
+        let answer = ask(&edge, &request("GET", "/secret-path", host)).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        assert!(!answer.contains(host) && !answer.contains("secret-path"));
+        assert_eq!(field(&answer, "x-content-type-options"), Some("nosniff"));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_host_is_400() {
+    let edge = Edge::start(|_| {});
+    edge.know("acme", &["app.example"]);
+    for head in [
+        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: app.example\r\nHost: app.example\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        &request("GET", "/", "127.0.0.1"),
+        &request("GET", "/", "[::1]:80"),
+        &request("GET", "/", "app.example@evil.example"),
+        &request("GET", "/", "app.example/x"),
+        &request("GET", "/", "app.example,evil.example"),
+        &request("GET", "/", "app.example:8x"),
+        &request("GET", "http://user@app.example/", "app.example"),
+        &request("GET", "/", ""),
+    ] {
+        let answer = ask(&edge, head).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.0 400 "),
+            "{head}{answer}"
+        );
+        assert!(field(&answer, "location").is_none());
+    }
+}
+
+#[tokio::test]
+async fn http2_is_not_spoken_here() {
+    let edge = Edge::start(|_| {});
+    let answer = ask(&edge, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 "),
+        "{answer}"
+    );
+    edge.until_open(0).await;
+}
