@@ -124,6 +124,17 @@ impl Resolver {
         self.shared.mirror(&order);
     }
 
+    /// Every pattern that has a credential in memory now, in no order. Copies them: for upkeep.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<NamePattern> {
+        let exact = self.shared.exact.iter();
+        let exact = exact.map(|entry| NamePattern::Exact(entry.key().clone()));
+        let wildcard = self.shared.wildcard.iter();
+        exact
+            .chain(wildcard.map(|entry| NamePattern::Wildcard(entry.key().clone())))
+            .collect()
+    }
+
     /// How many names have a credential in memory.
     #[must_use]
     pub fn entries(&self) -> usize {

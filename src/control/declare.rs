@@ -1,4 +1,14 @@
 //! What the configuration file says there is, brought in line with the store.
+//!
+//! The store stays the truth that everything else reads: what the file declares becomes records of source `file`,
+//! and what vanishes from it is retired. Invariants: a name never passes from one tenant to another by accident; a
+//! mistake about one name is a warning and the others go on; where a file could not be read, nothing is retired.
+//!
+//! Reading order: [`Declaration`]; [`plan`] (what is to be done, pure); [`reconcile`] (doing it).
+
+pub mod plan;
+
+pub mod reconcile;
 
 use std::sync::Arc;
 

@@ -1,10 +1,15 @@
 //! What callers may do and what it changes; no HTTP, no SQL.
 //!
-//! Reading order: [`declare`] (what the files say there is), [`caller`] (who asks, and what that lets them reach), [`views`] (what there is to read) over
-//! [`state`] (the one state of a domain) and [`edge`] (what a tenant must put into its DNS), [`actions`] (what can be set
-//! in motion).
+//! Reading order: [`declare`] (what the configuration file says there is), [`publish`] (records → what traffic is
+//! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
+//! [`views`] (what there is to read) over [`state`] (the one state of a domain) and [`edge`] (what a tenant must put
+//! into its DNS), [`actions`] (what can be set in motion).
 
 pub mod declare;
+
+pub mod publish;
+
+pub mod domains;
 
 pub mod caller;
 
