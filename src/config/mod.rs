@@ -6,7 +6,9 @@
 //!
 //! Reading order: [`mistake`] is what a user sees; `source`, `reader` and `value` read a file key by key;
 //! `file` mirrors it section by section; `text` finds the files, `claims` and `assemble` put them together;
-//! [`check`](mod@check) tells what is wrong.
+//! `settings` makes of them what each module takes; [`load`](mod@load) and [`reload`] bring it into force,
+//! [`change`] and [`watch`] tell what differs and when to look, `last_good` remembers; [`check`](mod@check) tells
+//! what is wrong with the files, [`doctor`] what is wrong with the world.
 
 pub mod mistake;
 mod source;
@@ -34,6 +36,7 @@ pub mod watch;
 pub mod reload;
 
 pub mod check;
+pub mod doctor;
 
 #[cfg(test)]
 mod tests;

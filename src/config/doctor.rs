@@ -1,0 +1,243 @@
+//! `vestibule doctor`: the world around a configuration. Is the CA there, is the clock right, is there room, are
+//! the ports free, does the key lie apart from what it opens?
+//!
+//! `probe` looks and has no opinion; `judge` has opinions and looks at nothing.
+
+mod judge;
+mod probe;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::base::clock::Clock;
+use crate::base::task::Tasks;
+use crate::ca::Kind;
+use crate::config::load::{Loaded, Origin, load};
+use crate::config::settings::Settings;
+
+/// How long one look over the network may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Addresses of upstreams that are tried.
+const MOST_UPSTREAMS: usize = 64;
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Well.
+    Ok,
+    /// It works, but will not for ever, or not as it should.
+    Warn,
+    /// It will not work.
+    Fail,
+}
+
+impl Verdict {
+    /// The word for it, four letters at most.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was looked at, in a word or two.
+    pub what: &'static str,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it, where there is something to do.
+    pub fix: Option<String>,
+}
+
+/// Everything that was found. Prints as one line for each thing, with its fix below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis(pub Vec<Line>);
+
+impl Diagnosis {
+    /// 0 where nothing fails, else 1; 2 where the configuration itself cannot be read.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let failed = |line: &&Line| line.verdict == Verdict::Fail;
+        match self.0.iter().find(failed) {
+            None => 0,
+            Some(line) if line.what == judge::CONFIGURATION => 2,
+            Some(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Line {
+            verdict,
+            what,
+            detail,
+            fix,
+        } in &self.0
+        {
+            writeln!(f, "{:<4}  {what:<16}  {detail}", verdict.as_str())?;
+            if let Some(fix) = fix {
+                writeln!(f, "      {:<16}  fix: {fix}", "")?;
+            }
+        }
+        let count = |verdict| self.0.iter().filter(|line| line.verdict == verdict).count();
+        let [ok, warn, fail] = [Verdict::Ok, Verdict::Warn, Verdict::Fail].map(count);
+        write!(f, "{ok} ok, {warn} to watch, {fail} to mend")
+    }
+}
+
+/// Looks at everything that the configuration at `path` depends on. Changes nothing but for a file that it makes
+/// and removes in the data directory. Takes as long as the slowest answer, at most about ten seconds.
+pub async fn examine(path: &Path, tasks: &Tasks, clock: &Clock) -> Diagnosis {
+    let owned = path.to_owned();
+    let loaded = tasks
+        .blocking("doctor_load", move || load(&owned))
+        .await
+        .unwrap_or_else(|| Err(Vec::new()));
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return Diagnosis(vec![judge::no_configuration(path, mistakes.len())]),
+    };
+    let mut lines = vec![configuration(&loaded)];
+    let settings = loaded.settings;
+    let local = settings.clone();
+    let local = tasks.blocking("doctor_local", move || look_around(&local));
+    let (local, ports, authorities, upstreams) = tokio::join!(
+        local,
+        look_at_ports(&settings),
+        look_at_authorities(&settings, tasks, clock),
+        look_at_upstreams(&settings),
+    );
+    lines.extend(local.unwrap_or_default());
+    lines.extend(ports);
+    lines.extend(authorities);
+    lines.extend(upstreams);
+    Diagnosis(lines)
+}
+
+fn configuration(loaded: &Loaded) -> Line {
+    match &loaded.origin {
+        Origin::File => judge::configuration(&loaded.path, loaded.warnings.len()),
+        Origin::LastGood { mistakes } => judge::last_good(&loaded.path, mistakes.len()),
+    }
+}
+
+/// What this machine can tell without a network.
+fn look_around(settings: &Settings) -> Vec<Line> {
+    let data = &settings.data;
+    let mut lines = vec![
+        judge::open_files(probe::open_files(), settings.proxy.limits.connections),
+        judge::data_folder(data, probe::folder(data)),
+        judge::disk(data, probe::disk(data)),
+        judge::key(&settings.key_file, probe::key(&settings.key_file, data)),
+    ];
+    lines.extend(judge::key_place(&settings.key_file, data));
+    lines
+}
+
+async fn look_at_ports(settings: &Settings) -> Vec<Line> {
+    let ours = probe::proxy(&settings.admin_socket).await;
+    let http = settings.proxy.http.iter().map(|at| ("http port", *at));
+    let https = settings.proxy.https.iter().map(|at| ("https port", *at));
+    let telemetry = settings.telemetry.address.map(|at| ("telemetry port", at));
+    let mut lines = Vec::new();
+    for (what, address) in http.chain(https).chain(telemetry) {
+        let found = probe::port(address, ours).await;
+        lines.push(judge::port(what, address, &found));
+    }
+    lines
+}
+
+async fn look_at_authorities(settings: &Settings, tasks: &Tasks, clock: &Clock) -> Vec<Line> {
+    let asked = settings.ca.authorities.iter().map(|ca| async move {
+        match &ca.kind {
+            Kind::Private(_) => vec![judge::private_ca(ca.id.as_str())],
+            Kind::Acme(acme) => {
+                let found = probe::directory(acme, tasks, DEADLINE).await;
+                let (name, now) = (ca.id.as_str(), clock.now());
+                let clock = found
+                    .as_ref()
+                    .ok()
+                    .and_then(|directory| judge::clock(name, directory.date?, now));
+                let directory = judge::directory(name, &acme.directory, &found);
+                std::iter::once(directory).chain(clock).collect()
+            }
+        }
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn look_at_upstreams(settings: &Settings) -> Vec<Line> {
+    let upstreams = settings.declaration.upstreams.iter();
+    let places = upstreams.flat_map(|upstream| {
+        let addresses = upstream.addresses.iter();
+        addresses.map(move |address| (upstream, address))
+    });
+    let tried = places
+        .take(MOST_UPSTREAMS)
+        .map(|(upstream, address)| async move {
+            let deadline = upstream.timeouts.connect.min(DEADLINE);
+            let found = probe::connect(address, deadline).await;
+            judge::upstream(upstream.name.as_str(), address, found.err().as_deref())
+        });
+    join_all(tried).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::file::{Access, replace};
+
+    #[tokio::test]
+    async fn a_small_configuration_is_examined_without_leaving_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = upstream.local_addr().unwrap();
+        let text = format!(
+            "[listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"{address}\"]\n\
+             [telemetry]\naddress = \"off\"\n[keys]\nfile = \"data/kek\"\n\
+             [[ca]]\nname = \"internal\"\nkind = \"private\"\n\
+             [[upstream]]\nname = \"core\"\naddresses = [\"{address}\"]\n"
+        );
+        let path = folder.path().join("proxy.toml");
+        replace(&path, text.as_bytes(), Access::Everyone).unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        let diagnosis = examine(&path, &Tasks::new(), &Clock::system()).await;
+        let verdict = |what: &str| {
+            let line = diagnosis.0.iter().find(|line| line.what == what);
+            line.unwrap_or_else(|| panic!("{what} in {diagnosis}"))
+                .verdict
+        };
+        assert_eq!(verdict("configuration"), Verdict::Ok);
+        assert_eq!(verdict("data directory"), Verdict::Ok);
+        assert_eq!(verdict("key place"), Verdict::Warn);
+        assert_eq!(verdict("http port"), Verdict::Ok);
+        assert_eq!(verdict("https port"), Verdict::Fail);
+        assert_eq!(verdict("upstream"), Verdict::Ok);
+        assert_eq!(diagnosis.exit_code(), 1);
+        let left = std::fs::read_dir(folder.path().join("data")).unwrap();
+        assert_eq!(left.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_broken_configuration_is_all_that_is_told() {
+        let path = Path::new("/nonexistent/proxy.toml");
+        let diagnosis = examine(path, &Tasks::new(), &Clock::system()).await;
+        assert_eq!(diagnosis.exit_code(), 2);
+        let expected = "\
+fail  configuration     /nonexistent/proxy.toml has a mistake and there is no last good one
+                        fix: run: vestibule check --config /nonexistent/proxy.toml
+0 ok, 0 to watch, 1 to mend";
+        assert_eq!(diagnosis.to_string(), expected);
+    }
+}
