@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
 //! pure), [`chain`] (whether what came back is what was ordered), [`challenge`] (what we answer to a CA),
-//! [`credential`] (what a handshake needs), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown
+//! [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown
 //! name may become a known one), [`on_demand`] (may wait, one deadline for the whole handshake), [`outcome`] (how an
 //! attempt ended, for those who wait), [`settings`].
 
@@ -17,6 +17,8 @@ pub mod renewal;
 pub mod chain;
 
 pub mod challenge;
+
+pub mod vault;
 
 pub mod credential;
 

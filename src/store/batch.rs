@@ -1,6 +1,7 @@
 //! Changes: all of a batch or nothing of it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::certificate::{CaId, CertificateId};
@@ -118,21 +119,22 @@ pub enum Operation {
         /// The new problem, or none.
         problem: Option<Problem>,
     },
-    /// Removes a domain and its job. Its certificates stay as records until upkeep destroys them.
+    /// Removes a domain, its job and its challenges. Nothing changes where it does not exist. Its certificates stay as records until upkeep destroys them.
     DeleteDomain {
         /// The name.
         pattern: NamePattern,
     },
     /// Stores a certificate.
     PutCertificate(Box<CertificateRecord>),
-    /// Makes a stored certificate the one that serves the domain, as active and without a problem.
+    /// Makes a stored certificate the one that serves the domain, as active and without a problem. A domain that is
+    /// not served (suspended, being taken down) keeps its state. The certificate must hold the name.
     PointDomain {
         /// The name.
         pattern: NamePattern,
         /// The certificate.
         certificate: CertificateId,
     },
-    /// Publishes the answer to an HTTP-01 challenge.
+    /// Publishes the answer to an HTTP-01 challenge of a registered host.
     PutChallenge {
         /// The host it is asked of.
         host: DnsName,
@@ -148,10 +150,11 @@ pub enum Operation {
         /// The host.
         host: DnsName,
     },
-    /// Asks for a job: made if absent; if it waits for later, brought forward, but never before its back-off ends
-    /// unless `urgency` says so.
+    /// Asks for a domain's job: made if absent; if it waits for later, brought forward, but never before its back-off
+    /// ends unless `urgency` says so. A running job is left alone but for its priority. The domain must be registered to
+    /// the tenant.
     RequestJob {
-        /// Which job.
+        /// Which job; never one of upkeep, for which there is [`Operation::RequestUpkeep`].
         key: JobKey,
         /// The tenant it works for.
         tenant: TenantId,
@@ -161,6 +164,13 @@ pub enum Operation {
         delay: Duration,
         /// Whether a back-off is heeded.
         urgency: Urgency,
+    },
+    /// Makes an upkeep job where there is none, due after `delay`; nothing changes where it exists.
+    RequestUpkeep {
+        /// Its name.
+        task: Arc<str>,
+        /// From when on.
+        delay: Duration,
     },
     /// Keeps the order of a claimed job, so that a successor resumes it.
     SaveOrder {
@@ -210,14 +220,16 @@ pub enum Urgency {
     Now,
 }
 
-/// How a run of a job ended.
+/// How a run of a job ended. Whichever it is, the claim ends with it: a batch guarded by it is refused from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobOutcome {
-    /// It did what it was for; failures are forgotten, and so is a saved order.
+    /// It did what it was for; failures are forgotten, and so is a saved order. Its next run is a renewal.
     Done,
-    /// It failed; counted, with the problem kept. No request brings it forward before its next run.
+    /// It failed; counted, with the problem kept. No request brings it forward before its next run, which is no more
+    /// urgent than a renewal: whoever waited for this one has been answered.
     Failed(Problem),
-    /// It was interrupted through no fault of the domain (shutdown, no budget): nothing is counted.
+    /// It was interrupted through no fault of the domain (shutdown, no budget): nothing is counted, and it stays as
+    /// urgent as it was.
     Deferred,
 }
 
@@ -257,8 +269,8 @@ pub enum ApplyError {
         /// The tenant that wanted it.
         wanted_by: TenantId,
     },
-    /// A row lies outside of the caller's scope; nothing was done. A bug of the caller.
-    OutOfScope(TenantId),
+    /// A row of this owner lies outside of the caller's scope; nothing was done. A bug of the caller.
+    OutOfScope(KeyOwner),
     /// A domain, job or certificate that an operation needs does not exist; nothing was done.
     Missing(String),
     /// The store failed.
@@ -272,8 +284,11 @@ impl fmt::Display for ApplyError {
             Self::OwnedByOther { pattern, wanted_by } => {
                 write!(f, "{pattern} belongs to another tenant than {wanted_by}")
             }
-            Self::OutOfScope(tenant) => {
+            Self::OutOfScope(KeyOwner::Tenant(tenant)) => {
                 write!(f, "tenant {tenant} lies outside of the caller's scope")
+            }
+            Self::OutOfScope(KeyOwner::Platform) => {
+                f.write_str("the platform's own rows lie outside of the caller's scope")
             }
             Self::Missing(what) => write!(f, "{what} does not exist"),
             Self::Store(_) => f.write_str("the store failed"),

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-/// How far a reader has read. The default is the beginning.
+/// How far a reader has read. The default has read nothing: its reader is told to take a fresh copy
+/// ([`FeedStatus::Restart`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The store's incarnation: it changes when a fail-over or a restored backup may have lost a tail.
@@ -51,7 +52,7 @@ pub enum FeedStatus {
     Complete,
     /// More entries wait: read again at once.
     More,
-    /// The cursor is older than the feed, or of another epoch: take a fresh copy, then go on from the new cursor.
-    /// What is kept stays servable meanwhile.
+    /// The cursor is older than the feed, or of another epoch, or of none: take a fresh copy, then go on from the new
+    /// cursor, which stands where the feed stood before the copy. What is kept stays servable meanwhile.
     Restart,
 }

@@ -1,6 +1,7 @@
 //! Work that must happen once: jobs, claims on them, and the fences that keep a late holder from harm.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -16,7 +17,7 @@ pub enum JobKey {
     /// Obtain, and later renew, the certificate of a domain: one row for its whole life.
     Certificate(NamePattern),
     /// The program's own upkeep, by a fixed name; one holder over all nodes.
-    Upkeep(&'static str),
+    Upkeep(Arc<str>),
 }
 
 impl JobKey {

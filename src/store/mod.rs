@@ -6,12 +6,14 @@
 //!
 //! - A [`Batch`] is all or nothing: guards first, then operations, audit events and feed entries in the same
 //!   transaction.
+//! - Every row that a call touches lies within its [`TenantScope`]. What belongs to no tenant (a CA's material, the
+//!   platform's data keys and chain, upkeep) takes a scope that reaches all; buckets are open to every scope.
 //! - Leases and budgets run on the store's clock. Callers pass durations, never "now".
 //!
 //! A store error is neither "unknown" nor "allowed": callers must not turn one into either.
 //!
 //! Reading order: this file, [`record`] (the rows), [`batch`] (changes), [`job`] (work and its fences),
-//! [`feed`] (what changed), [`budget`] (rates), [`error`].
+//! [`feed`] (what changed), [`budget`] (rates), [`audit`] (the chains), [`error`]; then the adapter, [`embedded`].
 
 pub mod record;
 
@@ -23,7 +25,14 @@ pub mod feed;
 
 pub mod budget;
 
+pub mod audit;
+
 pub mod error;
+
+pub mod embedded;
+
+#[cfg(test)]
+mod conformance;
 
 use std::fmt;
 use std::time::Duration;
@@ -236,7 +245,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         page: &PageRequest,
     ) -> Result<Page<JobRecord>, StoreError>;
 
-    /// Audit events in the order of their chain; of one tenant, or of the platform's own chain.
+    /// Audit events in the order of their chain; of one tenant, or of the platform's own chain. See [`audit`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -252,7 +261,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 /// Which page of a list: the one after the item that `after` names, at most `most` items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// The `next` of the page before; nothing for the first.
+    /// The `next` of the page before; nothing for the first. Behind a text that no page gave comes an empty page.
     pub after: Option<String>,
     /// The most items on the page; adapters cap it at [`PageRequest::MOST`].
     pub most: usize,

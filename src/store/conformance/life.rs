@@ -1,0 +1,82 @@
+//! A domain's whole way through the store.
+
+use std::time::Duration;
+
+use super::support::{Factory, Fresh, certificate, job_key, name, pattern, problem, soon, tenant};
+use crate::model::TenantScope;
+use crate::model::domain::DomainState;
+use crate::model::problem::ProblemCode;
+use crate::store::batch::{Batch, Guard, JobOutcome, Operation};
+use crate::store::job::JobStanding;
+use crate::store::record::{DataKeyRecord, KeyOwner};
+
+pub(crate) async fn a_domain_lives_from_registration_to_a_served_certificate(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let host = name("shop.example.com");
+    assert_eq!(fresh.store.resolve(soon(), &host).await.unwrap(), None);
+    fresh.register("acme", "shop.example.com").await;
+    let resolved = fresh.store.resolve(soon(), &host).await.unwrap().unwrap();
+    assert_eq!(resolved.domain.state, DomainState::PendingDns);
+    assert_eq!((resolved.certificate, resolved.data_key), (None, None));
+
+    let standing = fresh.request("acme", "shop.example.com").await;
+    assert_eq!(standing, JobStanding::Queued(Duration::ZERO));
+    let job = fresh.claim_one().await;
+    assert_eq!(job.tenant, Some(tenant("acme")));
+    let standing = fresh.request("acme", "shop.example.com").await;
+    assert_eq!(standing, JobStanding::Running);
+
+    let certificate = certificate("acme", &["shop.example.com"]);
+    let data_key = DataKeyRecord {
+        owner: KeyOwner::Tenant(tenant("acme")),
+        id: 1,
+        wrapped: vec![7; 69],
+    };
+    let publish = Batch::new()
+        .guard(Guard::ClaimHeld(job.claim.clone()))
+        .then(Operation::PutDataKey(data_key.clone()))
+        .then(Operation::PutCertificate(Box::new(certificate.clone())))
+        .then(Operation::PointDomain {
+            pattern: pattern("shop.example.com"),
+            certificate: certificate.facts.id,
+        })
+        .then(Operation::FinishJob {
+            key: job_key("shop.example.com"),
+            outcome: JobOutcome::Done,
+            next: Duration::from_secs(3600),
+        });
+    fresh.apply(publish.clone()).await;
+    let resolved = fresh.store.resolve(soon(), &host).await.unwrap().unwrap();
+    assert_eq!(resolved.domain.state, DomainState::Active);
+    assert_eq!(resolved.certificate, Some(certificate));
+    assert_eq!(resolved.data_key, Some(data_key));
+    assert!(fresh.claim(1).await.is_empty());
+    // The claim ended with the run.
+    assert!(fresh.try_apply(publish).await.is_err());
+    fresh.clock.advance(Duration::from_secs(3600));
+    assert_eq!(fresh.claim_one().await.claim.counter, 2);
+}
+
+pub(crate) async fn everything_is_there_after_a_restart(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "shop.example.com").await;
+    fresh.request("acme", "shop.example.com").await;
+    fresh.claim_one().await;
+    let seen = problem(ProblemCode::CaOutage);
+    let failed = Operation::FinishJob {
+        key: job_key("shop.example.com"),
+        outcome: JobOutcome::Failed(seen.clone()),
+        next: Duration::from_secs(60),
+    };
+    fresh.apply(Batch::new().then(failed)).await;
+    let again = factory(fresh.folder.path(), fresh.clock.clone()).await;
+    let everyone = TenantScope::operator();
+    let job = again
+        .job(soon(), &everyone, &job_key("shop.example.com"))
+        .await;
+    let job = job.unwrap().unwrap();
+    assert_eq!((job.failures, job.problem), (1, Some(seen)));
+    let host = name("shop.example.com");
+    let resolved = again.resolve(soon(), &host).await.unwrap().unwrap();
+    assert_eq!(resolved.domain.created_at, fresh.clock.now());
+}

@@ -1,0 +1,149 @@
+//! Claims on jobs: a counter that grows, a nonce, and a lease on the store's clock.
+
+use std::time::Duration;
+
+use sqlx::{SqliteConnection, query, query_scalar};
+use uuid::Uuid;
+
+use crate::base::clock::Timestamp;
+use crate::store::embedded::jobs::{self, JobRow, kind_value, priority_value};
+use crate::store::embedded::rows::signed;
+use crate::store::embedded::transaction::Transaction;
+use crate::store::embedded::writer::Change;
+use crate::store::error::StoreError;
+use crate::store::job::{Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Priority};
+
+/// Jobs that one call claims at most.
+const MOST: usize = 1000;
+
+/// See [`crate::store::Store::claim`].
+pub(super) struct ClaimJobs(pub(super) ClaimRequest);
+
+impl Change for ClaimJobs {
+    type Output = Claims;
+    type Error = StoreError;
+
+    async fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<Claims, StoreError> {
+        let request = &self.0;
+        let mut claims = Claims::default();
+        for priority in Priority::ALL {
+            let room = request.most.min(MOST).saturating_sub(claims.jobs.len());
+            if room == 0 {
+                break;
+            }
+            for job in due(transaction, request.kind, priority, room).await? {
+                claims.jobs.push(claim(transaction, request, job).await?);
+            }
+        }
+        let next = next_due(transaction.connection, request.kind).await?;
+        claims.next_due = next.map(|at| at.since(transaction.now));
+        Ok(claims)
+    }
+}
+
+/// Due jobs of one priority. A claimed job is due when its lease ends, for that is its `run_at`.
+async fn due(
+    transaction: &mut Transaction<'_>,
+    kind: JobKind,
+    priority: Priority,
+    most: usize,
+) -> Result<Vec<JobRow>, StoreError> {
+    let rows = query(
+        "SELECT * FROM job WHERE kind = ? AND priority = ? AND run_at <= ? ORDER BY run_at LIMIT ?",
+    )
+    .bind(kind_value(kind))
+    .bind(priority_value(priority))
+    .bind(transaction.now.as_millis())
+    .bind(signed(most as u64))
+    .fetch_all(&mut *transaction.connection)
+    .await?;
+    rows.iter().map(JobRow::read).collect()
+}
+
+async fn claim(
+    transaction: &mut Transaction<'_>,
+    request: &ClaimRequest,
+    job: JobRow,
+) -> Result<ClaimedJob, StoreError> {
+    let claim = Claim {
+        key: jobs::key(&job.key)?,
+        counter: job.fence.saturating_add(1),
+        nonce: Uuid::new_v4(),
+    };
+    query(
+        "UPDATE job SET holder = ?, nonce = ?, fence = ?, lease_until = ?5, run_at = ?5 WHERE job_key = ?4",
+    )
+    .bind(request.holder.as_bytes().to_vec())
+    .bind(claim.nonce.as_bytes().to_vec())
+    .bind(signed(claim.counter))
+    .bind(job.key)
+    .bind(transaction.now.plus(request.lease).as_millis())
+    .execute(&mut *transaction.connection)
+    .await?;
+    Ok(ClaimedJob {
+        claim,
+        tenant: job.tenant,
+        priority: job.priority,
+        failures: job.failures,
+        order: job.order,
+        problem: job.problem,
+    })
+}
+
+/// When the next job of a kind is due, the ends of leases included.
+async fn next_due(
+    connection: &mut SqliteConnection,
+    kind: JobKind,
+) -> Result<Option<Timestamp>, StoreError> {
+    let mut next = None;
+    for priority in Priority::ALL {
+        let first: Option<i64> = query_scalar(
+            "SELECT run_at FROM job WHERE kind = ? AND priority = ? ORDER BY run_at LIMIT 1",
+        )
+        .bind(kind_value(kind))
+        .bind(priority_value(priority))
+        .fetch_optional(&mut *connection)
+        .await?;
+        let first = first.map(Timestamp::from_millis);
+        next = next.into_iter().chain(first).min();
+    }
+    Ok(next)
+}
+
+/// See [`crate::store::Store::extend`].
+pub(super) struct ExtendLease {
+    pub(super) claim: Claim,
+    pub(super) lease: Duration,
+}
+
+impl Change for ExtendLease {
+    type Output = Held;
+    type Error = StoreError;
+
+    async fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<Held, StoreError> {
+        let done = query(
+            "UPDATE job SET lease_until = ?1, run_at = ?1 WHERE job_key = ?2 AND fence = ?3 AND nonce = ?4",
+        )
+        .bind(transaction.now.plus(self.lease).as_millis())
+        .bind(self.claim.key.to_string())
+        .bind(signed(self.claim.counter))
+        .bind(self.claim.nonce.as_bytes().to_vec())
+        .execute(&mut *transaction.connection)
+        .await?;
+        Ok(match done.rows_affected() {
+            0 => Held::Lost,
+            _ => Held::Ours,
+        })
+    }
+}
+
+/// Whether a claim is still that of its job. The end of its lease does not matter, only that nobody has claimed since.
+pub(super) async fn is_held(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+) -> Result<bool, StoreError> {
+    let job = jobs::find(connection, &claim.key).await?;
+    Ok(job.is_some_and(|job| {
+        job.fence == claim.counter && job.nonce.as_deref() == Some(claim.nonce.as_bytes())
+    }))
+}

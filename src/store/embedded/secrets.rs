@@ -1,0 +1,115 @@
+//! Wrapped data keys, and the materials of CAs.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, query};
+
+use crate::model::certificate::CaId;
+use crate::model::{TenantId, TenantScope};
+use crate::store::batch::ApplyError;
+use crate::store::embedded::feed;
+use crate::store::embedded::rows::{column, time, unsigned};
+use crate::store::embedded::transaction::{Transaction, check_owner, check_scope};
+use crate::store::error::StoreError;
+use crate::store::feed::ChangeKind;
+use crate::store::record::{DataKeyRecord, KeyOwner, MaterialRecord};
+
+/// An owner's data key: the newest, or the one with this number.
+pub(super) async fn data_key(
+    connection: &mut SqliteConnection,
+    owner: &KeyOwner,
+    id: Option<u32>,
+) -> Result<Option<DataKeyRecord>, StoreError> {
+    let found = query(
+        "SELECT number, wrapped FROM data_key WHERE owner = ?1 AND (?2 IS NULL OR number = ?2) \
+         ORDER BY number DESC LIMIT 1",
+    )
+    .bind(owner.as_str().to_owned())
+    .bind(id.map(i64::from))
+    .fetch_optional(connection)
+    .await?;
+    let read = |row: &SqliteRow| {
+        Ok(DataKeyRecord {
+            owner: owner.clone(),
+            id: unsigned(row, "number")?,
+            wrapped: column(row, "wrapped")?,
+        })
+    };
+    found.as_ref().map(read).transpose()
+}
+
+/// Stores a wrapped data key.
+pub(super) async fn put_data_key(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    key: &DataKeyRecord,
+) -> Result<(), ApplyError> {
+    check_owner(scope, &key.owner)?;
+    query(
+        "INSERT INTO data_key (owner, number, wrapped) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (owner, number) DO UPDATE SET wrapped = ?3",
+    )
+    .bind(key.owner.as_str().to_owned())
+    .bind(i64::from(key.id))
+    .bind(key.wrapped.clone())
+    .execute(&mut *transaction.connection)
+    .await?;
+    Ok(())
+}
+
+/// Destroys all data keys of a tenant.
+pub(super) async fn destroy_data_keys(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    tenant: &TenantId,
+) -> Result<(), ApplyError> {
+    check_scope(scope, tenant)?;
+    query("DELETE FROM data_key WHERE owner = ?")
+        .bind(tenant.as_str().to_owned())
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(())
+}
+
+/// Material of a CA.
+pub(super) async fn material(
+    connection: &mut SqliteConnection,
+    ca: &CaId,
+    slot: &str,
+) -> Result<Option<MaterialRecord>, StoreError> {
+    let found = query("SELECT public, sealed, created_at FROM material WHERE ca = ? AND slot = ?")
+        .bind(ca.as_str().to_owned())
+        .bind(slot.to_owned())
+        .fetch_optional(connection)
+        .await?;
+    let read = |row: &SqliteRow| {
+        Ok(MaterialRecord {
+            ca: ca.clone(),
+            slot: slot.to_owned(),
+            public: column(row, "public")?,
+            sealed: column(row, "sealed")?,
+            created_at: time(row, "created_at")?,
+        })
+    };
+    found.as_ref().map(read).transpose()
+}
+
+/// Stores material of a CA.
+pub(super) async fn put_material(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    material: &MaterialRecord,
+) -> Result<(), ApplyError> {
+    check_owner(scope, &KeyOwner::Platform)?;
+    query(
+        "INSERT INTO material (ca, slot, public, sealed, created_at) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (ca, slot) DO UPDATE SET public = ?3, sealed = ?4, created_at = ?5",
+    )
+    .bind(material.ca.as_str().to_owned())
+    .bind(material.slot.clone())
+    .bind(material.public.clone())
+    .bind(material.sealed.clone())
+    .bind(material.created_at.as_millis())
+    .execute(&mut *transaction.connection)
+    .await?;
+    feed::record(transaction, ChangeKind::Material, material.ca.as_str()).await
+}
