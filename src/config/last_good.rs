@@ -92,8 +92,8 @@ pub(super) fn read(main: &Path, data: &Path) -> Option<Texts> {
 pub(super) fn data_folder(path: &Path, main: &FileText) -> PathBuf {
     match main {
         FileText::Read(source) => {
-            let named = data_key(source.text()).unwrap_or_else(|| DEFAULT_DATA.to_owned());
-            source.resolve(Path::new(&named))
+            let named = text_of(source.text(), "store", "data");
+            source.resolve(Path::new(named.as_deref().unwrap_or(DEFAULT_DATA)))
         }
         FileText::Unreadable(_) => {
             Source::new(path.to_string_lossy(), "").resolve(Path::new(DEFAULT_DATA))
@@ -101,22 +101,23 @@ pub(super) fn data_folder(path: &Path, main: &FileText) -> PathBuf {
     }
 }
 
-/// `[store] data` of a text that need not be whole: as far as the parser gets, else section and line alone.
-fn data_key(text: &str) -> Option<String> {
+/// A key of a section, from a text that need not be whole: as far as the parser gets, else section and line alone.
+pub(super) fn text_of(text: &str, section: &str, key: &str) -> Option<String> {
     let (table, _) = DeTable::parse_recoverable(text);
-    let store = table.get_ref().get("store");
-    let parsed = store.and_then(|store| store.get_ref().get("data")?.get_ref().as_str());
-    if let Some(data) = parsed {
-        return Some(data.to_owned());
+    let parsed = table.get_ref().get(section);
+    let parsed = parsed.and_then(|table| table.get_ref().get(key)?.get_ref().as_str());
+    if let Some(found) = parsed {
+        return Some(found.to_owned());
     }
-    let in_store = text
+    let head = format!("[{section}]");
+    let in_section = text
         .lines()
-        .skip_while(|line| line.trim() != "[store]")
+        .skip_while(|line| line.trim() != head)
         .skip(1)
         .take_while(|line| !line.trim_start().starts_with('['));
-    in_store
+    in_section
         .filter_map(|line| DeTable::parse(line).ok())
-        .find_map(|table| Some(table.get_ref().get("data")?.get_ref().as_str()?.to_owned()))
+        .find_map(|table| Some(table.get_ref().get(key)?.get_ref().as_str()?.to_owned()))
 }
 
 #[cfg(test)]

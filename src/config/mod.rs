@@ -28,6 +28,8 @@ mod assemble;
 
 mod last_good;
 
+pub mod locate;
+
 pub mod load;
 
 pub mod change;

@@ -60,7 +60,7 @@ pub struct Settings {
 /// The name of the key-encryption key's file where `[keys] file` names none.
 const KEY_FILE: &str = "key-encryption.key";
 /// The name of the control API's socket where `[admin] socket` names none.
-const SOCKET: &str = "admin.sock";
+pub(super) const SOCKET: &str = "admin.sock";
 
 /// The settings of a main file, its own declarations left out; mistakes are recorded, and then what is
 /// returned is of no use.

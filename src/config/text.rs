@@ -82,7 +82,7 @@ impl Texts {
     }
 }
 
-fn read_file(path: &Path) -> FileText {
+pub(super) fn read_file(path: &Path) -> FileText {
     let name = path.to_string_lossy();
     let unreadable = |finding| FileText::Unreadable(whole_file(&name, finding));
     match read_capped(path, MOST_BYTES) {
