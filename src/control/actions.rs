@@ -9,9 +9,11 @@ use futures_util::future::BoxFuture;
 use crate::control::caller::Grant;
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
-use crate::store::job::{JobKey, JobStanding, Priority};
+use crate::store::job::{JobKey, Priority};
 use crate::store::record::KeyOwner;
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
+
+pub use crate::store::job::JobStanding;
 
 /// For one call of the store.
 const CALL: Duration = Duration::from_secs(10);
@@ -39,15 +41,12 @@ pub struct ReloadRefused {
     pub mistakes: Vec<String>,
 }
 
-/// Acts for callers. Cheap to clone.
+/// Acts for callers: nothing is done without a grant. Cheap to clone.
 #[derive(Clone)]
 pub struct Actions {
-    /// Where the rows are.
-    pub store: Arc<dyn Store>,
-    /// Reads the configuration again.
-    pub reload: Reload,
-    /// Wakes those who work on jobs.
-    pub nudge: Nudge,
+    store: Arc<dyn Store>,
+    reload: Reload,
+    nudge: Nudge,
 }
 
 impl fmt::Debug for Actions {
@@ -97,6 +96,16 @@ impl std::error::Error for ActionError {
 }
 
 impl Actions {
+    /// Over the store, with ways to read the configuration again and to wake those who work on jobs.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, reload: Reload, nudge: Nudge) -> Self {
+        Self {
+            store,
+            reload,
+            nudge,
+        }
+    }
+
     /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not. Does not wait for
     /// the outcome. For a domain with a certificate this is an early renewal.
     ///

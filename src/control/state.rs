@@ -1,4 +1,5 @@
-//! The one state of a domain that people read, from the rows that know a part of it each. Pure.
+//! The one state of a domain that people read, from the rows that know a part of it each; and those of certificates and
+//! jobs. Pure.
 
 use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateFacts;
@@ -87,6 +88,78 @@ fn state(
         Some(_) => DomainState::Active,
         None if running || failing => DomainState::Issuing,
         None => domain.state,
+    }
+}
+
+/// Where a certificate stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateStatus {
+    /// Its time has not begun.
+    NotYetValid,
+    /// Valid.
+    Valid,
+    /// Over.
+    Expired,
+}
+
+impl CertificateStatus {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYetValid => "not_yet_valid",
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Where `facts` stand at `now`.
+    #[must_use]
+    pub fn at(facts: &CertificateFacts, now: Timestamp) -> Self {
+        if now < facts.not_before {
+            Self::NotYetValid
+        } else if now < facts.not_after {
+            Self::Valid
+        } else {
+            Self::Expired
+        }
+    }
+}
+
+/// What a job does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobStatus {
+    /// A node works on it.
+    Running,
+    /// It is due.
+    Due,
+    /// Its time has not come.
+    Waiting,
+    /// It failed, and its next attempt has not come.
+    BackingOff,
+}
+
+impl JobStatus {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Due => "due",
+            Self::Waiting => "waiting",
+            Self::BackingOff => "backing_off",
+        }
+    }
+
+    /// What `job` does at `now`.
+    #[must_use]
+    pub fn of(job: &JobRecord, now: Timestamp) -> Self {
+        match job.leased_until {
+            Some(until) if now < until => Self::Running,
+            Some(_) | None if job.run_at <= now => Self::Due,
+            Some(_) | None if job.failures > 0 => Self::BackingOff,
+            Some(_) | None => Self::Waiting,
+        }
     }
 }
 

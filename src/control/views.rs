@@ -10,24 +10,29 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
 use crate::control::caller::Grant;
 use crate::control::edge::{DnsRecord, Edge};
-use crate::control::state::{self, TlsStatus};
+use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::{NamePattern, Snapshot, TenantId};
-use crate::store::job::{JobKey, JobRecord};
-use crate::store::record::{AuditRecord, DomainRecord, KeyOwner, TenantRecord};
-use crate::store::{Deadline, Page, PageRequest, Store, StoreError};
+use crate::store::job::JobKey;
+use crate::store::record::DomainRecord;
+use crate::store::{Deadline, Store, StoreError};
 use crate::telemetry::readiness::{Readiness, Report};
+
+// What views show as it is stored: those who ask name it from here, and never the store.
+pub use crate::store::job::{JobRecord, Priority};
+pub use crate::store::record::{AuditRecord, KeyOwner, TenantRecord};
+pub use crate::store::{Page, PageRequest};
 
 /// For one read of the store.
 const READ: Duration = Duration::from_secs(5);
 /// Domains of a page whose certificate and job are read at the same time.
 const AT_ONCE: usize = 8;
 
-/// Reads for callers. Cheap to clone.
+/// Where views look.
 #[derive(Clone, Debug)]
-pub struct Views {
+pub struct Sources {
     /// Where the rows are.
     pub store: Arc<dyn Store>,
     /// What the data plane knows.
@@ -41,6 +46,10 @@ pub struct Views {
     /// When this process started.
     pub started_at: Timestamp,
 }
+
+/// Reads for callers: nothing is read without a grant. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Views(Sources);
 
 /// Why there is nothing to see.
 #[derive(Clone, Debug)]
@@ -92,8 +101,8 @@ pub struct DomainView {
     pub upstream: Option<String>,
     /// What is wrong, and what repairs it.
     pub problem: Option<Problem>,
-    /// The certificate that it points to.
-    pub certificate: Option<CertificateFacts>,
+    /// The certificate that it points to, and where that stands.
+    pub certificate: Option<(CertificateFacts, CertificateStatus)>,
     /// When the program next works on it by itself, to obtain or to renew.
     pub next_attempt_at: Option<Timestamp>,
     /// Failures in a row.
@@ -117,74 +126,13 @@ pub struct CertificateView {
     pub created_at: Timestamp,
 }
 
-/// Where a certificate stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateStatus {
-    /// Its time has not begun.
-    NotYetValid,
-    /// Valid.
-    Valid,
-    /// Over.
-    Expired,
-}
-
-impl CertificateStatus {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotYetValid => "not_yet_valid",
-            Self::Valid => "valid",
-            Self::Expired => "expired",
-        }
-    }
-
-    fn at(facts: &CertificateFacts, now: Timestamp) -> Self {
-        if now < facts.not_before {
-            Self::NotYetValid
-        } else if now < facts.not_after {
-            Self::Valid
-        } else {
-            Self::Expired
-        }
-    }
-}
-
-/// What a job does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobStatus {
-    /// A node works on it.
-    Running,
-    /// It is due.
-    Due,
-    /// Its time has not come.
-    Waiting,
-    /// It failed, and its next attempt has not come.
-    BackingOff,
-}
-
-impl JobStatus {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Due => "due",
-            Self::Waiting => "waiting",
-            Self::BackingOff => "backing_off",
-        }
-    }
-
-    /// What `job` does at `now`.
-    #[must_use]
-    pub fn of(job: &JobRecord, now: Timestamp) -> Self {
-        match job.leased_until {
-            Some(until) if now < until => Self::Running,
-            Some(_) | None if job.run_at <= now => Self::Due,
-            Some(_) | None if job.failures > 0 => Self::BackingOff,
-            Some(_) | None => Self::Waiting,
-        }
-    }
+/// A job as people ask for it.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// Its row.
+    pub record: JobRecord,
+    /// What it does now.
+    pub status: JobStatus,
 }
 
 /// How the process is.
@@ -203,14 +151,20 @@ pub struct StatusView {
 }
 
 impl Views {
+    /// Over these sources.
+    #[must_use]
+    pub const fn over(sources: Sources) -> Self {
+        Self(sources)
+    }
+
     /// How the process is.
     #[must_use]
     pub fn status(&self, _grant: &Grant) -> StatusView {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.0.snapshot.load();
         StatusView {
             version: env!("CARGO_PKG_VERSION"),
-            started_at: self.started_at,
-            report: self.readiness.report(),
+            started_at: self.0.started_at,
+            report: self.0.readiness.report(),
             domains_known: snapshot.len(),
             domains_complete: snapshot.is_complete(),
         }
@@ -225,7 +179,7 @@ impl Views {
         grant: &Grant,
         page: &PageRequest,
     ) -> Result<Page<TenantRecord>, ViewError> {
-        Ok(self.store.tenants(by(), grant.scope(), page).await?)
+        Ok(self.0.store.tenants(by(), grant.scope(), page).await?)
     }
 
     /// Domains in the order of their names, of one tenant or of all.
@@ -239,6 +193,7 @@ impl Views {
         page: &PageRequest,
     ) -> Result<Page<DomainView>, ViewError> {
         let found = self
+            .0
             .store
             .domains(by(), grant.scope(), tenant, page)
             .await?;
@@ -262,7 +217,7 @@ impl Views {
         grant: &Grant,
         pattern: &NamePattern,
     ) -> Result<DomainView, ViewError> {
-        let found = self.store.domain(by(), grant.scope(), pattern).await?;
+        let found = self.0.store.domain(by(), grant.scope(), pattern).await?;
         let record = found.ok_or_else(|| ViewError::NotFound(format!("domain {pattern}")))?;
         self.with_certificate_and_job(grant, record).await
     }
@@ -277,9 +232,9 @@ impl Views {
         tenant: Option<&TenantId>,
         page: &PageRequest,
     ) -> Result<Page<CertificateView>, ViewError> {
-        let found = self.store.certificates(by(), grant.scope(), tenant, page);
+        let found = self.0.store.certificates(by(), grant.scope(), tenant, page);
         let found = found.await?;
-        let now = self.clock.now();
+        let now = self.0.clock.now();
         let items = found.items.into_iter().map(|record| CertificateView {
             status: CertificateStatus::at(&record.facts, now),
             facts: record.facts,
@@ -301,10 +256,10 @@ impl Views {
         grant: &Grant,
         id: CertificateId,
     ) -> Result<CertificateView, ViewError> {
-        let found = self.store.certificate(by(), grant.scope(), id).await?;
+        let found = self.0.store.certificate(by(), grant.scope(), id).await?;
         let record = found.ok_or_else(|| ViewError::NotFound(format!("certificate {id}")))?;
         Ok(CertificateView {
-            status: CertificateStatus::at(&record.facts, self.clock.now()),
+            status: CertificateStatus::at(&record.facts, self.0.clock.now()),
             facts: record.facts,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
@@ -320,8 +275,17 @@ impl Views {
         grant: &Grant,
         tenant: Option<&TenantId>,
         page: &PageRequest,
-    ) -> Result<Page<JobRecord>, ViewError> {
-        Ok(self.store.jobs(by(), grant.scope(), tenant, page).await?)
+    ) -> Result<Page<JobView>, ViewError> {
+        let found = self.0.store.jobs(by(), grant.scope(), tenant, page).await?;
+        let now = self.0.clock.now();
+        let items = found.items.into_iter().map(|record| JobView {
+            status: JobStatus::of(&record, now),
+            record,
+        });
+        Ok(Page {
+            items: items.collect(),
+            next: found.next,
+        })
     }
 
     /// Audit events in the order of their chain: of a tenant, or the platform's own.
@@ -334,7 +298,11 @@ impl Views {
         owner: &KeyOwner,
         page: &PageRequest,
     ) -> Result<Page<AuditRecord>, ViewError> {
-        Ok(self.store.events(by(), grant.scope(), owner, page).await?)
+        Ok(self
+            .0
+            .store
+            .events(by(), grant.scope(), owner, page)
+            .await?)
     }
 
     async fn with_certificate_and_job(
@@ -344,18 +312,18 @@ impl Views {
     ) -> Result<DomainView, ViewError> {
         let scope = grant.scope();
         let key = JobKey::Certificate(record.pattern.clone());
-        let job = self.store.job(by(), scope, &key);
+        let job = self.0.store.job(by(), scope, &key);
         let certificate = async {
             match record.certificate {
-                Some(id) => self.store.certificate(by(), scope, id).await,
+                Some(id) => self.0.store.certificate(by(), scope, id).await,
                 None => Ok(None),
             }
         };
         let (job, certificate) = futures_util::try_join!(job, certificate)?;
         let certificate = certificate.map(|certificate| certificate.facts);
-        let now = self.clock.now();
+        let now = self.0.clock.now();
         let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
-        let dns_requirements = self.edge.load().requirements(&record.pattern);
+        let dns_requirements = self.0.edge.load().requirements(&record.pattern);
         let of_job = job.as_ref().and_then(|job| job.problem.clone());
         Ok(DomainView {
             pattern: record.pattern,
@@ -365,7 +333,10 @@ impl Views {
             tls_status,
             upstream: record.upstream.map(|name| name.to_string()),
             problem: record.problem.or(of_job),
-            certificate,
+            certificate: certificate.map(|facts| {
+                let status = CertificateStatus::at(&facts, now);
+                (facts, status)
+            }),
             next_attempt_at: job.as_ref().map(|job| job.run_at),
             failures: job.map_or(0, |job| job.failures),
             dns_requirements,

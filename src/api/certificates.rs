@@ -1,0 +1,160 @@
+//! `/v1/certificates`. Chains are public; keys never come here.
+
+use axum::extract::State;
+use axum::response::Json;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, QueryParameters};
+use crate::api::paging::{AFTER, LIMIT, Listing, TENANT, TenantPaging};
+use crate::api::problem::{ApiProblem, Code, Granted};
+use crate::api::schema::{object, page, string, strings, timestamp, word};
+use crate::base::clock::Timestamp;
+use crate::control::state::CertificateStatus;
+use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::{NamePattern, TenantId};
+
+pub(super) const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: Method::Get,
+        path: "/v1/certificates",
+        summary: "Certificates, the oldest first; those that are replaced are among them",
+        parameters: &[AFTER, LIMIT, TENANT],
+        response: "CertificatePage",
+        status: 200,
+        handler: || get(list),
+    },
+    Endpoint {
+        method: Method::Get,
+        path: "/v1/certificates/{id}",
+        summary: "One certificate with its chain",
+        parameters: &[Parameter::Path("id", "The certificate's id")],
+        response: "CertificateWithChain",
+        status: 200,
+        handler: || get(show),
+    },
+];
+
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    let fields = json!({
+        "id": string(),
+        "tenant": string(),
+        "names": strings(),
+        "ca": string(),
+        "serial": string(),
+        "status": word(&["not_yet_valid", "valid", "expired"]),
+        "not_before": timestamp(),
+        "not_after": timestamp(),
+    });
+    let mut with_chain = fields.clone();
+    if let Some(fields) = with_chain.as_object_mut() {
+        fields.insert("created_at".to_owned(), timestamp());
+        fields.insert("chain_pem".to_owned(), string());
+    }
+    vec![
+        ("Certificate", object(&fields)),
+        ("CertificateWithChain", object(&with_chain)),
+        ("CertificatePage", page("Certificate")),
+    ]
+}
+
+/// A certificate as written, in lists and in its domain.
+#[derive(Serialize)]
+pub(super) struct Certificate {
+    id: CertificateId,
+    tenant: TenantId,
+    names: Vec<NamePattern>,
+    ca: CaId,
+    serial: String,
+    status: &'static str,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl Certificate {
+    /// From its facts.
+    pub(super) fn of(facts: CertificateFacts, status: CertificateStatus) -> Self {
+        Self {
+            id: facts.id,
+            tenant: facts.tenant,
+            names: facts.names,
+            ca: facts.ca,
+            serial: facts.serial,
+            status: status.as_str(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CertificateWithChain {
+    #[serde(flatten)]
+    certificate: Certificate,
+    created_at: Timestamp,
+    chain_pem: String,
+}
+
+async fn list(
+    State(api): State<Api>,
+    Granted(grant): Granted,
+    QueryParameters(paging): QueryParameters<TenantPaging>,
+) -> Result<Json<Listing<Certificate>>, ApiProblem> {
+    let (tenant, page) = paging.request()?;
+    let page = api
+        .views
+        .certificates(&grant, tenant.as_ref(), &page)
+        .await?;
+    Ok(Json(Listing::of(page, |view| {
+        Certificate::of(view.facts, view.status)
+    })))
+}
+
+async fn show(
+    State(api): State<Api>,
+    Granted(grant): Granted,
+    PathParameter(id): PathParameter,
+) -> Result<Json<CertificateWithChain>, ApiProblem> {
+    let wrong = |_| ApiProblem::new(Code::BadParameter, "a certificate's id is a UUID");
+    let id: CertificateId = id.parse().map_err(wrong)?;
+    let view = api.views.certificate(&grant, id).await?;
+    Ok(Json(CertificateWithChain {
+        certificate: Certificate::of(view.facts, view.status),
+        created_at: view.created_at,
+        chain_pem: view.chain.iter().map(|der| pem(der)).collect(),
+    }))
+}
+
+/// RFC 7468 §5.
+fn pem(der: &[u8]) -> String {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    // 48 octets make a line of 64 characters.
+    for line in der.chunks(48) {
+        STANDARD.encode_string(line, &mut text);
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    #[test]
+    fn written_chains_are_read_back() {
+        for length in [0, 1, 47, 48, 49, 1000] {
+            let der: Vec<u8> = (0..length).map(|n: u16| n.to_be_bytes()[1]).collect();
+            let text = pem(&der);
+            assert!(text.lines().all(|line| line.len() <= 64));
+            let read = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+            assert_eq!(read.as_ref(), der);
+        }
+    }
+}
