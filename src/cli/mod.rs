@@ -1,1 +1,3 @@
 //! The command line: `run`, `demo`, `check`, and the client of the control API.
+
+pub mod client;

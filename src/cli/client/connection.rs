@@ -1,0 +1,249 @@
+//! One connection to the control API's socket, and what can go wrong on it.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use url::Url;
+
+/// For one request and its answer.
+const DEADLINE: Duration = Duration::from_secs(70);
+/// The largest answer, in bytes.
+const MOST_ANSWER: usize = 64 << 20;
+
+/// Why there is no answer, and what to do.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens.
+    NotRunning(PathBuf),
+    /// The socket belongs to another user.
+    NotAllowed(PathBuf, Option<u32>),
+    /// The socket cannot be opened for another reason.
+    Open(PathBuf, io::Error),
+    /// The instance answered with a problem (RFC 9457).
+    Problem {
+        /// What kind, in words.
+        title: String,
+        /// This occurrence.
+        detail: String,
+        /// Mistakes of the configuration, each with its place.
+        mistakes: Vec<String>,
+    },
+    /// The connection broke, or was closed.
+    Broken(Option<hyper::Error>),
+    /// No answer came in time.
+    Timeout,
+    /// The answer is not what this version understands.
+    NotUnderstood,
+    /// The answer cannot be written out.
+    Output(io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning(path) => write!(
+                f,
+                "no Vestibule listens on {}: start one with `vestibule run`, or name the socket of the one that runs \
+                 with --socket",
+                path.display()
+            ),
+            Self::NotAllowed(path, owner) => {
+                write!(f, "{} can be opened only by its owner", path.display())?;
+                match owner {
+                    Some(owner) => write!(f, ": run this as user {owner} (sudo -u '#{owner}' …)"),
+                    None => write!(f, ": run this as the user that Vestibule runs as"),
+                }
+            }
+            Self::Open(path, _) => write!(f, "cannot open the socket {}", path.display()),
+            Self::Problem {
+                title,
+                detail,
+                mistakes,
+            } => {
+                write!(f, "{}: {}", printable(title), printable(detail))?;
+                mistakes
+                    .iter()
+                    .try_for_each(|mistake| write!(f, "\n{}", printable_lines(mistake)))
+            }
+            Self::Broken(_) => f.write_str("the connection to the instance broke: did it end?"),
+            Self::Timeout => write!(f, "no answer within {} s", DEADLINE.as_secs()),
+            Self::NotUnderstood => f.write_str(
+                "the answer is not understood: use the `vestibule` of the same version as the one that runs",
+            ),
+            Self::Output(_) => f.write_str("cannot write the answer"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(_, error) | Self::Output(error) => Some(error),
+            Self::Broken(error) => error.as_ref().map(|error| error as _),
+            Self::NotRunning(_)
+            | Self::NotAllowed(..)
+            | Self::Problem { .. }
+            | Self::Timeout
+            | Self::NotUnderstood => None,
+        }
+    }
+}
+
+/// The text with its control characters escaped: a CA's or a visitor's words must not drive the terminal.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The same, for a text of several lines.
+fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    lines.join("\n")
+}
+
+/// The methods in use.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Method {
+    /// Reads.
+    Get,
+    /// Acts.
+    Post,
+}
+
+/// A connection to a running instance.
+pub(super) struct Connection {
+    requests: SendRequest<Empty<Bytes>>,
+    /// Carries the requests: polled while an answer is awaited, for this runtime has no other tasks.
+    driver: Pin<Box<http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>>>,
+}
+
+impl Connection {
+    /// Connects to the socket at `path`.
+    pub(super) async fn open(path: PathBuf) -> Result<Self, ClientError> {
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(not_opened(path, error)),
+        };
+        let made = http1::handshake(TokioIo::new(stream)).await;
+        let (requests, driver) = made.map_err(broken)?;
+        Ok(Self {
+            requests,
+            driver: Box::pin(driver),
+        })
+    }
+
+    /// Asks for `/v1/` and these segments, and gives the answer.
+    pub(super) async fn ask(
+        &mut self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let request = request(method, path, query).ok_or(ClientError::NotUnderstood)?;
+        let exchange = exchange(&mut self.requests, request);
+        let (status, body) = tokio::select! {
+            answer = tokio::time::timeout(DEADLINE, exchange) => match answer {
+                Ok(answer) => answer?,
+                Err(_elapsed) => return Err(ClientError::Timeout),
+            },
+            ended = self.driver.as_mut() => {
+                return Err(ClientError::Broken(ended.err()));
+            }
+        };
+        let answer: Value =
+            serde_json::from_slice(&body).map_err(|_error| ClientError::NotUnderstood)?;
+        match status.is_success() {
+            true => Ok(answer),
+            false => Err(problem(&answer)),
+        }
+    }
+}
+
+const fn broken(error: hyper::Error) -> ClientError {
+    ClientError::Broken(Some(error))
+}
+
+fn not_opened(path: PathBuf, error: io::Error) -> ClientError {
+    let kind = error.kind();
+    if matches!(
+        kind,
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    ) {
+        return ClientError::NotRunning(path);
+    }
+    if kind == io::ErrorKind::PermissionDenied {
+        let owner = fs::metadata(&path).map(|file| file.uid()).ok();
+        return ClientError::NotAllowed(path, owner);
+    }
+    ClientError::Open(path, error)
+}
+
+/// Segments and values may hold anything: the URL escapes them.
+fn request(method: Method, path: &[&str], query: &[(&str, &str)]) -> Option<Request<Empty<Bytes>>> {
+    let mut url = Url::parse("http://localhost/v1").ok()?;
+    url.path_segments_mut().ok()?.extend(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let method = match method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+    };
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "localhost")
+        .body(Empty::new())
+        .ok()
+}
+
+async fn exchange(
+    requests: &mut SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    requests.ready().await.map_err(broken)?;
+    let response = requests.send_request(request).await;
+    let response = response.map_err(broken)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MOST_ANSWER).collect();
+    let body = body
+        .await
+        .map_err(|_too_large_or_broken| ClientError::NotUnderstood)?;
+    Ok((status, body.to_bytes()))
+}
+
+fn problem(answer: &Value) -> ClientError {
+    let text = |key| answer.get(key).and_then(Value::as_str).map(str::to_owned);
+    let Some(title) = text("title") else {
+        return ClientError::NotUnderstood;
+    };
+    let mistakes = answer.get("mistakes").and_then(Value::as_array);
+    let mistakes = mistakes.into_iter().flatten().filter_map(Value::as_str);
+    ClientError::Problem {
+        title,
+        detail: text("detail").unwrap_or_default(),
+        mistakes: mistakes.map(str::to_owned).collect(),
+    }
+}

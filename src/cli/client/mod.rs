@@ -1,0 +1,239 @@
+//! The commands that ask a running instance: a client of its control API, over its Unix socket.
+//!
+//! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
+//! order: this file (what may be typed), `connection` (one request), `show` (answers for people).
+
+mod connection;
+mod show;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::config::locate::admin_socket;
+
+pub use connection::ClientError;
+
+use connection::{Connection, Method};
+
+/// Items asked for at a time.
+const PAGE: &str = "1000";
+
+/// Which instance, and how its answer is written.
+#[derive(Clone, Debug, Args)]
+pub struct ClientOptions {
+    /// The configuration file, which tells where the instance keeps its socket
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
+    pub config: PathBuf,
+    /// The instance's socket, instead of the one that the configuration tells
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// JSON instead of tables: a list is one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which items of a list.
+#[derive(Clone, Debug, Args)]
+pub struct ListOptions {
+    /// Only what belongs to this tenant
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+    /// How and where.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// The commands that ask a running instance.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// How the running instance is: its phase, what is not well
+    Status(ClientOptions),
+    /// Read the configuration again; one with mistakes is refused and the old one stays
+    Reload(ClientOptions),
+    /// Tenants
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Domains: why one works or does not, and another try
+    #[command(subcommand)]
+    Domain(DomainCommand),
+    /// Certificates
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// What the instance works on by itself, and when
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Who did what: the audit trail
+    #[command(subcommand)]
+    Event(EventCommand),
+}
+
+/// `vestibule tenant …`
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// All tenants
+    List(ClientOptions),
+}
+
+/// `vestibule domain …`
+#[derive(Debug, Subcommand)]
+pub enum DomainCommand {
+    /// All domains, or a tenant's
+    List(ListOptions),
+    /// One domain: its state, what is wrong, what repairs it, its certificate, its DNS
+    Show {
+        /// The name as registered: shop.example.com or '*.example.com'
+        name: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Ask for its certificate now, whatever its back-off
+    Retry {
+        /// The name as registered: shop.example.com or '*.example.com'
+        name: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+/// `vestibule certificate …`
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// All certificates, or a tenant's; replaced ones are among them
+    List(ListOptions),
+    /// One certificate with its chain
+    Show {
+        /// Its id, as in the list
+        id: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+/// `vestibule job …`
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// All jobs, or a tenant's
+    List(ListOptions),
+}
+
+/// `vestibule event …`
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// The platform's events, or a tenant's, the oldest first
+    List(ListOptions),
+}
+
+/// Does what the command says and writes the answer to `output`. Blocks until it is whole.
+///
+/// # Errors
+/// [`ClientError`] says what to do.
+pub fn execute(command: &ClientCommand, output: &mut dyn Write) -> Result<(), ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Output)?;
+    runtime.block_on(ask(command, output))
+}
+
+async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), ClientError> {
+    use ClientCommand as C;
+
+    match command {
+        C::Status(client) => one(client, Method::Get, &["status"], show::status, output).await,
+        C::Reload(client) => one(client, Method::Post, &["reload"], show::reload, output).await,
+        C::Tenant(TenantCommand::List(client)) => {
+            let list = ListOptions {
+                tenant: None,
+                client: client.clone(),
+            };
+            pages(&list, "tenants", show::TENANTS, output).await
+        }
+        C::Domain(DomainCommand::List(list)) => pages(list, "domains", show::DOMAINS, output).await,
+        C::Domain(DomainCommand::Show { name, client }) => {
+            one(
+                client,
+                Method::Get,
+                &["domains", name],
+                show::domain,
+                output,
+            )
+            .await
+        }
+        C::Domain(DomainCommand::Retry { name, client }) => {
+            let path = ["domains", name, "retry"];
+            one(client, Method::Post, &path, show::retry, output).await
+        }
+        C::Certificate(CertificateCommand::List(list)) => {
+            pages(list, "certificates", show::CERTIFICATES, output).await
+        }
+        C::Certificate(CertificateCommand::Show { id, client }) => {
+            let path = ["certificates", id];
+            one(client, Method::Get, &path, show::certificate, output).await
+        }
+        C::Job(JobCommand::List(list)) => pages(list, "jobs", show::JOBS, output).await,
+        C::Event(EventCommand::List(list)) => pages(list, "events", show::EVENTS, output).await,
+    }
+}
+
+async fn one(
+    client: &ClientOptions,
+    method: Method,
+    path: &[&str],
+    show: fn(&Value) -> String,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let mut connection = connect(client).await?;
+    let answer = connection.ask(method, path, &[]).await?;
+    let text = match client.json {
+        true => format!("{answer:#}\n"),
+        false => show(&answer),
+    };
+    output
+        .write_all(text.as_bytes())
+        .map_err(ClientError::Output)
+}
+
+async fn pages(
+    list: &ListOptions,
+    resource: &str,
+    columns: show::Columns,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let mut connection = connect(&list.client).await?;
+    let mut after: Option<String> = None;
+    let mut part = show::Part::First;
+    loop {
+        let mut query = vec![("limit", PAGE)];
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        query.extend(list.tenant.as_deref().map(|tenant| ("tenant", tenant)));
+        let page = connection.ask(Method::Get, &[resource], &query).await?;
+        let items = page.get("items").and_then(Value::as_array);
+        let items = items.ok_or(ClientError::NotUnderstood)?;
+        let text = match list.client.json {
+            true => items.iter().map(|item| format!("{item}\n")).collect(),
+            false => show::table(columns, items, part),
+        };
+        output
+            .write_all(text.as_bytes())
+            .map_err(ClientError::Output)?;
+        part = show::Part::Further;
+        after = page.get("next").and_then(Value::as_str).map(str::to_owned);
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn connect(client: &ClientOptions) -> Result<Connection, ClientError> {
+    let socket = client.socket.clone();
+    Connection::open(socket.unwrap_or_else(|| admin_socket(&client.config))).await
+}

@@ -1,0 +1,302 @@
+//! Answers of the control API for people: tables, and one thing at a time as labelled lines.
+
+use serde_json::Value;
+
+use crate::cli::client::connection::printable;
+
+/// The columns of a table: heading, and where the value lies in an item.
+pub(super) type Columns = &'static [(&'static str, &'static [&'static str])];
+
+pub(super) const TENANTS: Columns = &[
+    ("TENANT", &["id"]),
+    ("SOURCE", &["source"]),
+    ("CREATED", &["created_at"]),
+];
+
+pub(super) const DOMAINS: Columns = &[
+    ("DOMAIN", &["name"]),
+    ("TENANT", &["tenant"]),
+    ("STATE", &["state"]),
+    ("TLS", &["tls_status"]),
+    ("PROBLEM", &["problem", "code"]),
+    ("EXPIRES", &["certificate", "not_after"]),
+    ("NEXT ATTEMPT", &["next_attempt_at"]),
+];
+
+pub(super) const CERTIFICATES: Columns = &[
+    ("CERTIFICATE", &["id"]),
+    ("NAMES", &["names"]),
+    ("TENANT", &["tenant"]),
+    ("CA", &["ca"]),
+    ("STATUS", &["status"]),
+    ("EXPIRES", &["not_after"]),
+];
+
+pub(super) const JOBS: Columns = &[
+    ("JOB", &["key"]),
+    ("TENANT", &["tenant"]),
+    ("STATUS", &["status"]),
+    ("PRIORITY", &["priority"]),
+    ("RUNS AT", &["run_at"]),
+    ("FAILURES", &["failures"]),
+    ("PROBLEM", &["problem", "code"]),
+];
+
+pub(super) const EVENTS: Columns = &[
+    ("NUMBER", &["sequence"]),
+    ("AT", &["at"]),
+    ("ACTOR", &["actor"]),
+    ("EVENT", &["kind"]),
+    ("SUBJECT", &["subject"]),
+    ("DETAIL", &["detail"]),
+];
+
+/// Which part of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its beginning, with the heading.
+    First,
+    /// More rows.
+    Further,
+}
+
+/// Items as a part of a table.
+pub(super) fn table(columns: Columns, items: &[Value], part: Part) -> String {
+    let heading = columns.iter().map(|(heading, _)| (*heading).to_owned());
+    let heading = (part == Part::First).then(|| heading.collect());
+    let rows = items
+        .iter()
+        .map(|item| columns.iter().map(|(_, path)| cell(item, path)).collect());
+    let rows: Vec<Vec<String>> = heading.into_iter().chain(rows).collect();
+    let mut widths = vec![0; columns.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    rows.iter().map(|row| line(row, &widths)).collect()
+}
+
+fn line(row: &[String], widths: &[usize]) -> String {
+    let cells = row.iter().zip(widths);
+    let text: String = cells
+        .map(|(cell, width)| format!("{cell:<width$}  "))
+        .collect();
+    format!("{}\n", text.trim_end())
+}
+
+fn cell(item: &Value, path: &[&str]) -> String {
+    let found = path.iter().try_fold(item, |value, key| value.get(key));
+    found.map_or_else(|| "-".to_owned(), text)
+}
+
+/// A value as a word: `-` where there is none.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => printable(text),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
+        Value::Object(fields) if fields.is_empty() => "-".to_owned(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => printable(&value.to_string()),
+    }
+}
+
+/// Labelled lines.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, label: &str, value: &str) {
+        self.0.push_str(format!("{label:<12} {value}").trim_end());
+        self.0.push('\n');
+    }
+
+    fn field(&mut self, label: &str, item: &Value, path: &[&str]) {
+        self.add(label, &cell(item, path));
+    }
+}
+
+/// The items of a list in `item`.
+fn items<'a>(item: &'a Value, key: &str) -> &'a [Value] {
+    let found = item.get(key).and_then(Value::as_array);
+    found.map_or(&[], Vec::as_slice)
+}
+
+/// How the process is.
+pub(super) fn status(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    lines.field("phase", answer, &["phase"]);
+    lines.field("version", answer, &["version"]);
+    lines.field("started", answer, &["started_at"]);
+    let complete = answer.get("domains_complete").and_then(Value::as_bool);
+    let reading = if complete == Some(true) {
+        ""
+    } else {
+        " (still reading)"
+    };
+    let known = cell(answer, &["domains_known"]);
+    lines.add("domains", &format!("{known}{reading}"));
+    for condition in items(answer, "conditions") {
+        let status = cell(condition, &["status"]);
+        let reason = condition.get("reason").filter(|reason| !reason.is_null());
+        let reason = reason.map_or_else(String::new, |reason| format!(": {}", text(reason)));
+        lines.add(&cell(condition, &["name"]), &format!("{status}{reason}"));
+    }
+    lines.0
+}
+
+/// A reload that was done.
+pub(super) fn reload(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    lines.add("reloaded", "the configuration is in force");
+    for warning in items(answer, "warnings") {
+        lines.add("warning", &text(warning));
+    }
+    for key in items(answer, "needs_restart") {
+        lines.add(
+            "restart",
+            &format!("{} takes effect at the next start", text(key)),
+        );
+    }
+    lines.0
+}
+
+/// A retry that was requested.
+pub(super) fn retry(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    let domain = cell(answer, &["domain"]);
+    lines.field("domain", answer, &["domain"]);
+    let seconds = cell(answer, &["due_in_seconds"]);
+    let job = match answer.get("job").and_then(Value::as_str) {
+        Some("running") => "running already".to_owned(),
+        Some("queued") if seconds == "0" => "queued, starts at once".to_owned(),
+        _ => format!("{}, starts in {seconds} s", cell(answer, &["job"])),
+    };
+    lines.add("job", &job);
+    lines.add("see", &format!("vestibule domain show '{domain}'"));
+    lines.0
+}
+
+/// One domain.
+pub(super) fn domain(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    lines.field("domain", answer, &["name"]);
+    let (tenant, source) = (cell(answer, &["tenant"]), cell(answer, &["source"]));
+    lines.add("tenant", &format!("{tenant} (from {source})"));
+    lines.field("state", answer, &["state"]);
+    lines.field("tls", answer, &["tls_status"]);
+    if let Some(problem) = answer.get("problem").filter(|problem| !problem.is_null()) {
+        add_problem(&mut lines, problem);
+    }
+    if answer.get("certificate").is_some_and(Value::is_object) {
+        lines.field("certificate", answer, &["certificate", "id"]);
+        lines.field("  issued by", answer, &["certificate", "ca"]);
+        lines.field("  expires", answer, &["certificate", "not_after"]);
+    }
+    let failures = answer.get("failures").and_then(Value::as_u64).unwrap_or(0);
+    let after = match failures {
+        0 => String::new(),
+        n => format!(" (after {n} failures)"),
+    };
+    let next = cell(answer, &["next_attempt_at"]);
+    lines.add("next attempt", &format!("{next}{after}"));
+    for (index, way) in items(answer, "dns_requirements").iter().enumerate() {
+        for (row, record) in way.as_array().into_iter().flatten().enumerate() {
+            let label = match (index, row) {
+                (0, 0) => "dns",
+                (_, 0) => "  or",
+                _ => "",
+            };
+            let [name, kind, value] = ["name", "type", "value"].map(|key| cell(record, &[key]));
+            lines.add(label, &format!("{name}  {kind}  {value}"));
+        }
+    }
+    lines.0
+}
+
+fn add_problem(lines: &mut Lines, problem: &Value) {
+    let (code, actor) = (cell(problem, &["code"]), cell(problem, &["actor"]));
+    lines.add("problem", &format!("{code} ({actor} must act)"));
+    lines.field("", problem, &["detail"]);
+    for evidence in items(problem, "evidence") {
+        lines.add("  seen", &text(evidence));
+    }
+    if problem.get("fix").is_some_and(Value::is_string) {
+        lines.field("  fix", problem, &["fix"]);
+    }
+    lines.field("  since", problem, &["first_seen"]);
+}
+
+/// One certificate.
+pub(super) fn certificate(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    for (label, key) in [
+        ("certificate", "id"),
+        ("names", "names"),
+        ("tenant", "tenant"),
+        ("issued by", "ca"),
+        ("serial", "serial"),
+        ("status", "status"),
+        ("valid from", "not_before"),
+        ("expires", "not_after"),
+        ("stored", "created_at"),
+    ] {
+        lines.field(label, answer, &[key]);
+    }
+    let pem = answer.get("chain_pem").and_then(Value::as_str);
+    for line in pem.into_iter().flat_map(str::lines) {
+        lines.0.push_str(&printable(line));
+        lines.0.push('\n');
+    }
+    lines.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_shows_what_is_missing() {
+        let items = [
+            json!({"name": "a.test", "tenant": "acme", "state": "active", "tls_status": "issued", "problem": null,
+                   "certificate": {"not_after": "2027-01-15T08:00:00Z"}, "next_attempt_at": null}),
+            json!({"name": "longer.name.test", "tenant": "x", "state": "issuing", "tls_status": "failed",
+                   "problem": {"code": "wrong_a"}, "certificate": null, "next_attempt_at": "2026-11-21T19:00:00Z"}),
+        ];
+        assert_eq!(
+            table(DOMAINS, &items, Part::First),
+            "DOMAIN            TENANT  STATE    TLS     PROBLEM  EXPIRES               NEXT ATTEMPT\n\
+             a.test            acme    active   issued  -        2027-01-15T08:00:00Z  -\n\
+             longer.name.test  x       issuing  failed  wrong_a  -                     2026-11-21T19:00:00Z\n"
+        );
+    }
+
+    #[test]
+    fn a_domain_says_who_must_do_what() {
+        let answer = json!({
+            "name": "shop.acme.com", "tenant": "acme", "source": "file", "state": "issuing", "tls_status": "failed",
+            "problem": {"code": "wrong_a", "actor": "customer", "detail": "the A record points elsewhere",
+                        "evidence": ["203.0.113.5\u{1b}[31m"], "fix": "shop.acme.com CNAME edge.example.net",
+                        "first_seen": "2026-11-21T18:00:00Z"},
+            "certificate": null, "next_attempt_at": "2026-11-21T19:00:00Z", "failures": 2,
+            "dns_requirements": [[{"type": "CNAME", "name": "shop.acme.com", "value": "edge.example.net"}],
+                                 [{"type": "A", "name": "shop.acme.com", "value": "192.0.2.1"}]],
+        });
+        assert_eq!(
+            domain(&answer),
+            "domain       shop.acme.com\n\
+             tenant       acme (from file)\n\
+             state        issuing\n\
+             tls          failed\n\
+             problem      wrong_a (customer must act)\n             the A record points elsewhere\n  \
+             seen       203.0.113.5\\u{1b}[31m\n  \
+             fix        shop.acme.com CNAME edge.example.net\n  \
+             since      2026-11-21T18:00:00Z\n\
+             next attempt 2026-11-21T19:00:00Z (after 2 failures)\n\
+             dns          shop.acme.com  CNAME  edge.example.net\n  \
+             or         shop.acme.com  A  192.0.2.1\n"
+        );
+    }
+}
