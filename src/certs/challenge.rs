@@ -108,7 +108,9 @@ impl Challenges {
         answered.ok()?.ok()?
     }
 
-    fn published_here(&self, host: &DnsName, token: &str) -> Option<Arc<str>> {
+    /// Like [`Challenges::http01`], from the memory of this process alone.
+    #[must_use]
+    pub fn published_here(&self, host: &DnsName, token: &str) -> Option<Arc<str>> {
         let answers = self.own.get(host)?;
         let found = answers.iter().find(|answer| answer.token == token)?;
         Some(Arc::clone(&found.key_authorization))

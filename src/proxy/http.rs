@@ -1,6 +1,7 @@
 //! Port 80: answers to a CA's challenges, and the way to HTTPS for everyone else. HTTP/1.1 only.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,12 +10,15 @@ use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use uuid::Uuid;
 
-use crate::model::{DnsName, Snapshot};
+use crate::base::clock::monotonic;
+use crate::model::{DnsName, TenantId};
 use crate::proxy::connection::http1_builder;
 use crate::proxy::counted::Counted;
 use crate::proxy::drive;
@@ -22,6 +26,8 @@ use crate::proxy::handshake::{self, Arrival};
 use crate::proxy::pulse::Pulse;
 use crate::proxy::watched::Watched;
 use crate::proxy::worker::Worker;
+use crate::telemetry::access::{AccessRecord, RequestId, RequestPath};
+use crate::telemetry::labels::{ChallengeAnswer, End, Protocol};
 
 /// Where challenges are answered (RFC 8555 §8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
@@ -32,8 +38,8 @@ type Page = Response<Full<Bytes>>;
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let settings = worker.shared.settings.get();
     let arrived = arrival.at;
-    let street = match handshake::arrive(&worker, &settings, arrival).await {
-        Ok((street, _endpoints)) => street.into_plain(),
+    let (street, endpoints) = match handshake::arrive(&worker, &settings, arrival).await {
+        Ok((street, endpoints)) => (street.into_plain(), endpoints),
         Err(refused) => {
             worker.note_refused(refused.reject, arrived, None);
             return;
@@ -42,14 +48,9 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let pulse = Pulse::new();
     let own = (Rc::clone(&worker), Arc::clone(&pulse));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (worker, pulse) = (Rc::clone(&own.0), Arc::clone(&own.1));
+        let (worker, in_request) = (Rc::clone(&own.0), own.1.request());
         async move {
-            let in_request = pulse.request();
-            let mut page = answer(&worker, &request).await;
-            if worker.drain.has_begun() {
-                let close = HeaderValue::from_static("close");
-                page.headers_mut().insert(CONNECTION, close);
-            }
+            let page = respond(&worker, endpoints.visitor.ip(), &request).await;
             Ok::<_, Infallible>(page.map(|body| Counted::new(body, in_request)))
         }
     });
@@ -58,22 +59,96 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     drive::to_end(&worker, &settings, &pulse, connection).await;
 }
 
-async fn answer<B>(worker: &Worker, request: &Request<B>) -> Page {
-    let Some(host) = host(request) else {
-        return page(StatusCode::BAD_REQUEST, "The Host field names no host.\n");
-    };
-    let path = request.uri().path();
-    if let Some(token) = path.strip_prefix(CHALLENGE_PATH)
-        && matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Some(authorization) = worker.shared.challenges.http01(&host, token).await
-    {
-        return challenge_page(&authorization);
-    }
+/// Answers one request and records it.
+async fn respond<B>(worker: &Worker, visitor: IpAddr, request: &Request<B>) -> Page {
     let shared = &worker.shared;
-    match is_known(&shared.snapshot.load(), &host) {
-        true => redirect(&host, shared.settings.load().https_port, request.uri()),
-        false => page(StatusCode::NOT_FOUND, "Not found.\n"),
+    let (at, began) = (shared.clock.now(), monotonic());
+    let open = shared.metrics.requests_open.enter(Protocol::Http1);
+    let Answered { mut page, end, of } = answer(worker, request).await;
+    drop(open);
+    if worker.drain.has_begun() {
+        let close = HeaderValue::from_static("close");
+        page.headers_mut().insert(CONNECTION, close);
     }
+    let (domain, tenant) = of.unzip();
+    let record = AccessRecord {
+        at,
+        request: RequestId::Made(Uuid::now_v7()),
+        tenant: tenant.flatten(),
+        domain,
+        client: visitor,
+        tls: None,
+        protocol: Protocol::Http1,
+        method: request.method().clone(),
+        path: RequestPath::of(request.uri()),
+        status: page.status().as_u16(),
+        bytes_in: 0,
+        bytes_out: page.body().size_hint().lower(),
+        duration: monotonic().saturating_duration_since(began),
+        upstream: None,
+        upstream_duration: None,
+        end,
+    };
+    shared.metrics.request_ended(&record.for_metrics());
+    shared.access_log.record(record);
+    page
+}
+
+/// An answer, why it is that one, and whose host it is for, as far as we know it.
+struct Answered {
+    page: Page,
+    end: End,
+    of: Option<(DnsName, Option<TenantId>)>,
+}
+
+async fn answer<B>(worker: &Worker, request: &Request<B>) -> Answered {
+    let Some(host) = host(request) else {
+        return Answered {
+            page: page(StatusCode::BAD_REQUEST, "The Host field names no host.\n"),
+            end: End::BadRequest,
+            of: None,
+        };
+    };
+    let known = {
+        let snapshot = worker.shared.snapshot.load();
+        let domain = snapshot.domain(&host);
+        domain.map(|domain| (domain.tenant.clone(), domain.served))
+    };
+    let (page, end) = match (challenge(worker, request, &host).await, &known) {
+        (Some(authorization), _) => (challenge_page(&authorization), End::Challenge),
+        (None, Some((_, true))) => {
+            let port = worker.shared.settings.load().https_port;
+            (redirect(&host, port, request.uri()), End::Redirected)
+        }
+        (None, _) => (
+            page(StatusCode::NOT_FOUND, "Not found.\n"),
+            End::UnknownHost,
+        ),
+    };
+    Answered {
+        page,
+        end,
+        of: Some((host, known.map(|(tenant, _)| tenant))),
+    }
+}
+
+/// The key authorization, where the request asks for exactly a challenge that is published.
+async fn challenge<B>(worker: &Worker, request: &Request<B>, host: &DnsName) -> Option<Arc<str>> {
+    let token = request.uri().path().strip_prefix(CHALLENGE_PATH)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let (challenges, counted) = (&worker.shared.challenges, &worker.shared.metrics.challenges);
+    if let Some(found) = challenges.published_here(host, token) {
+        counted.count(ChallengeAnswer::Memory);
+        return Some(found);
+    }
+    let found = challenges.http01(host, token).await;
+    counted.count(match found {
+        Some(_) => ChallengeAnswer::Store,
+        None => ChallengeAnswer::Unknown,
+    });
+    found
 }
 
 /// The host that the request is for: from its target where that is absolute, else from its one Host field
@@ -94,10 +169,6 @@ fn host<B>(request: &Request<B>) -> Option<DnsName> {
         None => text,
     };
     DnsName::parse(name).ok()
-}
-
-fn is_known(snapshot: &Snapshot, host: &DnsName) -> bool {
-    snapshot.domain(host).is_some_and(|domain| domain.served)
 }
 
 /// The key authorization, as plain text that no browser takes for anything else.

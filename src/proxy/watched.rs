@@ -26,8 +26,18 @@ enum Reading {
     /// Whatever comes outside a request begins a head.
     Http1,
     /// Frames tell; and control frames above the limit end the connection.
-    Http2 { meter: Box<FrameMeter>, most: u32 },
+    Http2 {
+        meter: Box<FrameMeter>,
+        most: u32,
+        /// Whether everything that hyper handed over to be written has been taken: frames are whole then.
+        between_frames: bool,
+    },
 }
+
+/// GOAWAY for every stream so far (2^31 - 1) with `ENHANCE_YOUR_CALM` (RFC 9113 §6.8, §7).
+const CALM_DOWN: [u8; 17] = [
+    0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11,
+];
 
 /// More control frames came than the connection's work pays for.
 #[derive(Debug)]
@@ -57,7 +67,11 @@ impl<S> Watched<S> {
         Self {
             stream,
             pulse,
-            reading: Reading::Http2 { meter, most },
+            reading: Reading::Http2 {
+                meter,
+                most,
+                between_frames: true,
+            },
         }
     }
 
@@ -67,7 +81,7 @@ impl<S> Watched<S> {
                 self.pulse.head_begun();
             }
             Reading::Http1 => {}
-            Reading::Http2 { meter, most } => {
+            Reading::Http2 { meter, most, .. } => {
                 meter.pass(bytes);
                 match meter.is_in_head() {
                     true => self.pulse.head_begun(),
@@ -82,16 +96,44 @@ impl<S> Watched<S> {
         Ok(())
     }
 
-    fn note_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
+    fn note_moved<T>(&self, outcome: Poll<T>) -> Poll<T> {
         match outcome {
             Poll::Pending => self.pulse.write_blocked(),
             Poll::Ready(_) => self.pulse.write_moved(),
         }
         outcome
     }
+
+    fn note_write(
+        &mut self,
+        outcome: Poll<io::Result<usize>>,
+        offered: usize,
+    ) -> Poll<io::Result<usize>> {
+        if let (Reading::Http2 { between_frames, .. }, Poll::Ready(Ok(taken))) =
+            (&mut self.reading, &outcome)
+        {
+            *between_frames = *taken == offered;
+        }
+        self.note_moved(outcome)
+    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Tells a flooding visitor why he is cut off, where no frame is half written and nothing must be waited for.
+    fn calm_down(&mut self, cx: &mut Context<'_>) {
+        if let Reading::Http2 {
+            between_frames: true,
+            ..
+        } = self.reading
+            && let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(cx, &CALM_DOWN)
+        {
+            // He is cut off whether it arrives or not.
+            drop(Pin::new(&mut self.stream).poll_flush(cx));
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,7 +142,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
-        Poll::Ready(self.note_read(read))
+        let noted = self.note_read(read);
+        if noted.is_err() {
+            self.calm_down(cx);
+        }
+        Poll::Ready(noted)
     }
 }
 
@@ -111,17 +157,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_write(outcome)
+        self.note_write(outcome, buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.note_write(outcome)
+        self.note_moved(outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.note_write(outcome)
+        self.note_moved(outcome)
     }
 
     fn poll_write_vectored(
@@ -130,7 +176,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_write(outcome)
+        self.note_write(outcome, bufs.iter().map(|buf| buf.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

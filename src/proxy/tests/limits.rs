@@ -169,13 +169,24 @@ async fn floods_of_control_frames_end_the_connection() {
         let mut stream = edge.visit_with(config, "app.example").await.unwrap();
         let opening = [PREFACE, &frame(4, 0, 0, &[])].concat();
         soon(stream.write_all(&opening)).await.unwrap();
-        let mut sent = 0;
-        while sent < 20_000 && soon(stream.write_all(&flood)).await.is_ok() {
-            sent += 1;
-            tokio::task::yield_now().await;
-        }
-        drop(stream);
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let flooding = async {
+            let mut sent = 0;
+            while sent < 20_000 && writer.write_all(&flood).await.is_ok() {
+                sent += 1;
+                tokio::task::yield_now().await;
+            }
+            sent
+        };
+        let (sent, said) = soon(async { tokio::join!(flooding, rest(&mut reader)) }).await;
         assert!(sent < 20_000, "{name}");
+        let calm = [
+            &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f][..],
+            &[0xff; 3],
+            &[0, 0, 0, 11],
+        ]
+        .concat();
+        assert!(said.ends_with(&calm), "{name}: {said:?}");
     }
     edge.until_open(0).await;
 }

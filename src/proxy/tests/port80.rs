@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use super::support::{Edge, soon, tell};
+use super::support::{Edge, name, soon, tell};
 
 async fn ask(edge: &Edge, request: &str) -> String {
     let mut tcp = soon(TcpStream::connect(edge.http)).await.unwrap();
@@ -57,6 +57,48 @@ async fn known_hosts_are_sent_to_https_with_path_and_query() {
         &format!("https://app.example:8443{path}"),
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_challenge_is_answered_for_its_exact_host_and_token_only() {
+    const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA";
+    let edge = Edge::start(|_| {});
+    edge.know("acme", &["app.example", "other.example"]);
+    let path = format!("/.well-known/acme-challenge/{TOKEN}");
+    let challenges = &edge.shared.challenges;
+    challenges.publish(&name("app.example"), TOKEN, &format!("{TOKEN}.thumb"));
+    let answer = ask(&edge, &request("GET", &path, "APP.example:80")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer.ends_with(&format!("\r\n\r\n{TOKEN}.thumb")),
+        "{answer}"
+    );
+    assert_eq!(field(&answer, "x-content-type-options"), Some("nosniff"));
+    assert!(
+        field(&answer, "content-type")
+            .unwrap()
+            .starts_with("text/plain")
+    );
+    let head = ask(&edge, &request("HEAD", &path, "app.example")).await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"));
+    for (method, path, host, expected) in [
+        ("GET", &path, "other.example", "308"),
+        ("GET", &path, "unknown.example", "404"),
+        ("POST", &path, "app.example", "308"),
+        ("GET", &format!("{path}x"), "app.example", "308"),
+        ("GET", &format!("{path}/"), "app.example", "308"),
+        ("GET", &format!("/x/..{path}"), "app.example", "308"),
+    ] {
+        let answer = ask(&edge, &request(method, path, host)).await;
+        let begins = format!("HTTP/1.1 {expected} ");
+        assert!(
+            answer.starts_with(&begins),
+            "{method} {path} {host}: {answer}"
+        );
+    }
+    challenges.withdraw(&name("app.example"));
+    let answer = ask(&edge, &request("GET", &path, "app.example")).await;
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
 }
 
 #[tokio::test]
