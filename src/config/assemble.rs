@@ -20,7 +20,7 @@ pub(super) struct Assembled<'t> {
     pub(super) main: &'t Source,
     /// The included files that take part, in the order of their paths.
     pub(super) included: Vec<Included<'t>>,
-    pub(super) claims: Claims,
+    pub(super) claims: Claims<'t>,
     /// Mistakes of included files.
     pub(super) warnings: Vec<Mistake>,
 }
@@ -85,12 +85,12 @@ fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
 
 struct Joined<'t> {
     included: Vec<Included<'t>>,
-    claims: Claims,
+    claims: Claims<'t>,
     warnings: Vec<Mistake>,
 }
 
 /// Adds the included files to the main file's claims, those with the oldest right first.
-fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims) -> Joined<'t> {
+fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims<'t>) -> Joined<'t> {
     let old = |file: &FileText| previous.and_then(|texts| texts.included(file.name()));
     let mut order: Vec<&FileText> = texts.included.iter().collect();
     order.sort_by_key(|file| match (old(file), file.source()) {
@@ -133,11 +133,11 @@ fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims) -> Joi
 }
 
 /// One included file on top of what others have claimed.
-fn read(
-    source: &Source,
-    others: &Claims,
-    main: &Claims,
-) -> Result<(Declaration, Claims), Vec<Mistake>> {
+fn read<'t>(
+    source: &'t Source,
+    others: &Claims<'t>,
+    main: &Claims<'t>,
+) -> Result<(Declaration, Claims<'t>), Vec<Mistake>> {
     let mistakes = Mistakes::new(source);
     let declared = file::read_included(source, &mistakes);
     let own = Claims::of(&declared, others, source, &mistakes);

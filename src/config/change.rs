@@ -2,25 +2,47 @@
 //! the keys that count only at the start.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use toml::{Table, Value};
 
 use crate::config::text::{FileText, Texts};
 
-/// Keys that are read once, at the start: sockets, threads, directories, keys, writers. A reload takes
-/// everything else at once.
-pub const RESTART_KEYS: &[(&str, &str)] = &[
-    ("listen", "http"),
-    ("listen", "https"),
-    ("listen", "workers"),
-    ("telemetry", "address"),
-    ("telemetry", "log_format"),
-    ("telemetry", "access_log"),
-    ("telemetry", "worst_tenants"),
-    ("admin", "socket"),
-    ("store", "data"),
-    ("keys", "file"),
+/// Keys that are read once, at the start: sockets, threads, directories, keys, writers, authorities. A reload
+/// takes everything else at once.
+pub const RESTART_KEYS: &[Key] = &[
+    Key::Of("listen", "http"),
+    Key::Of("listen", "https"),
+    Key::Of("listen", "workers"),
+    Key::Of("telemetry", "address"),
+    Key::Of("telemetry", "log_format"),
+    Key::Of("telemetry", "access_log"),
+    Key::Of("telemetry", "worst_tenants"),
+    Key::Of("admin", "socket"),
+    Key::Of("store", "data"),
+    Key::Of("keys", "file"),
+    Key::All("dns"),
+    Key::All("ca"),
+    Key::All("on_demand"),
 ];
+
+/// A key of the main file, or all of a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// One key of a section.
+    Of(&'static str, &'static str),
+    /// The whole section.
+    All(&'static str),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(section, key) => write!(f, "{section}.{key}"),
+            Self::All(section) => f.write_str(section),
+        }
+    }
+}
 
 /// What a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,9 +80,7 @@ pub(super) fn changes(started: &Texts, running: &Texts, next: &Texts) -> Changes
         .filter(|key| value(&first, key) != value(&new, key));
     Changes {
         changed: sections.chain(files).collect(),
-        needs_restart: restart
-            .map(|(section, key)| format!("{section}.{key}"))
-            .collect(),
+        needs_restart: restart.map(ToString::to_string).collect(),
     }
 }
 
@@ -71,8 +91,11 @@ fn main(texts: &Texts) -> Table {
         .unwrap_or_default()
 }
 
-fn value<'t>(table: &'t Table, (section, key): &(&str, &str)) -> Option<&'t Value> {
-    table.get(*section)?.get(*key)
+fn value<'t>(table: &'t Table, key: &Key) -> Option<&'t Value> {
+    match key {
+        Key::Of(section, key) => table.get(*section)?.get(*key),
+        Key::All(section) => table.get(*section),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! bad file never touches another's tenants.
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::hash::Hash;
 use std::ops::Range;
 
@@ -20,13 +20,26 @@ use crate::model::{NamePattern, TenantId};
 /// A route's whole condition.
 type RouteKey = (Option<TenantId>, Option<NamePattern>, PathPrefix);
 
-/// What the files so far have declared, each with its location as text.
+/// What the files so far have declared, each with its place.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claims {
-    upstreams: HashMap<String, String>,
-    tenants: HashMap<TenantId, String>,
-    domains: HashMap<NamePattern, String>,
-    routes: HashMap<RouteKey, String>,
+pub(super) struct Claims<'s> {
+    upstreams: HashMap<String, Place<'s>>,
+    tenants: HashMap<TenantId, Place<'s>>,
+    domains: HashMap<NamePattern, Place<'s>>,
+    routes: HashMap<RouteKey, Place<'s>>,
+}
+
+/// A place in a file; its line is counted only where it is told.
+#[derive(Clone, Copy, Debug)]
+struct Place<'s> {
+    source: &'s Source,
+    at: usize,
+}
+
+impl Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source.location(self.at))
+    }
 }
 
 /// Whose declarations are read.
@@ -35,16 +48,16 @@ pub(super) enum Reader<'c> {
     /// The main file.
     Main,
     /// A file that the main file, with these claims, includes.
-    Included(&'c Claims),
+    Included(&'c Claims<'c>),
 }
 
-impl Claims {
+impl<'s> Claims<'s> {
     /// The claims of one file, on top of `others`, which are not changed. Records a mistake for each name
     /// that one of `others` or the file itself declares already.
     pub(super) fn of(
         declared: &Declared,
         others: &Self,
-        source: &Source,
+        source: &'s Source,
         mistakes: &Mistakes<'_>,
     ) -> Self {
         let mut own = Self::default();
@@ -77,7 +90,8 @@ impl Claims {
                     mistakes.add(route.place.clone(), finding);
                 }
                 None => {
-                    seen.insert(key, source.location(route.place.start));
+                    let at = route.place.start;
+                    seen.insert(key, Place { source, at });
                 }
             }
         }
@@ -112,7 +126,7 @@ impl Claims {
             Reader::Main => None,
             Reader::Included(main) => Some(main),
         };
-        let known = |claims: &Self| claims.upstreams.contains_key(&name.value);
+        let known = |claims: &Claims<'_>| claims.upstreams.contains_key(&name.value);
         if known(self) || main.is_some_and(known) {
             return;
         }
@@ -215,11 +229,11 @@ fn route_key(route: &Route) -> RouteKey {
     (tenant, host, path.unwrap_or_else(PathPrefix::root))
 }
 
-fn claim<K: Hash + Eq + Display>(
-    (source, mistakes): (&Source, &Mistakes<'_>),
+fn claim<'s, K: Hash + Eq + Display>(
+    (source, mistakes): (&'s Source, &Mistakes<'_>),
     kind: &str,
     name: At<K>,
-    (own, others): (&mut HashMap<K, String>, &HashMap<K, String>),
+    (own, others): (&mut HashMap<K, Place<'s>>, &HashMap<K, Place<'s>>),
 ) {
     match others.get(&name.value).or_else(|| own.get(&name.value)) {
         Some(first) => {
@@ -229,7 +243,8 @@ fn claim<K: Hash + Eq + Display>(
             mistakes.add(name.at, finding);
         }
         None => {
-            own.insert(name.value, source.location(name.at.start));
+            let at = name.at.start;
+            own.insert(name.value, Place { source, at });
         }
     }
 }

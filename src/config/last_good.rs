@@ -92,7 +92,7 @@ pub(super) fn read(main: &Path, data: &Path) -> Option<Texts> {
 pub(super) fn data_folder(path: &Path, main: &FileText) -> PathBuf {
     match main {
         FileText::Read(source) => {
-            let named = text_of(source.text(), "store", "data");
+            let named = text_of(source, "store", "data");
             source.resolve(Path::new(named.as_deref().unwrap_or(DEFAULT_DATA)))
         }
         FileText::Unreadable(_) => {
@@ -101,23 +101,23 @@ pub(super) fn data_folder(path: &Path, main: &FileText) -> PathBuf {
     }
 }
 
-/// A key of a section, from a text that need not be whole: as far as the parser gets, else section and line alone.
-pub(super) fn text_of(text: &str, section: &str, key: &str) -> Option<String> {
-    let (table, _) = DeTable::parse_recoverable(text);
-    let parsed = table.get_ref().get(section);
-    let parsed = parsed.and_then(|table| table.get_ref().get(key)?.get_ref().as_str());
-    if let Some(found) = parsed {
-        return Some(found.to_owned());
-    }
+/// A key of a section, from a text that need not be whole: from the first of its blocks that says so, else from
+/// a line of the section's own block.
+pub(super) fn text_of(source: &Source, section: &str, key: &str) -> Option<String> {
     let head = format!("[{section}]");
-    let in_section = text
-        .lines()
-        .skip_while(|line| line.trim() != head)
-        .skip(1)
-        .take_while(|line| !line.trim_start().starts_with('['));
-    in_section
-        .filter_map(|line| DeTable::parse(line).ok())
-        .find_map(|table| Some(table.get_ref().get(key)?.get_ref().as_str()?.to_owned()))
+    let blocks = source.blocks().into_iter();
+    let mut texts = blocks.filter_map(|block| source.text().get(block));
+    texts.find_map(|text| match DeTable::parse(text) {
+        Ok(table) => {
+            let table = table.get_ref().get(section)?.get_ref();
+            Some(table.get(key)?.get_ref().as_str()?.to_owned())
+        }
+        Err(_) => {
+            let lines = text.lines().skip_while(|line| line.trim() != head);
+            let mut tables = lines.filter_map(|line| DeTable::parse(line).ok());
+            tables.find_map(|table| Some(table.get_ref().get(key)?.get_ref().as_str()?.to_owned()))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -169,6 +169,7 @@ mod tests {
             ("[listen\nhttp = ]]\n[store]\ndata = \"/x\"", "/x"),
             ("a = \"\n[store] \ndata = \"/x\" # here", "/x"),
             ("[store]\ndata = 5", "/e/data"),
+            ("[store]\ndata = \"/x\"\nmore =", "/x"),
         ] {
             let main = file("/e/proxy.toml", text);
             assert_eq!(

@@ -13,8 +13,9 @@ use crate::config::text::{FileText, read_file};
 pub fn admin_socket(path: &Path) -> PathBuf {
     let main = read_file(path);
     let named = match &main {
-        FileText::Read(source) => text_of(source.text(), "admin", "socket")
-            .map(|socket| source.resolve(Path::new(&socket))),
+        FileText::Read(source) => {
+            text_of(source, "admin", "socket").map(|socket| source.resolve(Path::new(&socket)))
+        }
         FileText::Unreadable(_) => None,
     };
     named.unwrap_or_else(|| data_folder(path, &main).join(SOCKET))

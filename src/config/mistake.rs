@@ -30,6 +30,14 @@ pub struct Mistake {
     /// The other place that takes part, as `file:line:column: reason`.
     pub also: Option<String>,
     excerpt: Option<Excerpt>,
+    absence: bool,
+}
+
+impl Mistake {
+    /// Whether it is about something that is not there.
+    pub(super) const fn is_absence(&self) -> bool {
+        self.absence
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -82,6 +90,7 @@ pub(super) struct Finding {
     fix: Option<String>,
     also: Option<String>,
     shown: Shown,
+    absence: bool,
 }
 
 /// How much of its line a mistake shows.
@@ -101,6 +110,14 @@ impl Finding {
         Self {
             what: what.into(),
             ..Self::default()
+        }
+    }
+
+    /// That something is not there.
+    pub(super) fn absent(what: impl Into<String>) -> Self {
+        Self {
+            absence: true,
+            ..Self::new(what)
         }
     }
 
@@ -160,6 +177,13 @@ impl<'s> Mistakes<'s> {
         }
     }
 
+    /// Adds mistakes that were recorded elsewhere.
+    pub(super) fn take_over(&self, others: impl Iterator<Item = Mistake>) {
+        let mut kept = self.kept.borrow_mut();
+        let room = MOST_KEPT.saturating_sub(kept.len());
+        kept.extend(others.take(room));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.kept.borrow().is_empty()
     }
@@ -188,6 +212,7 @@ pub(super) fn located(source: &Source, at: Range<usize>, finding: Finding) -> Mi
             Shown::ToItsEnd => Some(source.excerpt(at).cut()),
             Shown::Nothing => None,
         },
+        absence: finding.absence,
     }
 }
 
@@ -202,6 +227,7 @@ pub(super) fn whole_file(file: &str, finding: Finding) -> Mistake {
         fix: finding.fix,
         also: finding.also,
         excerpt: None,
+        absence: finding.absence,
     }
 }
 

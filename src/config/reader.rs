@@ -172,7 +172,7 @@ impl<'a> Table<'a> {
     ) -> Option<At<T>> {
         if !self.has(key) {
             self.asked.push(key);
-            let finding = Finding::new(format!("{} has no {key:?}", self.title));
+            let finding = Finding::absent(format!("{} has no {key:?}", self.title));
             let finding = finding.expected(expected);
             self.mistakes.add(self.at.clone(), finding);
             return None;

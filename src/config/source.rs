@@ -110,6 +110,22 @@ impl Source {
         }
     }
 
+    /// The text in pieces, from the header of a table to the next one. Headers are told by how a line begins, for
+    /// the text need not be TOML.
+    pub(super) fn blocks(&self) -> Vec<Range<usize>> {
+        let mut starts = vec![0];
+        let is_header = |start: &usize| {
+            let line = self.text.get(*start..).unwrap_or_default();
+            let line = line.trim_start_matches([' ', '\t']);
+            let name = line.strip_prefix("[[").or_else(|| line.strip_prefix('['));
+            name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))
+        };
+        starts.extend(self.line_starts.iter().skip(1).copied().filter(is_header));
+        let ends = starts.iter().skip(1).copied().chain([self.text.len()]);
+        let blocks = starts.iter().copied().zip(ends);
+        blocks.map(|(start, end)| start..end).collect()
+    }
+
     /// The line that a byte lies in, from 0, and where that line starts.
     fn line_of(&self, at: usize) -> (usize, usize) {
         let line = self.line_starts.partition_point(|start| *start <= at);
@@ -148,6 +164,17 @@ mod tests {
         assert_eq!(excerpt.text.chars().count(), MOST_SHOWN);
         assert_eq!(excerpt.text.chars().nth(excerpt.lead), Some('X'));
         assert_eq!(excerpt.width, 1);
+    }
+
+    #[test]
+    fn a_block_goes_from_header_to_header() {
+        let source = Source::new("f", "a = [\n[1]]\n[x]\nb = 2\n [[y]]\nc = 3");
+        let blocks = source.blocks();
+        let texts: Vec<&str> = blocks
+            .iter()
+            .map(|block| source.text().get(block.clone()).unwrap())
+            .collect();
+        assert_eq!(texts, ["a = [\n[1]]\n", "[x]\nb = 2\n", " [[y]]\nc = 3"]);
     }
 
     #[test]

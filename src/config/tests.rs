@@ -247,6 +247,23 @@ fn text_that_is_no_toml_is_told_with_its_place() {
 }
 
 #[test]
+fn what_else_is_wrong_is_told_beside_what_is_no_toml() {
+    let text = "[listen]\nworkers = 0\nhttp = [\"x\"\nhttps = 3\n\n[dns]\ndeadline = 5\n\
+                [[tenant]]\nname = \"A\"\n[[upstream]]\nname = \"core\"\n";
+    let places: Vec<(usize, String)> = mistakes(text)
+        .into_iter()
+        .map(|mistake| (mistake.line, mistake.what))
+        .collect();
+    let expected = [
+        (4, "not valid TOML: missing comma between array elements"),
+        (7, "deadline in [dns]: found the integer 5"),
+        (9, "name in [[tenant]]: found \"A\""),
+    ]
+    .map(|(line, what)| (line, what.to_owned()));
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn a_secret_written_into_the_file_is_refused_without_being_shown() {
     for eab in [
         r#"eab = { kid = "k", hmac_key = "hunter2" }"#,

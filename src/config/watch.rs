@@ -34,6 +34,7 @@ pub enum Trigger {
 pub struct Watch {
     hangup: Signal,
     events: mpsc::Receiver<()>,
+    look: mpsc::Sender<()>,
     folders: Option<Folders>,
 }
 
@@ -52,7 +53,8 @@ impl Watch {
     pub fn new(files: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         // One waiting event is as good as many.
-        let (sender, events) = mpsc::channel(1);
+        let (look, events) = mpsc::channel(1);
+        let sender = look.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             let of_interest = match &event {
                 Ok(event) => !matches!(event.kind, EventKind::Access(_)),
@@ -76,13 +78,16 @@ impl Watch {
         let mut watch = Self {
             hangup,
             events,
+            look,
             folders,
         };
         watch.follow(files);
+        while watch.events.try_recv().is_ok() {}
         Ok(watch)
     }
 
-    /// Watches the folders of `files`, and of what they link to, instead of those before.
+    /// Watches the folders of `files`, and of what they link to, instead of those before. A folder that is new to
+    /// it is told as a change, for a file may have come to lie in it before.
     pub fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let wanted: BTreeSet<PathBuf> = files
             .into_iter()
@@ -105,11 +110,15 @@ impl Watch {
         for folder in wanted {
             // A folder may be made later; the main file's folder, which is there, then tells of it.
             if !now.contains(&folder) && folder.is_dir() {
+                let shown = folder.display().to_string();
                 match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                    Ok(()) => _ = now.insert(folder),
+                    Ok(()) => {
+                        now.insert(folder);
+                        let due = self.look.try_send(()).is_err();
+                        tracing::debug!(folder = %shown, due, "watching a folder of the configuration");
+                    }
                     Err(error) => {
-                        let folder = folder.display();
-                        tracing::warn!(%folder, %error, "cannot watch a folder of the configuration");
+                        tracing::warn!(folder = %shown, %error, "cannot watch a folder of the configuration");
                     }
                 }
             }
@@ -173,6 +182,23 @@ mod tests {
         replace(&file, b"b", Access::Everyone).unwrap();
         assert_eq!(told(&mut watch).await, Trigger::FileChange);
         replace(&more.join("t.toml"), b"b", Access::Everyone).unwrap();
+        assert_eq!(told(&mut watch).await, Trigger::FileChange);
+    }
+
+    #[tokio::test]
+    async fn a_folder_made_later_is_followed_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, more) = (folder.path().join("proxy.toml"), folder.path().join("d"));
+        replace(&file, b"a", Access::Everyone).unwrap();
+        let files = [file, more.join("*.toml")];
+        let mut watch = Watch::new(files.clone()).unwrap();
+        std::fs::create_dir(&more).unwrap();
+        replace(&more.join("early.toml"), b"b", Access::Everyone).unwrap();
+        assert_eq!(told(&mut watch).await, Trigger::FileChange);
+        watch.follow(files.clone());
+        assert_eq!(told(&mut watch).await, Trigger::FileChange);
+        watch.follow(files);
+        replace(&more.join("late.toml"), b"b", Access::Everyone).unwrap();
         assert_eq!(told(&mut watch).await, Trigger::FileChange);
     }
 

@@ -46,9 +46,6 @@ use crate::config::mistake::{Finding, Mistakes};
 use crate::config::reader::{At, Table};
 use crate::config::source::Source;
 
-/// Larger files are read by a parser that stops at its first error, for each error it keeps costs memory.
-const MOST_RECOVERED: usize = 1 << 20;
-
 /// `proxy.toml`.
 #[derive(Debug, Default)]
 pub(super) struct Main {
@@ -159,25 +156,54 @@ fn sections<'a, T>(
     tables.filter_map(read).collect()
 }
 
-/// Parses the text and reads its top table, or records why it is not TOML.
+/// Parses the text and reads its top table, or records why it is not TOML, and what else is wrong in the parts
+/// that are.
 fn parsed<T: Default>(
     source: &Source,
     mistakes: &Mistakes<'_>,
     read: impl FnOnce(Table<'_>) -> T,
 ) -> T {
-    match DeTable::parse(source.text()) {
-        Ok(table) => read(Table::new(table.get_ref(), 0..0, "", mistakes)),
-        Err(first) => {
-            let errors = match source.text().len() <= MOST_RECOVERED {
-                true => DeTable::parse_recoverable(source.text()).1,
-                false => vec![first],
-            };
-            for error in errors {
-                mistakes.add(error.span().unwrap_or(0..0), syntax(error.message()));
+    let whole = match DeTable::parse(source.text()) {
+        Ok(table) => return read(Table::new(table.get_ref(), 0..0, "", mistakes)),
+        Err(error) => error,
+    };
+    let rest = without_broken_blocks(source, mistakes);
+    match DeTable::parse(&rest) {
+        Ok(table) => {
+            let others = Mistakes::new(source);
+            read(Table::new(table.get_ref(), 0..0, "", &others));
+            // What is not there may stand where no TOML is.
+            let others = others.into_sorted().into_iter();
+            mistakes.take_over(others.filter(|mistake| !mistake.is_absence()));
+        }
+        Err(error) => mistakes.add(error.span().unwrap_or(0..0), syntax(error.message())),
+    }
+    if mistakes.is_empty() {
+        mistakes.add(whole.span().unwrap_or(0..0), syntax(whole.message()));
+    }
+    T::default()
+}
+
+/// The text with blanks in place of every block that is not TOML by itself; each is recorded, with its first
+/// error, for those after it mostly follow from it.
+fn without_broken_blocks(source: &Source, mistakes: &Mistakes<'_>) -> String {
+    let mut rest = String::with_capacity(source.text().len());
+    for block in source.blocks() {
+        let text = source.text().get(block.clone()).unwrap_or_default();
+        match DeTable::parse(text) {
+            Ok(_) => rest.push_str(text),
+            Err(error) => {
+                let at = error.span().unwrap_or(0..0);
+                let at = block.start + at.start..block.start + at.end;
+                mistakes.add(at, syntax(error.message()));
+                rest.extend(
+                    text.bytes()
+                        .map(|byte| if byte == b'\n' { '\n' } else { ' ' }),
+                );
             }
-            T::default()
         }
     }
+    rest
 }
 
 fn syntax(message: &str) -> Finding {
