@@ -13,7 +13,10 @@
 //!    and which alert says so.
 //! 5. `connection`: HTTP over TLS; `drive` runs it under [`pulse`]'s deadlines and [`drain`]; [`watched`] and
 //!    [`frames`] watch what passes; [`counted`] keeps a request open until its answer is sent. `http`: port 80.
-//! 6. [`facts`]: what a request knows of its connection.
+//! 6. [`facts`]: what a request knows of its connection. [`request`]: one request, in named steps: [`guard`] (what is
+//!    no request), [`authority`] (whom it is for), [`route`] (where it goes), [`headers`] and [`forwarded`] (what it
+//!    says on its way), [`upstream`] (a connection), `exchange` (there and back), `download` (the content) or
+//!    `upgrade` (a tunnel), [`response`]; `access` adds up what happened, and [`fault`] names what went wrong.
 
 pub mod settings;
 
@@ -60,6 +63,32 @@ pub mod drain;
 mod http;
 
 pub mod facts;
+
+pub mod request;
+
+pub mod guard;
+
+pub mod authority;
+
+pub mod route;
+
+pub mod headers;
+
+pub mod forwarded;
+
+pub mod upstream;
+
+mod exchange;
+
+mod download;
+
+mod upgrade;
+
+pub mod response;
+
+mod access;
+
+pub mod fault;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,16 @@
 
 mod support;
 
+mod upstreams;
+
+mod through;
+
+mod broken;
+
+mod tenants;
+
+mod streams;
+
 mod sockets;
 
 mod names;

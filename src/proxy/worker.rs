@@ -27,6 +27,7 @@ use crate::proxy::report::Reports;
 use crate::proxy::settings::Settings;
 use crate::proxy::tickets::TicketKeys;
 use crate::proxy::tls::Composer;
+use crate::proxy::upstream::{self, Pools};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -105,6 +106,8 @@ pub struct Worker {
     pub tasks: Tasks,
     /// Makes TLS configurations.
     pub composer: Composer,
+    /// Connections to upstreams.
+    pub pools: Pools,
     /// Says when connections shall wind down.
     pub drain: Drain,
 }
@@ -148,11 +151,17 @@ impl Worker {
     #[must_use]
     pub fn new(index: usize, shared: Arc<Shared>, tasks: Tasks, drain: Drain) -> Rc<Self> {
         let composer = Composer::new(shared.tickets.clone());
+        let pools = Pools::new(
+            tasks.clone(),
+            shared.metrics.clone(),
+            upstream::Settings::default(),
+        );
         Rc::new(Self {
             index,
             shared,
             tasks,
             composer,
+            pools,
             drain,
         })
     }

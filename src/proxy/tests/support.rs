@@ -35,7 +35,7 @@ use crate::proxy::listener::{Bound, Inherited, Port};
 use crate::proxy::report::{HandshakeReport, Reports};
 use crate::proxy::running::Running;
 use crate::proxy::settings::Settings;
-use crate::proxy::worker::{Services, Shared, Worker};
+use crate::proxy::worker::{Answer, Services, Shared, Worker};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -106,8 +106,24 @@ impl Drop for Edge {
 }
 
 impl Edge {
-    /// On free ports of 127.0.0.1, with two workers; knows no name.
+    /// On free ports of 127.0.0.1, with two workers; knows no name. Answers by itself.
     pub(super) fn start(configure: impl FnOnce(&mut Settings)) -> Self {
+        let release = Arc::new(Notify::new());
+        let held = Arc::clone(&release);
+        let answer = move |_: Rc<Worker>, facts: Rc<ConnectionFacts>, request| {
+            respond(facts, request, Arc::clone(&held))
+        };
+        let mut edge = Self::start_with(configure, AccessLog::off(), &answer);
+        edge.release = release;
+        edge
+    }
+
+    /// The same with another's answers.
+    pub(super) fn start_with(
+        configure: impl FnOnce(&mut Settings),
+        access_log: AccessLog,
+        answer: &impl Answer,
+    ) -> Self {
         let mut settings = Settings {
             https: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             http: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -132,15 +148,11 @@ impl Edge {
             settings: Published::new(settings),
             clock: Clock::system(),
             metrics: Metrics::default(),
-            access_log: AccessLog::off(),
+            access_log,
             reports,
         });
-        let (tasks, release) = (Tasks::new(), Arc::new(Notify::new()));
-        let held = Arc::clone(&release);
-        let answer = move |_: Rc<Worker>, facts: Rc<ConnectionFacts>, request| {
-            respond(facts, request, Arc::clone(&held))
-        };
-        let running = bound.start(Arc::clone(&shared), &tasks, &answer).unwrap();
+        let tasks = Tasks::new();
+        let running = bound.start(Arc::clone(&shared), &tasks, answer).unwrap();
         Self {
             running: Some(running),
             https,
@@ -148,7 +160,7 @@ impl Edge {
             shared,
             wanted,
             reports: watched,
-            release,
+            release: Arc::new(Notify::new()),
             roots: RootCertStore::empty(),
             tasks,
         }

@@ -1,0 +1,188 @@
+//! Where a request goes: a pure function of the snapshot's routes, the domain and the path.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::model::DnsName;
+use crate::model::route::Route;
+use crate::model::snapshot::{KnownDomain, Routes};
+use crate::proxy::fault::Fault;
+
+/// The route of a request, and the path it is forwarded with.
+#[derive(Debug)]
+pub struct Chosen<'a> {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The path: as it came, or normalised where the choice depends on it, so that the upstream sees what was
+    /// matched.
+    pub path: Cow<'a, str>,
+}
+
+/// Chooses a route: the upstream that the permission hook gave the domain; then the narrowest scope (host, wildcard
+/// host, tenant, everyone) that has a path covering the request's, and in it the longest path.
+///
+/// Where none of these scopes has a rule about paths, the path is forwarded byte for byte.
+///
+/// # Errors
+/// [`Fault::NoRoute`] where nothing covers the path; [`Fault::BadRequest`] where rules depend on the path
+/// and servers may read it differently.
+pub fn choose<'a>(
+    routes: &Routes,
+    host: &DnsName,
+    domain: &KnownDomain,
+    path: &'a str,
+) -> Result<Chosen<'a>, Fault> {
+    let whole = domain.upstream.as_ref();
+    if let Some(route) = whole.and_then(|upstream| routes.to_upstream(upstream)) {
+        return Ok(Chosen {
+            route: Arc::clone(route),
+            path: Cow::Borrowed(path),
+        });
+    }
+    let candidates = routes.candidates(host, &domain.tenant);
+    // The longest path comes first, so the first tells whether there is any but the root.
+    let by_path = candidates
+        .iter()
+        .any(|list| list.first().is_some_and(|route| !route.path.is_root()));
+    let path = match by_path {
+        true => normalised(path)?,
+        false => Cow::Borrowed(path),
+    };
+    let mut all = candidates.iter().flat_map(|list| list.iter());
+    let route = all.find(|route| route.path.covers(&path));
+    match route {
+        Some(route) => Ok(Chosen {
+            route: Arc::clone(route),
+            path,
+        }),
+        None => Err(Fault::NoRoute),
+    }
+}
+
+/// The one spelling of a path that every server reads the same: unreserved characters decoded, `//`, `.` and `..`
+/// resolved (RFC 3986 §6.2.2, §5.2.4).
+///
+/// # Errors
+/// [`Fault::BadRequest`] for an encoded slash, backslash or NUL, a backslash, a broken escape, dot segments that
+/// carry parameters (`..;`), and more `..` than there are segments.
+pub fn normalised(path: &str) -> Result<Cow<'_, str>, Fault> {
+    if is_plain(path) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode_unreserved(path)?;
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_in_slash = false;
+    for segment in decoded.split('/').skip(1) {
+        ends_in_slash = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                kept.pop().ok_or(Fault::BadRequest("path_leaves_root"))?;
+            }
+            _ if segment.starts_with(".;") || segment.starts_with("..;") => {
+                return Err(Fault::BadRequest("path_ambiguous"));
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut whole = String::with_capacity(path.len());
+    for segment in &kept {
+        whole.push('/');
+        whole.push_str(segment);
+    }
+    if ends_in_slash || kept.is_empty() {
+        whole.push('/');
+    }
+    Ok(Cow::Owned(whole))
+}
+
+/// Whether nothing in `path` needs a second look.
+fn is_plain(path: &str) -> bool {
+    let mut last = b' ';
+    for byte in path.bytes() {
+        match byte {
+            b'%' | b'\\' => return false,
+            b'/' | b'.' if last == b'/' => return false,
+            _ => last = byte,
+        }
+    }
+    true
+}
+
+fn decode_unreserved(path: &str) -> Result<String, Fault> {
+    let broken = Fault::BadRequest("path_escape_broken");
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => return Err(Fault::BadRequest("path_ambiguous")),
+            '%' => {
+                let digit = |c: Option<char>| c.and_then(|c| c.to_digit(16)).ok_or(broken);
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                let byte = u8::try_from(high * 16 + low).map_err(|_never| broken)?;
+                match byte {
+                    0 | b'/' | b'\\' => return Err(Fault::BadRequest("path_ambiguous")),
+                    b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(byte)),
+                    _ if byte.is_ascii_alphanumeric() => decoded.push(char::from(byte)),
+                    _ => {
+                        // RFC 3986 §6.2.2.1: escapes are compared in upper case.
+                        decoded.push('%');
+                        for digit in [high, low] {
+                            decoded.extend(
+                                char::from_digit(digit, 16).map(|c| c.to_ascii_uppercase()),
+                            );
+                        }
+                    }
+                }
+            }
+            _ => decoded.push(c),
+        }
+    }
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_or_refused() {
+        let check = |path: &str, expected: Result<&str, &str>| {
+            let got = normalised(path);
+            let got = got.as_deref().map_err(|fault| fault.reason());
+            assert_eq!(got, expected, "{path}");
+        };
+        for same in [
+            "/",
+            "/a",
+            "/a/b.c",
+            "/a/b/",
+            "/a.b/c..d",
+            "/a;x=1",
+            "/a:b@c",
+        ] {
+            check(same, Ok(same));
+            assert!(matches!(normalised(same), Ok(Cow::Borrowed(_))), "{same}");
+        }
+        check("//a//b", Ok("/a/b"));
+        check("/a/./b/../c", Ok("/a/c"));
+        check("/a/b/..", Ok("/a/"));
+        check("/a/.", Ok("/a/"));
+        check("/.hidden/..x", Ok("/.hidden/..x"));
+        check("/a//", Ok("/a/"));
+        check("/%61dmin/%2e%2E/x", Ok("/x"));
+        check("/a%20b%c3%a9", Ok("/a%20b%C3%A9"));
+        check("/%7Euser", Ok("/~user"));
+        check("/%2561", Ok("/%2561"));
+        for ambiguous in [
+            "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/..;/a", "/a/.;x",
+        ] {
+            check(ambiguous, Err("path_ambiguous"));
+        }
+        check("/..", Err("path_leaves_root"));
+        check("/a/../../b", Err("path_leaves_root"));
+        for broken in ["/%", "/%2", "/%zz", "/%+1"] {
+            check(broken, Err("path_escape_broken"));
+        }
+    }
+}
