@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
 //! pure), [`chain`] (whether what came back is what was ordered), [`challenge`] (what we answer to a CA),
-//! [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown
-//! name may become a known one), [`on_demand`] (may wait, one deadline for the whole handshake), [`outcome`] (how an
-//! attempt ended, for those who wait), [`settings`].
+//! [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs), [`load`] (from the store to a
+//! credential), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown name may become a known
+//! one), [`on_demand`] (may wait, one deadline for the whole handshake), [`outcome`] (how an attempt ended, for those
+//! who wait), [`settings`].
 
 pub mod request;
 
@@ -21,6 +22,8 @@ pub mod challenge;
 pub mod vault;
 
 pub mod credential;
+
+pub mod load;
 
 pub mod resolver;
 

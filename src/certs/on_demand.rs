@@ -1,8 +1,12 @@
 //! A handshake for a name without a credential in memory: load it, or obtain it, within one deadline.
 //!
 //! Two halves. The asking half, [`OnDemand`], lives on the workers: it refuses by itself, from memory, what it can
-//! (an unknown name costs no message), sends the rest over a bounded queue and waits. The answering half
-//! lives on the control runtime.
+//! (an unknown name costs no message), sends the rest over a bounded queue and waits. The answering half,
+//! [`answer`], lives on the control runtime: snapshot, permission, store, and only then issuance.
+
+pub mod answer;
+
+mod flight;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -70,8 +70,8 @@ impl Resolver {
         }
     }
 
-    /// The credential that serves `name`: exact, then by one wildcard parent. One that is not valid at `now` is
-    /// passed over as if it were absent.
+    /// The credential that serves `name`: exact, then by one wildcard parent. One that has expired at `now` is passed
+    /// over as if it were absent; one that is not valid yet is not, for then it is this machine's clock that is behind.
     #[must_use]
     pub fn get(&self, name: &DnsName, now: Timestamp) -> Option<Arc<Credential>> {
         let name = name.as_str();
@@ -156,7 +156,7 @@ impl Resolver {
 
 fn look_up(map: &DashMap<DnsName, Entry>, name: &str, now: Timestamp) -> Option<Arc<Credential>> {
     let entry = map.get(name)?;
-    if !entry.credential.is_valid_at(now) {
+    if entry.credential.facts.not_after <= now {
         return None;
     }
     // Read first: a flag that is set already is not written again by every core.

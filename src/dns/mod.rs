@@ -1,7 +1,18 @@
-//! Look-ups with the configured resolvers.
+//! Look-ups with the configured resolvers, or the system's.
+//!
+//! Nothing here waits on a visitor's behalf: the addresses of upstreams are kept up to date in the background, and
+//! workers read what is there. What was true last stays true while no resolver answers.
+//!
+//! Reading order: [`lookup`] (one name), [`upstreams`] (all names of upstreams, again and again).
+
+pub mod lookup;
+
+pub mod upstreams;
 
 use std::net::SocketAddr;
 use std::time::Duration;
+
+pub use lookup::{Addresses, Dns, LookupError, SetupError};
 
 /// Who is asked, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
