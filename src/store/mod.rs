@@ -13,7 +13,8 @@
 //! A store error is neither "unknown" nor "allowed": callers must not turn one into either.
 //!
 //! Reading order: this file, [`record`] (the rows), [`batch`] (changes), [`job`] (work and its fences),
-//! [`feed`] (what changed), [`budget`] (rates), [`audit`] (the chains), [`error`]; then the adapter, [`embedded`].
+//! [`feed`] (what changed), [`budget`] (rates), [`audit`] (the chains), [`error`]; then the adapter, [`embedded`], and
+//! [`measured`], which counts the calls of any adapter.
 
 pub mod record;
 
@@ -28,6 +29,8 @@ pub mod budget;
 pub mod audit;
 
 pub mod error;
+
+pub mod measured;
 
 pub mod embedded;
 
