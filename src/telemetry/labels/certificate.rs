@@ -1,0 +1,96 @@
+//! Labels of certificates and of the work to get them.
+
+use crate::model::problem::ProblemCode;
+use crate::telemetry::family::Labels;
+
+label! {
+    /// What a CA was asked for.
+    IssuanceKind = "kind" {
+        /// The first certificate of a name.
+        First = "first",
+        /// The successor of one that serves.
+        Renewal = "renewal",
+    }
+}
+
+label! {
+    /// How an issuance ended.
+    IssuanceOutcome = "outcome" {
+        /// With a certificate.
+        Issued = "issued",
+        /// It failed, and backs off.
+        Failed = "failed",
+        /// Interrupted through no fault of the domain; nothing is counted against it.
+        Deferred = "deferred",
+        /// Policy or the permission hook denied it.
+        Denied = "denied",
+    }
+}
+
+label! {
+    /// What became of a due job.
+    JobState = "state" {
+        /// Due, waiting for a place.
+        Queued = "queued",
+        /// Being worked on here.
+        Running = "running",
+    }
+}
+
+label! {
+    /// How long until a certificate expires.
+    Expiry = "expires_within" {
+        /// It has.
+        Expired = "expired",
+        /// A day.
+        Day = "1d",
+        /// Three days.
+        ThreeDays = "3d",
+        /// A week.
+        Week = "7d",
+        /// Thirty days.
+        Month = "30d",
+        /// More than that.
+        Later = "later",
+    }
+}
+
+label! {
+    /// How a question to the permission hook was answered.
+    Permission = "outcome" {
+        /// The hook allowed it.
+        Allowed = "allowed",
+        /// The hook denied it.
+        Denied = "denied",
+        /// An earlier yes was remembered.
+        AllowedCached = "allowed_cached",
+        /// An earlier no was remembered.
+        DeniedCached = "denied_cached",
+        /// The rate in all, or of the registered domain, was used up.
+        RateLimited = "rate_limited",
+        /// The breaker is open: the hook failed too often.
+        BreakerOpen = "breaker_open",
+        /// It did not answer in time.
+        Timeout = "timeout",
+        /// It could not be reached.
+        Unreachable = "unreachable",
+        /// Its answer makes no sense.
+        Malformed = "malformed",
+    }
+}
+
+impl Labels for ProblemCode {
+    const COUNT: usize = Self::ALL.len();
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn all() -> Vec<Self> {
+        Self::ALL.to_vec()
+    }
+
+    fn words(self) -> Vec<(&'static str, &'static str)> {
+        vec![("code", self.as_str())]
+    }
+}
