@@ -26,7 +26,7 @@ mod status;
 mod tenants;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 

@@ -1,14 +1,19 @@
 //! The API over its real socket.
 
+mod down;
+pub(crate) mod stored;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+
+use down::Down;
 
 use super::*;
 use crate::base::clock::{Clock, Timestamp};
@@ -16,22 +21,18 @@ use crate::base::published::Published;
 use crate::control::actions::{Reload, ReloadRefused, Reloaded};
 use crate::control::edge::Edge;
 use crate::control::views::Sources;
-use crate::model::certificate::{CaId, CertificateId};
-use crate::model::{DnsName, NamePattern, Snapshot, TenantId, TenantScope};
-use crate::store::budget::{BucketCost, Taken};
-use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
-use crate::store::record::{
-    AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
-    Resolved, TenantRecord,
-};
-use crate::store::{Applied, ApplyError, Batch, Deadline, Page, PageRequest, Store, StoreError};
+use crate::model::{DnsName, Snapshot};
+use crate::store::Store;
 use crate::telemetry::readiness::{Phase, Readiness};
 
+/// The time of every test's clock.
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
 /// A running API, its socket in a folder of its own.
-struct Running {
+pub(crate) struct Running {
     folder: TempDir,
     tasks: Tasks,
+    nudges: Arc<AtomicUsize>,
 }
 
 struct Answer {
@@ -47,21 +48,38 @@ impl Answer {
 }
 
 impl Running {
-    async fn start(store: Arc<dyn Store>, reloaded: Result<Reloaded, ReloadRefused>) -> Self {
+    /// Over a store, with a configuration that reloads well.
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
+        Self::start_with(store, Ok(Reloaded::default())).await
+    }
+
+    async fn start_with(store: Arc<dyn Store>, reloaded: Result<Reloaded, ReloadRefused>) -> Self {
         let readiness = Readiness::default();
         readiness.enter(Phase::Serving);
         let views = Views::over(Sources {
             store: Arc::clone(&store),
             snapshot: Published::new(Snapshot::empty()),
-            edge: Published::new(Edge::default()),
+            edge: Published::new(Edge {
+                cname_target: Some(DnsName::parse("edge.example.net").unwrap()),
+                ipv4: vec![[192, 0, 2, 1].into()],
+                ipv6: Vec::new(),
+            }),
             readiness,
-            clock: Clock::manual(Timestamp::from_seconds(1_800_000_000)),
+            clock: Clock::manual(NOW),
             started_at: Timestamp::from_seconds(1_700_000_000),
         });
         let reload: Reload = Arc::new(move || Box::pin(std::future::ready(reloaded.clone())));
-        let actions = Actions::new(store, reload, Arc::new(|| {}));
-        let (folder, tasks) = (tempfile::tempdir().unwrap(), Tasks::new());
-        let running = Self { folder, tasks };
+        let nudges = Arc::new(AtomicUsize::new(0));
+        let nudged = Arc::clone(&nudges);
+        let nudge = Arc::new(move || {
+            nudged.fetch_add(1, Ordering::Relaxed);
+        });
+        let actions = Actions::new(store, reload, nudge);
+        let running = Self {
+            folder: tempfile::tempdir().unwrap(),
+            tasks: Tasks::new(),
+            nudges,
+        };
         start(&running.socket(), views, actions, &running.tasks)
             .await
             .unwrap();
@@ -69,10 +87,11 @@ impl Running {
     }
 
     async fn without_store() -> Self {
-        Self::start(Arc::new(Down), Ok(Reloaded::default())).await
+        Self::start(Arc::new(Down)).await
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("admin.sock")
     }
 
@@ -205,14 +224,14 @@ async fn a_reload_tells_what_came_of_it_even_while_the_store_is_down() {
         warnings: vec!["tenants.d/bad.toml is left out".to_owned()],
         needs_restart: vec!["store.data".to_owned()],
     };
-    let api = Running::start(Arc::new(Down), Ok(done)).await;
+    let api = Running::start_with(Arc::new(Down), Ok(done)).await;
     let answer = api.ask("POST", "/v1/reload").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["warnings"][0], "tenants.d/bad.toml is left out");
     assert_eq!(answer.body["needs_restart"][0], "store.data");
 
     let mistakes = vec!["proxy.toml:3:1: unknown key".to_owned()];
-    let api = Running::start(Arc::new(Down), Err(ReloadRefused { mistakes })).await;
+    let api = Running::start_with(Arc::new(Down), Err(ReloadRefused { mistakes })).await;
     let answer = api.ask("POST", "/v1/reload").await;
     assert_eq!(
         (answer.status, answer.code()),
@@ -244,146 +263,4 @@ fn a_listener_that_names_no_caller_gets_nothing() {
         );
         assert!(granted.await.is_err());
     });
-}
-
-/// A store that is down.
-#[derive(Debug)]
-struct Down;
-
-fn down<T>() -> Result<T, StoreError> {
-    Err(StoreError::Timeout)
-}
-
-#[async_trait]
-impl Store for Down {
-    async fn resolve(&self, _: Deadline, _: &DnsName) -> Result<Option<Resolved>, StoreError> {
-        down()
-    }
-
-    async fn challenge(
-        &self,
-        _: Deadline,
-        _: &DnsName,
-        _: &str,
-    ) -> Result<Option<String>, StoreError> {
-        down()
-    }
-
-    async fn apply(&self, _: Deadline, _: &TenantScope, _: Batch) -> Result<Applied, ApplyError> {
-        Ok(down()?)
-    }
-
-    async fn claim(&self, _: Deadline, _: &ClaimRequest) -> Result<Claims, StoreError> {
-        down()
-    }
-
-    async fn extend(&self, _: Deadline, _: &Claim, _: Duration) -> Result<Held, StoreError> {
-        down()
-    }
-
-    async fn take(&self, _: Deadline, _: &[BucketCost]) -> Result<Taken, StoreError> {
-        down()
-    }
-
-    async fn changes(&self, _: Deadline, _: &Cursor, _: usize) -> Result<Changes, StoreError> {
-        down()
-    }
-
-    fn wake(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
-    }
-
-    async fn domain(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: &NamePattern,
-    ) -> Result<Option<DomainRecord>, StoreError> {
-        down()
-    }
-
-    async fn certificate(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: CertificateId,
-    ) -> Result<Option<CertificateRecord>, StoreError> {
-        down()
-    }
-
-    async fn job(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: &JobKey,
-    ) -> Result<Option<JobRecord>, StoreError> {
-        down()
-    }
-
-    async fn material(
-        &self,
-        _: Deadline,
-        _: &CaId,
-        _: &str,
-    ) -> Result<Option<MaterialRecord>, StoreError> {
-        down()
-    }
-
-    async fn data_key(
-        &self,
-        _: Deadline,
-        _: &KeyOwner,
-        _: Option<u32>,
-    ) -> Result<Option<DataKeyRecord>, StoreError> {
-        down()
-    }
-
-    async fn tenants(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: &PageRequest,
-    ) -> Result<Page<TenantRecord>, StoreError> {
-        down()
-    }
-
-    async fn domains(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: Option<&TenantId>,
-        _: &PageRequest,
-    ) -> Result<Page<DomainRecord>, StoreError> {
-        down()
-    }
-
-    async fn certificates(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: Option<&TenantId>,
-        _: &PageRequest,
-    ) -> Result<Page<CertificateRecord>, StoreError> {
-        down()
-    }
-
-    async fn jobs(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: Option<&TenantId>,
-        _: &PageRequest,
-    ) -> Result<Page<JobRecord>, StoreError> {
-        down()
-    }
-
-    async fn events(
-        &self,
-        _: Deadline,
-        _: &TenantScope,
-        _: &KeyOwner,
-        _: &PageRequest,
-    ) -> Result<Page<AuditRecord>, StoreError> {
-        down()
-    }
 }

@@ -1,10 +1,13 @@
 //! The command line against a socket.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Parser;
 
 use super::*;
+use crate::api::tests::Running;
+use crate::api::tests::stored::Stored;
 
 #[derive(Debug, Parser)]
 struct Typed {
@@ -68,4 +71,114 @@ fn what_listens_but_does_not_answer_in_http_is_not_understood() {
     let error = asked(&format!("status --socket {}", path.display())).unwrap_err();
     assert!(matches!(error, ClientError::Broken(_)), "{error}");
     other.join().unwrap().unwrap();
+}
+
+/// A running API over a filled store, served by threads of its own while a test types.
+struct Instance {
+    _runtime: tokio::runtime::Runtime,
+    stored: Stored,
+    api: Running,
+}
+
+impl Instance {
+    fn start() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+        let (stored, api) = runtime.block_on(async {
+            let stored = Stored::open().await;
+            let api = Running::start(Arc::clone(&stored.store) as _).await;
+            (stored, api)
+        });
+        Self {
+            _runtime: runtime,
+            stored,
+            api,
+        }
+    }
+
+    fn asked(&self, words: &str) -> Result<String, ClientError> {
+        asked(&format!("{words} --socket {}", self.api.socket().display()))
+    }
+}
+
+#[test]
+fn every_command_is_answered_by_a_running_instance() {
+    let instance = Instance::start();
+    let certificate = instance.stored.certificate;
+    for (words, expected) in [
+        ("status", "phase        serving"),
+        ("tenant list", "acme    file"),
+        (
+            "domain list",
+            "fails.acme.test    acme    issuing      failed   wrong_a",
+        ),
+        ("domain list --tenant globex", "off.globex.test"),
+        ("domain show works.acme.test", "state        active"),
+        (
+            "domain show *.wild.acme.test",
+            "domain       *.wild.acme.test",
+        ),
+        (
+            "domain show fails.acme.test",
+            "problem      wrong_a (customer must act)",
+        ),
+        (
+            "domain retry fails.acme.test",
+            "job          queued, starts at once",
+        ),
+        ("certificate list", "works.acme.test"),
+        (
+            &format!("certificate show {certificate}"),
+            "-----BEGIN CERTIFICATE-----",
+        ),
+        ("job list", "certificate:fails.acme.test"),
+        ("event list --tenant acme", "domain.retry_requested"),
+        ("event list", "NUMBER"),
+        ("reload", "the configuration is in force"),
+    ] {
+        let text = instance.asked(words).unwrap();
+        assert!(
+            text.contains(expected),
+            "{words}: {expected:?} not in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn machines_get_json() {
+    let instance = Instance::start();
+    let lines = instance.asked("domain list --json").unwrap();
+    assert_eq!(lines.lines().count(), 5);
+    for line in lines.lines() {
+        let domain: Value = serde_json::from_str(line).unwrap();
+        assert!(domain["name"].is_string() && domain["state"].is_string());
+    }
+    let one = instance
+        .asked("domain show works.acme.test --json")
+        .unwrap();
+    let one: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(one["certificate"]["ca"], "demo");
+}
+
+#[test]
+fn a_refusal_says_why_whatever_was_typed() {
+    let instance = Instance::start();
+    for (words, expected) in [
+        (
+            "domain show unknown.test",
+            "Not found: there is no domain unknown.test",
+        ),
+        ("domain retry off.globex.test", "is suspended"),
+        ("domain show a..b", "Bad parameter"),
+        ("domain show ../tenants", "Bad parameter"),
+        ("domain show a?b#c", "Bad parameter"),
+        ("certificate show 1", "is a UUID"),
+        (
+            "domain list --tenant A&limit=1",
+            "tenant \"A&limit=1\" is not",
+        ),
+    ] {
+        let error = instance.asked(words).unwrap_err().to_string();
+        assert!(error.contains(expected), "{words}: {error}");
+    }
 }
