@@ -20,12 +20,13 @@ use crate::base::clock::Instant;
 use crate::base::task::Tasks;
 use crate::proxy::client_hello::Refused;
 use crate::proxy::counted::Counted;
-use crate::proxy::drive;
+use crate::proxy::drive::{Driver, Ended, Pause, Rest};
 use crate::proxy::facts::{ConnectionFacts, HttpProtocol};
 use crate::proxy::handshake::{self, Arrival, Established};
 use crate::proxy::limits::{Deadlines, Limits};
 use crate::proxy::pulse::Pulse;
 use crate::proxy::report::{AnsweredBy, FirstAnswer, PendingReport};
+use crate::proxy::resting::Resting;
 use crate::proxy::street::Street;
 use crate::proxy::watched::Watched;
 use crate::proxy::worker::{Answer, Worker};
@@ -45,7 +46,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What is buffered of an answer, per stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-type Stream = TokioIo<Watched<TlsStream<Street>>>;
+type Stream = Watched<TlsStream<Street>>;
 type AnswerFuture<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Infallible>>>>;
 
 /// Serves one connection from accept to its end.
@@ -53,8 +54,8 @@ pub(in crate::proxy) async fn serve<A: Answer>(worker: Rc<Worker>, arrival: Arri
     // Each half is boxed, so that an idle connection does not keep the room that its handshake needed.
     let arrived = arrival.at;
     match Box::pin(handshake::perform(&worker, arrival)).await {
-        Ok(established) => Box::pin(converse(worker, Box::new(established), answer)).await,
-        Err(refused) => refuse(&worker, refused, arrived).await,
+        Ok(established) => Box::pin(converse(worker, established, answer)).await,
+        Err(refused) => Box::pin(refuse(&worker, refused, arrived)).await,
     }
 }
 
@@ -64,31 +65,67 @@ async fn converse<A: Answer>(worker: Rc<Worker>, established: Box<Established>, 
     let Established { facts, stream, .. } = *established;
     let (id, protocol) = (facts.id, facts.tls.protocol);
     let pulse = Pulse::new();
-    let requests = Requests {
+    let requests = Rc::new(Requests {
         worker: Rc::clone(&worker),
         facts: Rc::new(facts),
         pulse: Arc::clone(&pulse),
-        report: Rc::new(RefCell::new(report)),
+        report: RefCell::new(report),
         answer,
-    };
-    let service = service_fn(move |request| requests.begin(request));
+    });
+    let driver = Driver::new(worker, settings, pulse);
     let ended = match protocol {
-        HttpProtocol::Http1 => {
-            let stream = TokioIo::new(Watched::http1(stream, Arc::clone(&pulse)));
-            let connection = http1_builder(&settings.limits)
-                .serve_connection(stream, service)
-                .with_upgrades();
-            drive::to_end(&worker, &settings, &pulse, connection).await
-        }
-        HttpProtocol::Http2 => {
-            let most = settings.limits.control_frames;
-            let stream: Stream = TokioIo::new(Watched::http2(stream, Arc::clone(&pulse), most));
-            let builder = http2_builder(&worker, &settings.limits, &settings.deadlines);
-            let connection = builder.serve_connection(stream, service);
-            drive::to_end(&worker, &settings, &pulse, connection).await
-        }
+        HttpProtocol::Http1 => Box::pin(converse_http1(driver, stream, requests)).await,
+        HttpProtocol::Http2 => Box::pin(converse_http2(driver, stream, requests)).await,
     };
     tracing::debug!(connection = %id, ended = ended.as_str(), "connection ended");
+}
+
+/// Requests, then rest, then requests again.
+async fn converse_http1<A: Answer>(
+    mut driver: Driver,
+    stream: TlsStream<Street>,
+    requests: Rc<Requests<A>>,
+) -> Ended {
+    let mut stream: Stream = Watched::http1(stream, Arc::clone(&requests.pulse));
+    loop {
+        let mut resting = Resting::new(&mut stream);
+        if let Pause::Ended(ended) = driver.run(&mut resting, Rest::Never).await {
+            return ended;
+        }
+        let requests = Rc::clone(&requests);
+        let service = service_fn(move |request| requests.begin(request));
+        // Boxed, and so let go while the connection rests.
+        let mut connection = Box::new(
+            http1_builder(&driver.settings().limits)
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades(),
+        );
+        if let Pause::Ended(ended) = driver.run(&mut *connection, Rest::WhenIdle).await {
+            return ended;
+        }
+        match connection.into_parts() {
+            Some(parts) if parts.read_buf.is_empty() => stream = parts.io.into_inner(),
+            // An idle connection is not upgraded and has no half of a head.
+            _ => return Ended::Failed,
+        }
+    }
+}
+
+async fn converse_http2<A: Answer>(
+    mut driver: Driver,
+    stream: TlsStream<Street>,
+    requests: Rc<Requests<A>>,
+) -> Ended {
+    let settings = driver.settings();
+    let most = settings.limits.control_frames;
+    let stream: Stream = Watched::http2(stream, Arc::clone(&requests.pulse), most);
+    let builder = http2_builder(&requests.worker, &settings.limits, &settings.deadlines);
+    let service = service_fn(move |request| requests.begin(request));
+    let mut connection = Box::new(builder.serve_connection(TokioIo::new(stream), service));
+    match driver.run(&mut *connection, Rest::Never).await {
+        Pause::Ended(ended) => ended,
+        Pause::Resting | Pause::Awake => Ended::InOrder,
+    }
 }
 
 /// hyper's HTTP/1.1 with our limits. Its own timeout for heads is off: [`drive`] has ours, which tell an idle
@@ -142,22 +179,20 @@ struct Requests<A> {
     worker: Rc<Worker>,
     facts: Rc<ConnectionFacts>,
     pulse: Arc<Pulse>,
-    report: Rc<RefCell<Option<PendingReport>>>,
+    report: RefCell<Option<PendingReport>>,
     answer: A,
 }
 
 impl<A: Answer> Requests<A> {
     /// Begins to answer. The future is boxed, for hyper keeps room for it as long as the connection lives.
-    fn begin(&self, request: Request<Incoming>) -> AnswerFuture<A::Body> {
+    fn begin(self: &Rc<Self>, request: Request<Incoming>) -> AnswerFuture<A::Body> {
         let in_request = self.pulse.request();
         let (worker, facts) = (Rc::clone(&self.worker), Rc::clone(&self.facts));
-        let answer = self
-            .answer
-            .answer(Rc::clone(&worker), Rc::clone(&facts), request);
-        let report = Rc::clone(&self.report);
+        let answer = self.answer.answer(worker, facts, request);
+        let own = Rc::clone(self);
         Box::pin(async move {
             let mut response = answer.await;
-            if let Some(report) = report.borrow_mut().take() {
+            if let Some(report) = own.report.take() {
                 report.answered(FirstAnswer {
                     status: response.status(),
                     upstream: response
@@ -166,7 +201,8 @@ impl<A: Answer> Requests<A> {
                         .map(|by| by.0.clone()),
                 });
             }
-            if facts.tls.protocol == HttpProtocol::Http1 && worker.drain.has_begun() {
+            let http1 = own.facts.tls.protocol == HttpProtocol::Http1;
+            if http1 && own.worker.drain.has_begun() {
                 // The last answer says so, and no client loses the race of a request against our close.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);

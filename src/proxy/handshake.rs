@@ -57,7 +57,7 @@ pub struct Established {
 ///
 /// # Errors
 /// [`Refused`] with the reason; the caller tells the visitor.
-pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Established, Refused> {
+pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Box<Established>, Refused> {
     let settings = worker.shared.settings.get();
     let place = worker
         .shared
@@ -96,7 +96,7 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Established, R
         protocol,
         origin: served.origin,
     };
-    Ok(Established {
+    Ok(Box::new(Established {
         facts: ConnectionFacts {
             id: worker.shared.next_connection(),
             endpoints,
@@ -104,7 +104,7 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Established, R
         },
         stream,
         took: monotonic().saturating_duration_since(at),
-    })
+    }))
 }
 
 /// Finds out who visits, and takes his places.

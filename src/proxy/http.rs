@@ -21,7 +21,7 @@ use crate::base::clock::monotonic;
 use crate::model::{DnsName, TenantId};
 use crate::proxy::connection::http1_builder;
 use crate::proxy::counted::Counted;
-use crate::proxy::drive;
+use crate::proxy::drive::{Driver, Rest};
 use crate::proxy::handshake::{self, Arrival};
 use crate::proxy::pulse::Pulse;
 use crate::proxy::watched::Watched;
@@ -55,8 +55,9 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         }
     });
     let stream = TokioIo::new(Watched::http1(street, Arc::clone(&pulse)));
-    let connection = http1_builder(&settings.limits).serve_connection(stream, service);
-    drive::to_end(&worker, &settings, &pulse, connection).await;
+    let mut connection = http1_builder(&settings.limits).serve_connection(stream, service);
+    let mut driver = Driver::new(worker, settings, pulse);
+    driver.run(&mut connection, Rest::Never).await;
 }
 
 /// Answers one request and records it.

@@ -64,6 +64,8 @@ pub struct Deadlines {
     pub keep_alive: Duration,
     /// The same while open connections are above 80 % of the cap. Default 5 s.
     pub keep_alive_crowded: Duration,
+    /// How long an HTTP/1.1 connection is idle before all but its TLS session is let go. Default 5 s.
+    pub rest: Duration,
     /// How long a visitor may take to read anything at all of what we send. Default 30 s.
     pub write_stall: Duration,
     /// How often a quiet HTTP/2 connection is pinged. Default 30 s.
@@ -82,6 +84,7 @@ impl Default for Deadlines {
             head: seconds(10),
             keep_alive: seconds(60),
             keep_alive_crowded: seconds(5),
+            rest: seconds(5),
             write_stall: seconds(30),
             ping: seconds(30),
             pong: seconds(15),

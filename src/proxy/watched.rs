@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::base::clock::monotonic;
 use crate::proxy::frames::FrameMeter;
@@ -115,6 +115,14 @@ impl<S> Watched<S> {
             *between_frames = *taken == offered;
         }
         self.note_moved(outcome)
+    }
+}
+
+impl<S: AsyncBufRead + Unpin> Watched<S> {
+    /// Whether there is something to read, which stays to be read; not at the stream's end.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let filled = Pin::new(&mut self.stream).poll_fill_buf(cx);
+        filled.map_ok(|bytes| !bytes.is_empty())
     }
 }
 

@@ -53,6 +53,32 @@ async fn an_idle_connection_is_closed_in_order_before_and_after_a_request() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rested_answers_again_and_ends_in_order() {
+    let mut edge = Edge::start(|settings| {
+        settings.deadlines.rest = Duration::ZERO;
+        settings.deadlines.head = SHORT;
+    });
+    edge.serve("acme", &["app.example"]);
+    let mut stream = edge.visit("app.example").await.unwrap();
+    for _ in 0..5 {
+        let answer = exchange(&mut stream, "app.example", "/").await;
+        assert!(answer.contains("acme app.example"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+    soon(stream.write_all(b"GET / HTTP/1.1\r\nHo"))
+        .await
+        .unwrap();
+    assert!(rest(&mut stream).await.is_empty());
+    let mut leaver = edge.visit("app.example").await.unwrap();
+    exchange(&mut leaver, "app.example", "/").await;
+    soon(leaver.shutdown()).await.unwrap();
+    let mut bytes = Vec::new();
+    // Our close_notify answers theirs.
+    soon(leaver.read_to_end(&mut bytes)).await.unwrap();
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
 async fn a_running_request_is_not_idle() {
     let mut edge = Edge::start(|settings| settings.deadlines.keep_alive = SHORT);
     edge.serve("acme", &["app.example"]);
