@@ -21,6 +21,8 @@ pub(crate) mod reads;
 
 pub(crate) mod audit;
 
+pub(crate) mod processes;
+
 /// Makes a test of each named function for the stores that `$factory` makes.
 macro_rules! conforms_to_the_port {
     ($factory:expr) => {
@@ -62,6 +64,24 @@ macro_rules! conforms_to_the_port {
             reads::every_list_pages_in_the_order_of_its_key,
             audit::events_form_one_chain_an_owner_without_gaps,
         );
+        #[tokio::test]
+        async fn the_other_process() {
+            $crate::store::conformance::processes::the_other_process(&$factory).await;
+        }
+        $crate::store::conformance::conforms_to_the_port!($factory, concat!(module_path!(), "::the_other_process");
+            two_processes_never_claim_the_same_job,
+            two_processes_share_a_budget_exactly,
+            a_reader_sees_the_writes_of_two_processes_in_order,
+            what_a_killed_process_acknowledged_is_there,
+        );
+    };
+    ($factory:expr, $other:expr; $($test:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                $crate::store::conformance::processes::$test(&$factory, $other).await;
+            }
+        )*
     };
     ($factory:expr; $($module:ident :: $test:ident,)*) => {
         $(

@@ -169,6 +169,10 @@ async fn read_since(
         .bind(signed(room as u64))
         .fetch_all(&mut *connection)
         .await?;
+        if rows.is_empty() {
+            // Everything behind the reader's place has been trimmed.
+            return Ok(restart());
+        }
         for row in rows {
             let seq = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
             if position.checked_add(1) != Some(seq) {

@@ -367,23 +367,4 @@ impl Store for Embedded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    use futures_util::FutureExt as _;
-    use futures_util::future::BoxFuture;
-
-    use crate::store::conformance::conforms_to_the_port;
-
-    fn factory(folder: &Path, clock: Clock) -> BoxFuture<'static, Arc<dyn Store>> {
-        let settings = Settings::in_folder(folder.to_owned());
-        async move {
-            let opened = Embedded::open(settings, clock, &Tasks::new()).await;
-            Arc::new(opened.unwrap()) as Arc<dyn Store>
-        }
-        .boxed()
-    }
-
-    conforms_to_the_port!(factory);
-}
+mod tests;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::{Clock, monotonic};
 use crate::base::task::Tasks;
 use crate::store::Deadline;
+use crate::store::batch::ApplyError;
 use crate::store::embedded::failure;
 use crate::store::embedded::feed::Heads;
 use crate::store::embedded::transaction::Transaction;
@@ -31,13 +32,37 @@ pub(super) trait Change: Send + 'static {
     /// What it gives.
     type Output: Send;
     /// How it is refused: it is undone alone then.
-    type Error: From<StoreError> + Send;
+    type Error: Refusal;
 
     /// Makes the change.
     fn run(
         &mut self,
         transaction: &mut Transaction<'_>,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+}
+
+/// How a change is refused: for a reason of its own, or because the store failed.
+pub(super) trait Refusal: From<StoreError> + Send {
+    /// The store's failure, where that is the reason.
+    fn failure(&self) -> Option<&StoreError>;
+}
+
+impl Refusal for StoreError {
+    fn failure(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl Refusal for ApplyError {
+    fn failure(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(failure) => Some(failure),
+            Self::GuardFailed(_)
+            | Self::OwnedByOther { .. }
+            | Self::OutOfScope(_)
+            | Self::Missing(_) => None,
+        }
+    }
 }
 
 /// The way to the writing task.
@@ -146,7 +171,8 @@ fn ended() -> StoreError {
 /// What becomes of a request's savepoint.
 enum Fate {
     Keep,
-    Undo,
+    /// With the store's failure, where that is the reason.
+    Undo(Option<StoreError>),
 }
 
 /// A request of any type.
@@ -183,9 +209,9 @@ impl<C: Change> Pending for Call<C> {
 
     async fn run(&mut self, transaction: &mut Transaction<'_>) -> Fate {
         let outcome = self.change.run(transaction).await;
-        let fate = match outcome {
+        let fate = match &outcome {
             Ok(_) => Fate::Keep,
-            Err(_) => Fate::Undo,
+            Err(refusal) => Fate::Undo(refusal.failure().cloned()),
         };
         self.outcome = Some(outcome);
         fate
@@ -299,14 +325,14 @@ impl WritingTask {
             query("SAVEPOINT request")
                 .execute(&mut *transaction.connection)
                 .await?;
-            match pending.run(&mut transaction).await {
-                Fate::Keep => {}
-                Fate::Undo => {
-                    transaction.heads = before;
-                    query("ROLLBACK TO request")
-                        .execute(&mut *transaction.connection)
-                        .await?;
-                }
+            if let Fate::Undo(failure) = pending.run(&mut transaction).await {
+                transaction.heads = before;
+                let undone = query("ROLLBACK TO request")
+                    .execute(&mut *transaction.connection)
+                    .await;
+                // On a full disk, and on other failures, SQLite has rolled everything back by itself: the whole
+                // group shares the failure then.
+                undone.map_err(|error| failure.unwrap_or_else(|| error.into()))?;
             }
             query("RELEASE request")
                 .execute(&mut *transaction.connection)
