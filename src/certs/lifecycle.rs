@@ -22,17 +22,14 @@ pub fn due(
     settings: &renewal::Settings,
     now: Timestamp,
 ) -> Due {
-    let Some(facts) = certificate else {
-        return Due::Now(Reason::First);
-    };
-    if facts.not_after <= now {
-        return Due::Now(Reason::Expired(Box::new(facts.clone())));
+    let reason = Reason::of(certificate, now);
+    if let Reason::Renewal(facts) = &reason {
+        let at = renewal::due_at(facts, settings);
+        if now < at {
+            return Due::NotBefore(at);
+        }
     }
-    let at = renewal::due_at(facts, settings);
-    match at <= now {
-        true => Due::Now(Reason::Renewal(Box::new(facts.clone()))),
-        false => Due::NotBefore(at),
-    }
+    Due::Now(reason)
 }
 
 /// What happens to a domain's certificate.

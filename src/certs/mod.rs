@@ -1,11 +1,11 @@
 //! One certificate: from the wish for it to the handshake that it serves.
 //!
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
-//! pure), [`chain`] (whether what came back is what was ordered), [`challenge`] (what we answer to a CA),
-//! [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs), [`load`] (from the store to a
-//! credential), [`resolver`] (memory only, never waits), [`permission`] (whether an unknown name may become a known
-//! one), [`on_demand`] (may wait, one deadline for the whole handshake), [`outcome`] (how an attempt ended, for those
-//! who wait), [`settings`].
+//! pure), [`issuance`] (from a due job to a certificate that serves), [`accounts`] (the authorities, opened), [`challenge`]
+//! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`vault`] (seals and opens private
+//! keys), [`credential`] (what a handshake needs), [`load`] (from the store to a credential), [`resolver`] (memory only,
+//! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
+//! for the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`settings`].
 
 pub mod request;
 
@@ -15,9 +15,13 @@ pub mod lifecycle;
 
 pub mod renewal;
 
-pub mod chain;
+pub mod issuance;
+
+pub mod accounts;
 
 pub mod challenge;
+
+pub mod chain;
 
 pub mod vault;
 
@@ -32,6 +36,8 @@ pub mod permission;
 pub mod on_demand;
 
 pub mod outcome;
+
+pub mod upkeep;
 
 pub mod settings;
 

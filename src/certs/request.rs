@@ -1,5 +1,6 @@
 //! The wish for a certificate: the same whether a visitor, the configuration, the API or a clock has it.
 
+use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateFacts;
 use crate::model::{NamePattern, TenantId};
 use crate::telemetry::labels::IssuanceKind;
@@ -27,6 +28,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why one is wanted for a domain whose certificate, if it has one, is `certificate`.
+    #[must_use]
+    pub fn of(certificate: Option<&CertificateFacts>, now: Timestamp) -> Self {
+        match certificate {
+            None => Self::First,
+            Some(facts) if facts.not_after <= now => Self::Expired(Box::new(facts.clone())),
+            Some(facts) => Self::Renewal(Box::new(facts.clone())),
+        }
+    }
+
     /// The label for it in metrics.
     #[must_use]
     pub const fn kind(&self) -> IssuanceKind {

@@ -1,0 +1,328 @@
+//! How a run ends: what is written, counted, logged, and told to those who wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use serde_json::json;
+
+use super::attempt::{Attempt, Known, Success};
+use super::failure::{Cause, Failure, Fate};
+use super::lease::Gone;
+use crate::base::clock::{Timestamp, monotonic};
+use crate::certs::credential::Credential;
+use crate::certs::lifecycle::{self, Event};
+use crate::certs::outcome::Outcome;
+use crate::certs::policy::{Denial, Suitable};
+use crate::certs::renewal;
+use crate::certs::request::{IssuanceRequest, Reason};
+use crate::model::NamePattern;
+use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::domain::DomainState;
+use crate::model::problem::Problem;
+use crate::store::batch::{AuditEvent, Batch, Guard, JobOutcome, Operation};
+use crate::store::job::Priority;
+use crate::store::record::{AuditActor, CertificateRecord};
+use crate::store::{ApplyError, Deadline};
+use crate::telemetry::labels::IssuanceOutcome;
+
+/// The wait after trouble of our own, at most.
+const SOON: Duration = Duration::from_secs(5);
+/// The wait for a domain that is not served at present.
+const LATER: Duration = Duration::from_secs(3600);
+/// How long putting a job back at shutdown may take.
+const PUT_BACK: Duration = Duration::from_secs(2);
+/// How often a domain's state is written anew because the domain changed meanwhile.
+const MOST_CHANGES: u32 = 3;
+
+impl Attempt<'_> {
+    /// Stores the certificate, points the domain to it and ends the job, all or nothing.
+    pub(super) async fn activate(
+        &self,
+        request: &IssuanceRequest,
+        record: CertificateRecord,
+    ) -> Result<(), Failure> {
+        let facts = record.facts.clone();
+        let due = renewal::due_at(&facts, &self.settings.renewal);
+        let next = renewal::wait_until(due, self.parts.clock.now());
+        let batch = Batch::new()
+            .guard(Guard::DomainOwnedBy(
+                self.pattern.clone(),
+                self.tenant.clone(),
+            ))
+            .then(Operation::PutCertificate(Box::new(record)))
+            .then(Operation::PointDomain {
+                pattern: self.pattern.clone(),
+                certificate: facts.id,
+            });
+        let batch = self
+            .without_challenges(batch)
+            .then(self.finished(JobOutcome::Done, next))
+            .audit(self.event("certificate.issued", issued(&facts, &request.reason)));
+        match self.commit(&batch).await {
+            // An earlier try of ours may have been done without our knowing, and ended the claim.
+            Err(Failure {
+                cause: Cause::Gone(Gone::Taken),
+                ..
+            }) if self.points_to(facts.id).await => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn points_to(&self, certificate: CertificateId) -> bool {
+        let by = Deadline::after(super::PATIENCE);
+        let domain = self.parts.store.domain(by, &self.scope, self.pattern).await;
+        matches!(domain, Ok(Some(domain)) if domain.certificate == Some(certificate))
+    }
+
+    /// Ends the run.
+    pub(super) async fn end(&self, known: Option<&Known>, result: Result<Success, Failure>) {
+        match result {
+            Ok(Success::Issued(credential)) => self.issued(known, credential),
+            Ok(Success::StillGood(record, due)) => self.still_good(known, record, due).await,
+            Err(failure) => self.failed(known, failure).await,
+        }
+    }
+
+    /// Puts the job back as it was, for another process or the next start.
+    pub(super) async fn put_back(&self) {
+        let batch = Batch::new()
+            .guard(Guard::ClaimHeld(self.job.claim.clone()))
+            .then(self.finished(JobOutcome::Deferred, Duration::ZERO));
+        let by = Deadline::after(PUT_BACK);
+        let applied = self.parts.store.apply(by, &self.scope, batch).await;
+        if let Err(error) = applied {
+            tracing::warn!(domain = %self.pattern, %error, "a job could not be put back; its lease will end");
+        }
+        tracing::info!(tenant = %self.tenant, domain = %self.pattern, "issuance put back");
+    }
+
+    fn issued(&self, known: Option<&Known>, credential: Arc<Credential>) {
+        let facts = &credential.facts;
+        let kind = reason(known, facts.not_before).kind();
+        let duration = monotonic().saturating_duration_since(self.began);
+        let metrics = &self.parts.metrics;
+        metrics
+            .issuances
+            .count(&facts.ca, (kind, IssuanceOutcome::Issued));
+        metrics.issuance_duration.observe(kind, duration);
+        tracing::info!(
+            tenant = %self.tenant, domain = %self.pattern, certificate = %facts.id, ca = %facts.ca,
+            kind = kind.as_str(), duration_ms = duration.as_millis(), expires = %facts.not_after,
+            "certificate issued"
+        );
+        self.tell(Outcome::Issued(credential));
+    }
+
+    async fn still_good(&self, known: Option<&Known>, record: CertificateRecord, due: Timestamp) {
+        let next = renewal::wait_until(due, self.parts.clock.now());
+        let done = Batch::new().then(self.finished(JobOutcome::Done, next));
+        if let Err(failure) = self.commit(&done).await {
+            tracing::warn!(domain = %self.pattern, cause = ?failure.cause, "a job could not be ended");
+        }
+        // Who waits asked before it knew that the certificate was there.
+        if self.job.priority == Priority::Handshake {
+            match self.load(record).await {
+                Ok(credential) => {
+                    if let Some(known) = known {
+                        let resolver = &self.parts.resolver;
+                        resolver.put_loaded(self.pattern, &credential, known.ticket);
+                    }
+                    self.tell(Outcome::Issued(credential));
+                }
+                Err(cause) => self.tell(Outcome::Failed(Arc::new(self.problem(&cause, None)))),
+            }
+        }
+    }
+
+    async fn failed(&self, known: Option<&Known>, failure: Failure) {
+        let now = self.parts.clock.now();
+        let reason = reason(known, now);
+        let outcome = if let Cause::Gone(gone) = &failure.cause {
+            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
+            IssuanceOutcome::Deferred
+        } else if let Cause::Denied(denial) = failure.cause {
+            self.denied(denial, &failure, &reason, now).await;
+            IssuanceOutcome::Denied
+        } else if failure.cause.counts() {
+            self.back_off(&failure, &reason, now).await;
+            IssuanceOutcome::Failed
+        } else {
+            let cause = &failure.cause;
+            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?cause, "issuance deferred");
+            self.defer(self.settings.renewal.first_retry.min(SOON), cause)
+                .await;
+            IssuanceOutcome::Deferred
+        };
+        self.count(&reason, outcome);
+    }
+
+    async fn denied(&self, denial: Denial, failure: &Failure, reason: &Reason, now: Timestamp) {
+        tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %denial, "issuance denied");
+        match denial {
+            Denial::NotRegistered | Denial::OtherTenant => {
+                let key = self.job.claim.key.clone();
+                self.finish(Batch::new().then(Operation::DeleteJob { key }))
+                    .await;
+                let problem = self.problem(&failure.cause, None);
+                self.tell(Outcome::Failed(Arc::new(problem)));
+            }
+            Denial::NotServed(_) => self.defer(LATER, &failure.cause).await,
+            Denial::NoAuthority | Denial::NoneSuitable => {
+                self.back_off(failure, reason, now).await;
+            }
+        }
+    }
+
+    /// Puts the job back without counting a failure.
+    async fn defer(&self, wait: Duration, cause: &Cause) {
+        let deferred = self.finished(JobOutcome::Deferred, wait);
+        self.finish(Batch::new().then(deferred)).await;
+        self.tell(Outcome::Failed(Arc::new(self.problem(cause, None))));
+    }
+
+    /// Keeps what serves, sets the domain's problem, and schedules the next attempt.
+    async fn back_off(&self, failure: &Failure, reason: &Reason, now: Timestamp) {
+        let serves_until = match reason {
+            Reason::Renewal(facts) => Some(facts.not_after),
+            Reason::First | Reason::Expired(_) => None,
+        };
+        let failures = self.job.failures.saturating_add(1);
+        let random = rand::rng().random::<f64>();
+        let wait = renewal::retry_in(failures, serves_until, &self.settings.renewal, now, random)
+            .max(failure.cause.retry_after().unwrap_or_default());
+        let problem = self.problem(&failure.cause, Some(now.plus(wait)));
+        tracing::warn!(
+            tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
+            evidence = ?problem.evidence, failures, retry_in_seconds = wait.as_secs(),
+            "issuance failed"
+        );
+        self.parts.metrics.issuance_problems.count(problem.code);
+        let mut batch = self.without_challenges(Batch::new());
+        if failure.order == Fate::Dead {
+            batch = batch.then(Operation::SaveOrder {
+                key: self.job.claim.key.clone(),
+                order: None,
+            });
+        }
+        let batch = batch
+            .then(self.finished(JobOutcome::Failed(problem.clone()), wait))
+            .audit(self.event(
+                "certificate.failed",
+                json!({ "problem": problem.code, "failures": failures }),
+            ));
+        self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
+            .await;
+        self.tell(Outcome::Failed(Arc::new(problem)));
+    }
+
+    /// Ends the job and writes the domain's state, unless the domain is no longer served by then.
+    async fn finish_with_state(&self, batch: Batch, state: DomainState, problem: &Problem) {
+        for _ in 0..MOST_CHANGES {
+            let by = Deadline::after(super::PATIENCE);
+            let domain = self.parts.store.domain(by, &self.scope, self.pattern).await;
+            let served = match domain {
+                Ok(Some(domain)) if domain.state.is_served() => domain,
+                Ok(_) | Err(_) => break,
+            };
+            let mut batch = batch
+                .clone()
+                .guard(Guard::DomainVersion(self.pattern.clone(), served.version));
+            // Before the job ends, for the claim ends with it.
+            batch.operations.insert(
+                0,
+                Operation::SetDomainState {
+                    pattern: self.pattern.clone(),
+                    state,
+                    problem: Some(problem.clone()),
+                },
+            );
+            match self.commit(&batch).await {
+                Err(Failure {
+                    cause: Cause::Refused(ApplyError::GuardFailed(_)),
+                    ..
+                }) => {}
+                Ok(()) => return,
+                Err(failure) => return self.not_finished(&failure),
+            }
+        }
+        self.finish(batch).await;
+    }
+
+    async fn finish(&self, batch: Batch) {
+        if let Err(failure) = self.commit(&batch).await {
+            self.not_finished(&failure);
+        }
+    }
+
+    fn not_finished(&self, failure: &Failure) {
+        tracing::error!(
+            tenant = %self.tenant, domain = %self.pattern, cause = ?failure.cause,
+            "the end of an issuance could not be stored; the job runs again when its lease ends"
+        );
+    }
+
+    fn without_challenges(&self, batch: Batch) -> Batch {
+        match self.pattern {
+            NamePattern::Exact(host) => {
+                batch.then(Operation::DropChallenges { host: host.clone() })
+            }
+            NamePattern::Wildcard(_) => batch,
+        }
+    }
+
+    fn finished(&self, outcome: JobOutcome, next: Duration) -> Operation {
+        Operation::FinishJob {
+            key: self.job.claim.key.clone(),
+            outcome,
+            next,
+        }
+    }
+
+    fn event(&self, kind: &'static str, detail: serde_json::Value) -> AuditEvent {
+        AuditEvent {
+            owner: self.owner(),
+            actor: AuditActor::System,
+            kind,
+            subject: self.pattern.to_string(),
+            detail,
+        }
+    }
+
+    fn problem(&self, cause: &Cause, next_retry_at: Option<Timestamp>) -> Problem {
+        let earlier = self.job.problem.as_ref();
+        cause.problem(self.pattern, earlier, next_retry_at, self.parts.clock.now())
+    }
+
+    fn count(&self, reason: &Reason, outcome: IssuanceOutcome) {
+        let offers = self.parts.accounts.offers(self.pattern);
+        let ca = offers
+            .into_iter()
+            .find(|offer| offer.suitable == Suitable::Yes)
+            .map_or_else(|| CaId::new("none"), |offer| offer.ca);
+        self.parts
+            .metrics
+            .issuances
+            .count(&ca, (reason.kind(), outcome));
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        self.parts.outcomes.tell(self.pattern, outcome);
+    }
+}
+
+fn reason(known: Option<&Known>, now: Timestamp) -> Reason {
+    let certificate = known.and_then(|known| known.certificate.as_ref());
+    Reason::of(certificate.map(|record| &record.facts), now)
+}
+
+fn issued(facts: &CertificateFacts, reason: &Reason) -> serde_json::Value {
+    json!({
+        "certificate": facts.id,
+        "ca": facts.ca,
+        "serial": facts.serial,
+        "kind": reason.kind().as_str(),
+        "not_before": facts.not_before,
+        "not_after": facts.not_after,
+    })
+}

@@ -1,0 +1,238 @@
+//! Why an attempt gave no certificate, as a problem that a tenant and an operator can read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lease::Gone;
+use crate::base::clock::Timestamp;
+use crate::ca::CaError;
+use crate::certs::accounts::AccountError;
+use crate::certs::chain::ChainError;
+use crate::certs::credential::CredentialError;
+use crate::certs::policy::Denial;
+use crate::certs::vault::VaultError;
+use crate::model::NamePattern;
+use crate::model::certificate::CaId;
+use crate::model::problem::{Problem, ProblemCode};
+use crate::store::{ApplyError, StoreError};
+
+/// Why an attempt ended without a certificate.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What failed.
+    pub cause: Cause,
+    /// Whether the order is of use to the next attempt.
+    pub order: Fate,
+}
+
+/// What becomes of the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is taken up again.
+    Kept,
+    /// It is forgotten, and the next attempt places another.
+    Dead,
+}
+
+/// What failed.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// Policy does not allow the certificate.
+    Denied(Denial),
+    /// The authority's account cannot be used.
+    Account(Arc<AccountError>),
+    /// The authority failed or refused.
+    Ca(CaError),
+    /// What the authority sent is not what was ordered.
+    Chain(CaId, ChainError),
+    /// A key could not be sealed or opened.
+    Vault(VaultError),
+    /// A key could not be made or used.
+    Key(rcgen::Error),
+    /// The checked certificate cannot be loaded.
+    Credential(CredentialError),
+    /// The whole attempt took too long.
+    Deadline(Duration),
+    /// The store failed: nothing is said about the domain.
+    Store(StoreError),
+    /// The store refused a change that should be possible; the world changed meanwhile.
+    Refused(ApplyError),
+    /// The job is not ours any more.
+    Gone(Gone),
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        Self {
+            cause,
+            order: Fate::Kept,
+        }
+    }
+}
+
+impl Cause {
+    /// As a failure after which the order is forgotten.
+    pub(super) const fn with_dead_order(self) -> Failure {
+        Failure {
+            cause: self,
+            order: Fate::Dead,
+        }
+    }
+
+    /// The problem code.
+    pub(super) fn code(&self) -> ProblemCode {
+        match self {
+            Self::Denied(_) => ProblemCode::PolicyDenied,
+            Self::Account(error) => match &**error {
+                AccountError::Ca(error) => error.code(),
+                AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
+                AccountError::Vault(_) => ProblemCode::KeyUnreadable,
+                AccountError::Store(_) | AccountError::Kept(_) | AccountError::Busy(_) => {
+                    ProblemCode::CheckFailed
+                }
+            },
+            Self::Ca(error) => error.code(),
+            Self::Chain(..) => ProblemCode::CaRejected,
+            Self::Vault(_) | Self::Key(_) | Self::Credential(_) => ProblemCode::KeyUnreadable,
+            Self::Deadline(_) => ProblemCode::CaOutage,
+            Self::Store(_) | Self::Refused(_) | Self::Gone(_) => ProblemCode::CheckFailed,
+        }
+    }
+
+    /// How long the authority asks to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self.ca_error() {
+            Some(error) => error.retry_after(),
+            None => None,
+        }
+    }
+
+    fn ca_error(&self) -> Option<&CaError> {
+        if let Self::Ca(error) = self {
+            return Some(error);
+        }
+        if let Self::Account(error) = self
+            && let AccountError::Ca(error) = &**error
+        {
+            return Some(error);
+        }
+        None
+    }
+
+    /// Whether it says something about the domain or its authority, and counts as a failure: everything but trouble
+    /// of our own, after which the job is put back.
+    pub(super) fn counts(&self) -> bool {
+        !matches!(self, Self::Store(_) | Self::Refused(_) | Self::Gone(_))
+            && !matches!(self, Self::Account(error) if matches!(
+                **error,
+                AccountError::Store(_) | AccountError::Busy(_) | AccountError::Kept(_)
+            ))
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Denied(denial) => denial.to_string(),
+            Self::Account(error) => error.to_string(),
+            Self::Ca(error) => error.to_string(),
+            Self::Chain(ca, _) => format!("{ca} sent a certificate that is not what was ordered"),
+            Self::Vault(_) => "a private key could not be sealed or opened".to_owned(),
+            Self::Key(_) => "a private key could not be made or used".to_owned(),
+            Self::Credential(error) => error.to_string(),
+            Self::Deadline(deadline) => format!(
+                "no certificate within {} s; the order is kept and taken up again",
+                deadline.as_secs()
+            ),
+            Self::Store(_) | Self::Refused(_) => {
+                "the store failed while a certificate was obtained".to_owned()
+            }
+            Self::Gone(_) => "another process works on the certificate".to_owned(),
+        }
+    }
+
+    fn evidence(&self) -> Vec<String> {
+        if let Some(error) = self.ca_error() {
+            return error.evidence();
+        }
+        match self {
+            Self::Chain(_, error) => vec![error.to_string()],
+            Self::Vault(error) => vec![error.to_string()],
+            Self::Key(error) => vec![error.to_string()],
+            Self::Store(error) => vec![error.to_string()],
+            Self::Refused(error) => vec![error.to_string()],
+            Self::Denied(_)
+            | Self::Account(_)
+            | Self::Ca(_)
+            | Self::Credential(_)
+            | Self::Deadline(_)
+            | Self::Gone(_) => Vec::new(),
+        }
+    }
+
+    /// The problem, first seen when `earlier` was where that is the same one.
+    pub(super) fn problem(
+        &self,
+        pattern: &NamePattern,
+        earlier: Option<&Problem>,
+        next_retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Problem {
+        let code = self.code();
+        let first_seen = earlier
+            .filter(|earlier| earlier.code == code)
+            .map_or(now, |earlier| earlier.first_seen);
+        Problem {
+            code,
+            actor: code.actor(),
+            detail: self.detail(),
+            evidence: self.evidence(),
+            fix: fix(code, pattern),
+            first_seen,
+            last_seen: now,
+            next_retry_at,
+        }
+    }
+}
+
+/// What repairs a problem, where that follows from its code.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most codes have no remedy that follows from the code alone"
+)]
+fn fix(code: ProblemCode, pattern: &NamePattern) -> Option<String> {
+    let name = pattern.base();
+    let zone = name.registered_domain();
+    let text = match code {
+        ProblemCode::DnsNxdomain => {
+            format!("add a record for {name} in the DNS of {zone} that points to this edge")
+        }
+        ProblemCode::DnsServfail => {
+            format!("repair the name servers of {zone}: they do not answer for {name}")
+        }
+        ProblemCode::DnssecBogus => {
+            format!(
+                "repair the DNSSEC signatures of {zone}, or remove its DS record at the registrar"
+            )
+        }
+        ProblemCode::HttpUnreachable | ProblemCode::GeoBlocked | ProblemCode::MpicDisagree => {
+            format!(
+                "point every A and AAAA record of {name} to this edge, and let port 80 be reached from everywhere"
+            )
+        }
+        ProblemCode::HttpWrongBody | ProblemCode::RedirectLoop => format!(
+            "point {name} to this edge, or make what answers for it pass http://{name}/.well-known/acme-challenge/ on"
+        ),
+        ProblemCode::CaaForbidsCa
+        | ProblemCode::CaaForbidsAccount
+        | ProblemCode::CaaForbidsMethod => {
+            format!(
+                "allow the certification authority in the CAA records of {name} or {zone}, or remove them"
+            )
+        }
+        ProblemCode::Paused => {
+            "follow the link in the authority's answer to unpause the name, once its DNS is right"
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(text)
+}

@@ -1,0 +1,205 @@
+//! From a due job to a certificate that serves.
+//!
+//! A job is claimed with a lease and a fence; whatever it writes is guarded by the claim, so that a holder that comes
+//! too late changes nothing. The steps, each of which a successor can take up:
+//!
+//! 1. a fresh key, sealed, and an order; both are saved in the job's row before anything else;
+//! 2. the answer to the challenge is committed and published before the CA is told;
+//! 3. the request is handed in; what comes back is checked ([`chain`](crate::certs::chain));
+//! 4. certificate, pointer, the job's next run and the audit event are one batch; then the resolver has it, and who
+//!    waits is told.
+//!
+//! A failure keeps whatever serves, sets the domain's problem, and backs off.
+//!
+//! Reading order: this file (the loop), [`attempt`], [`order`], [`ending`], [`failure`], [`lease`].
+
+mod attempt;
+
+mod order;
+
+mod ending;
+
+mod failure;
+
+mod lease;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use crate::base::clock::{Clock, monotonic};
+use crate::base::published::Published;
+use crate::base::task::Tasks;
+use crate::certs::Settings;
+use crate::certs::accounts::Accounts;
+use crate::certs::challenge::Challenges;
+use crate::certs::outcome::Outcomes;
+use crate::certs::resolver::Resolver;
+use crate::certs::vault::Vault;
+use crate::store::job::{ClaimRequest, Claims, JobKind};
+use crate::store::{Deadline, Store, StoreError};
+use crate::telemetry::labels::JobState;
+use crate::telemetry::metrics::Metrics;
+
+use attempt::Attempt;
+
+/// How long one call of the store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The wait after a failed claim, and the shortest between two looks for due jobs.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What issuance works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Jobs, domains, certificates.
+    pub store: Arc<dyn Store>,
+    /// Seals private keys.
+    pub vault: Vault,
+    /// The authorities.
+    pub accounts: Accounts,
+    /// Answers to challenges.
+    pub challenges: Challenges,
+    /// What handshakes are served from.
+    pub resolver: Resolver,
+    /// Who waits in a handshake.
+    pub outcomes: Outcomes,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// Read anew for every job, but for [`Settings::parallel`], which is read at the start.
+    pub settings: Published<Settings>,
+}
+
+/// Works on certificate jobs. Clones are the same.
+#[derive(Clone)]
+pub struct Issuer(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    nudge: Notify,
+    places: Arc<Semaphore>,
+    parallel: usize,
+    holder: Uuid,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("holder", &self.0.holder)
+            .field("free", &self.0.places.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Issuer {
+    /// Works on nothing before [`Issuer::run`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let parallel = parts
+            .settings
+            .load()
+            .parallel
+            .clamp(1, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            parts,
+            nudge: Notify::new(),
+            places: Arc::new(Semaphore::new(parallel)),
+            parallel,
+            holder: Uuid::now_v7(),
+        }))
+    }
+
+    /// Looks for due jobs at once: a visitor waits.
+    pub fn nudge(&self) {
+        self.0.nudge.notify_one();
+    }
+
+    /// Claims due jobs and works on them, until the group is cancelled; then jobs in progress are put back and keep
+    /// their orders. Wait for them with [`Tasks::finish`].
+    pub async fn run(self, tasks: Tasks) {
+        let cancelled = tasks.token();
+        while let Some(Ok(place)) = cancelled
+            .run_until_cancelled(Arc::clone(&self.0.places).acquire_owned())
+            .await
+        {
+            let wait = self.claim_and_start(place, &tasks).await;
+            let rested = async {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.0.nudge.notified() => {}
+                }
+            };
+            if cancelled.run_until_cancelled(rested).await.is_none() {
+                break;
+            }
+        }
+    }
+
+    /// Starts as many due jobs as there are places, and tells when to look again.
+    async fn claim_and_start(&self, first: OwnedSemaphorePermit, tasks: &Tasks) -> Duration {
+        let mut places = vec![first];
+        while let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
+            places.push(place);
+        }
+        let settings = *self.0.parts.settings.get();
+        let most = places.len();
+        let claimed_at = monotonic();
+        let claims = match self.claim(most, settings.lease).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(%error, "no certificate jobs: they cannot be claimed");
+                return settings.poll.max(PAUSE);
+            }
+        };
+        let found = claims.jobs.len();
+        for (job, place) in claims.jobs.into_iter().zip(places) {
+            let issuer = self.clone();
+            let token = tasks.token();
+            let lease = lease::Lease::new(claimed_at, settings.lease);
+            tasks.spawn("issuance", async move {
+                issuer.note_running();
+                Box::pin(Attempt::run(&issuer.0.parts, job, lease, token)).await;
+                drop(place);
+                issuer.note_running();
+                // The place may be wanted already.
+                issuer.nudge();
+            });
+        }
+        match found == most {
+            true => Duration::ZERO,
+            false => claims
+                .next_due
+                .map_or(settings.poll, |due| due.min(settings.poll))
+                .max(PAUSE),
+        }
+    }
+
+    async fn claim(&self, most: usize, lease: Duration) -> Result<Claims, StoreError> {
+        let request = ClaimRequest {
+            kind: JobKind::Certificate,
+            holder: self.0.holder,
+            most,
+            lease,
+        };
+        self.0
+            .parts
+            .store
+            .claim(Deadline::after(PATIENCE), &request)
+            .await
+    }
+
+    fn note_running(&self) {
+        let running = self
+            .0
+            .parallel
+            .saturating_sub(self.0.places.available_permits());
+        self.0.parts.metrics.jobs.set(JobState::Running, running);
+    }
+}
+
+#[cfg(test)]
+mod tests;

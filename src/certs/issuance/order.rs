@@ -1,0 +1,273 @@
+//! One order, from its placing or taking up to the chain that came of it.
+
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+
+use super::attempt::Attempt;
+use super::failure::{Cause, Failure};
+use crate::base::secret::Secret;
+use crate::ca::{Account, CaError, Challenge, Order, OrderStatus};
+use crate::certs::challenge::Challenges;
+use crate::certs::credential::sealed_as;
+use crate::certs::lifecycle::{self, Event};
+use crate::certs::request::IssuanceRequest;
+use crate::model::NamePattern;
+use crate::model::certificate::CaId;
+use crate::store::ApplyError;
+use crate::store::batch::{Batch, Guard, Operation};
+use crate::store::job::SavedOrder;
+use crate::store::record::DomainRecord;
+
+/// How long a committed answer to a challenge outlives the attempt that made it, at most: a successor replaces it.
+const SLACK: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// An order with the key that it is for.
+struct Placed {
+    order: Box<dyn Order>,
+    key: KeyPair,
+    sealed_key: Vec<u8>,
+    /// What must be answered.
+    challenges: Vec<Challenge>,
+}
+
+/// What is to be ordered, and the domain it is for as last read.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub request: &'a IssuanceRequest,
+    pub domain: &'a DomainRecord,
+}
+
+/// What came of an order: unchecked.
+pub(super) struct Obtained {
+    /// The chain, DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// The key that was ordered for.
+    pub key: KeyPair,
+    /// The same, sealed.
+    pub sealed_key: Vec<u8>,
+}
+
+impl Attempt<'_> {
+    /// Takes up the order that an earlier run left, or places one, and sees it through.
+    pub(super) async fn obtain(&self, wanted: Wanted<'_>, ca: &CaId) -> Result<Obtained, Failure> {
+        let account = self
+            .parts
+            .accounts
+            .account(ca)
+            .await
+            .map_err(Cause::Account)?;
+        let placed = match self.resume(ca, &account).await? {
+            Some(placed) => placed,
+            None => self.place(wanted, ca, account).await?,
+        };
+        self.see_through(placed).await
+    }
+
+    /// The saved order, in whatever state it is, unless nothing can be done with it any more.
+    async fn resume(
+        &self,
+        ca: &CaId,
+        account: &Arc<dyn Account>,
+    ) -> Result<Option<Placed>, Failure> {
+        let Some(saved) = self.job.order.as_ref().filter(|saved| saved.ca == *ca) else {
+            return Ok(None);
+        };
+        // Whoever cannot open the key must not order anew: the key-encryption key is wrong, and that is to be seen.
+        let key = self
+            .parts
+            .vault
+            .open(&self.owner(), &sealed_as(self.pattern), &saved.sealed_key)
+            .await
+            .map_err(Cause::Vault)?;
+        let key = PrivatePkcs8KeyDer::from(key.expose());
+        let key = KeyPair::try_from(&key).map_err(Cause::Key)?;
+        let mut order = match account.resume(&saved.url).await {
+            Ok(order) => order,
+            Err(CaError::NoSuchOrder { .. }) => return Ok(None),
+            Err(error) if error.is_account_gone() => return Ok(None),
+            Err(error) => return Err(Cause::Ca(error).into()),
+        };
+        tracing::info!(domain = %self.pattern, %ca, order = saved.url, status = ?order.status(), "order taken up");
+        let challenges = match order.status() {
+            OrderStatus::Invalid => return Ok(None),
+            OrderStatus::Pending => order.challenges().await.map_err(Cause::Ca)?,
+            OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => Vec::new(),
+        };
+        Ok(Some(Placed {
+            order,
+            key,
+            sealed_key: saved.sealed_key.clone(),
+            challenges,
+        }))
+    }
+
+    async fn place(
+        &self,
+        wanted: Wanted<'_>,
+        ca: &CaId,
+        account: Arc<dyn Account>,
+    ) -> Result<Placed, Failure> {
+        let key = KeyPair::generate().map_err(Cause::Key)?;
+        let sealed_key = self
+            .parts
+            .vault
+            .seal(
+                &self.owner(),
+                &sealed_as(self.pattern),
+                &Secret::new(key.serialize_der()),
+            )
+            .await
+            .map_err(Cause::Vault)?;
+        let names = std::slice::from_ref(self.pattern);
+        let mut order = match account.order(names).await {
+            Err(error) if error.is_account_gone() => {
+                let account = self
+                    .parts
+                    .accounts
+                    .replace(ca, &account)
+                    .await
+                    .map_err(Cause::Account)?;
+                account.order(names).await
+            }
+            result => result,
+        }
+        .map_err(Cause::Ca)?;
+        let saved = SavedOrder {
+            ca: ca.clone(),
+            url: order.url().to_owned(),
+            sealed_key: sealed_key.clone(),
+        };
+        // The authority is asked what to prove while the order is being saved; it is told nothing yet.
+        let asked = async {
+            if order.status() == OrderStatus::Pending {
+                order.challenges().await
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        let (saved, challenges) = tokio::join!(self.save(&wanted, saved), asked);
+        saved?;
+        let challenges = challenges.map_err(Cause::Ca)?;
+        Ok(Placed {
+            order,
+            key,
+            sealed_key,
+            challenges,
+        })
+    }
+
+    /// Saves the order, and with it the domain's state: unless the domain changed meanwhile, for it may have been
+    /// suspended.
+    async fn save(&self, wanted: &Wanted<'_>, order: SavedOrder) -> Result<(), Failure> {
+        let save = Batch::new().then(Operation::SaveOrder {
+            key: self.job.claim.key.clone(),
+            order: Some(order),
+        });
+        let state = lifecycle::state(&wanted.request.reason, Event::Began);
+        if state == wanted.domain.state {
+            return self.commit(&save).await;
+        }
+        let version = Guard::DomainVersion(self.pattern.clone(), wanted.domain.version);
+        let with_state = save.clone().guard(version).then(Operation::SetDomainState {
+            pattern: self.pattern.clone(),
+            state,
+            problem: wanted.domain.problem.clone(),
+        });
+        match self.commit(&with_state).await {
+            Err(Failure {
+                cause: Cause::Refused(ApplyError::GuardFailed(_)),
+                ..
+            }) => self.commit(&save).await,
+            result => result,
+        }
+    }
+
+    async fn see_through(&self, placed: Placed) -> Result<Obtained, Failure> {
+        let Placed {
+            mut order,
+            key,
+            sealed_key,
+            challenges,
+        } = placed;
+        let answers = self.answer(challenges).await?;
+        let result = drive(&mut *order, &key, self).await;
+        drop(answers);
+        let chain = result.map_err(|cause| match order.status() == OrderStatus::Invalid {
+            true => cause.with_dead_order(),
+            false => cause.into(),
+        })?;
+        Ok(Obtained {
+            chain,
+            key,
+            sealed_key,
+        })
+    }
+
+    /// Commits the answers, then publishes them here: from then on every node gives them.
+    async fn answer(&self, challenges: Vec<Challenge>) -> Result<Answers, Failure> {
+        let mut batch = Batch::new();
+        for challenge in &challenges {
+            batch = batch.then(Operation::PutChallenge {
+                host: challenge.host.clone(),
+                token: challenge.token.clone(),
+                key_authorization: challenge.key_authorization.clone(),
+                lifetime: self.settings.job_deadline.saturating_add(SLACK),
+            });
+        }
+        if !challenges.is_empty() {
+            self.commit(&batch).await?;
+        }
+        for challenge in &challenges {
+            self.parts.challenges.publish(
+                &challenge.host,
+                &challenge.token,
+                &challenge.key_authorization,
+            );
+        }
+        Ok(Answers {
+            challenges: self.parts.challenges.clone(),
+            published: challenges,
+        })
+    }
+}
+
+/// From challenges answered to the chain.
+async fn drive(
+    order: &mut dyn Order,
+    key: &KeyPair,
+    attempt: &Attempt<'_>,
+) -> Result<Vec<Vec<u8>>, Cause> {
+    if order.status() == OrderStatus::Pending {
+        order.begin().await.map_err(Cause::Ca)?;
+        order.settle(attempt.by).await.map_err(Cause::Ca)?;
+    }
+    if order.status() == OrderStatus::Ready {
+        let request = request(attempt.pattern, key).map_err(Cause::Key)?;
+        order.finalize(&request).await.map_err(Cause::Ca)?;
+    }
+    order.certificate(attempt.by).await.map_err(Cause::Ca)
+}
+
+/// The certificate request (RFC 2986): the name as subject alternative name, no subject.
+fn request(pattern: &NamePattern, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::DnsName(pattern.to_string().try_into()?)];
+    Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+/// Published answers; withdrawn here when dropped. The store drops them with the end of the job.
+struct Answers {
+    challenges: Challenges,
+    published: Vec<Challenge>,
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        for challenge in &self.published {
+            self.challenges.withdraw(&challenge.host);
+        }
+    }
+}

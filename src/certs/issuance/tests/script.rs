@@ -1,0 +1,194 @@
+//! A CA that does what a test tells it to, order by order, and otherwise what it should.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::base::clock::{Instant, Timestamp};
+use crate::ca::error::{CaError, Document, Step};
+use crate::ca::private::Private;
+use crate::ca::{Account, CertificateAuthority, Challenge, Material, Opened, Order, OrderStatus};
+use crate::model::NamePattern;
+use crate::model::certificate::CaId;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the CA does with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Does {
+    /// What it should.
+    Well,
+    /// Refuses, and the order is spoilt.
+    Refuses,
+    /// Says that it is busy, for an hour.
+    Busy,
+    /// Certifies another name.
+    OtherName,
+    /// Never answers the request.
+    Hangs,
+}
+
+#[derive(Debug)]
+pub(super) struct Script {
+    ca: Private,
+    next: Mutex<VecDeque<Does>>,
+    pub(super) placed: AtomicUsize,
+    pub(super) resumed: AtomicUsize,
+}
+
+impl Script {
+    pub(super) fn new(ca: Private) -> Self {
+        Self {
+            ca,
+            next: Mutex::default(),
+            placed: AtomicUsize::new(0),
+            resumed: AtomicUsize::new(0),
+        }
+    }
+
+    /// Adds to the script.
+    pub(super) fn will(&self, does: Does) {
+        self.next.lock().unwrap().push_back(does);
+    }
+
+    fn does(&self) -> Does {
+        let mut next = self.next.lock().unwrap();
+        next.pop_front().unwrap_or(Does::Well)
+    }
+}
+
+/// The CA of a test: a private CA that keeps to the script.
+#[derive(Clone, Debug)]
+pub(super) struct Scripted(pub(super) Arc<Script>);
+
+#[async_trait]
+impl CertificateAuthority for Scripted {
+    fn id(&self) -> &CaId {
+        self.0.ca.id()
+    }
+
+    fn slots(&self) -> Vec<String> {
+        self.0.ca.slots()
+    }
+
+    fn certifies(&self, pattern: &NamePattern) -> bool {
+        !pattern.is_wildcard()
+    }
+
+    async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError> {
+        let opened = self.0.ca.open(kept, now).await?;
+        let account = ScriptedAccount {
+            script: Arc::clone(&self.0),
+            account: opened.account,
+        };
+        Ok(Opened {
+            account: Arc::new(account),
+            made: opened.made,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct ScriptedAccount {
+    script: Arc<Script>,
+    account: Arc<dyn Account>,
+}
+
+impl ScriptedAccount {
+    fn order(&self, order: Box<dyn Order>) -> Box<dyn Order> {
+        Box::new(ScriptedOrder {
+            order,
+            account: Arc::clone(&self.account),
+            does: self.script.does(),
+            spoilt: false,
+        })
+    }
+}
+
+#[async_trait]
+impl Account for ScriptedAccount {
+    fn usable_until(&self) -> Timestamp {
+        self.account.usable_until()
+    }
+
+    fn root(&self) -> Option<&[u8]> {
+        self.account.root()
+    }
+
+    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError> {
+        self.script.placed.fetch_add(1, Ordering::SeqCst);
+        Ok(self.order(self.account.order(names).await?))
+    }
+
+    async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
+        self.script.resumed.fetch_add(1, Ordering::SeqCst);
+        Ok(self.order(self.account.resume(url).await?))
+    }
+}
+
+struct ScriptedOrder {
+    order: Box<dyn Order>,
+    account: Arc<dyn Account>,
+    does: Does,
+    spoilt: bool,
+}
+
+#[async_trait]
+impl Order for ScriptedOrder {
+    fn url(&self) -> &str {
+        self.order.url()
+    }
+
+    fn status(&self) -> OrderStatus {
+        match self.spoilt {
+            true => OrderStatus::Invalid,
+            false => self.order.status(),
+        }
+    }
+
+    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
+        Ok(Vec::new())
+    }
+
+    async fn begin(&mut self) -> Result<(), CaError> {
+        Ok(())
+    }
+
+    async fn settle(&mut self, _by: Instant) -> Result<OrderStatus, CaError> {
+        Ok(self.status())
+    }
+
+    async fn finalize(&mut self, request: &[u8]) -> Result<(), CaError> {
+        let refused = |kind: &str, retry_after| CaError::Refused {
+            ca: CaId::new("test"),
+            step: Step::Finalize,
+            document: Box::new(Document {
+                kind: kind.to_owned(),
+                detail: "in its own words".to_owned(),
+                parts: Vec::new(),
+            }),
+            retry_after,
+        };
+        match self.does {
+            Does::Well => self.order.finalize(request).await,
+            Does::Refuses => {
+                self.spoilt = true;
+                Err(refused("caa", None))
+            }
+            Does::Busy => Err(refused("serverInternal", Some(HOUR))),
+            Does::OtherName => {
+                let other = [NamePattern::parse("other.test").unwrap()];
+                self.order = self.account.order(&other).await?;
+                self.order.finalize(request).await
+            }
+            Does::Hangs => std::future::pending().await,
+        }
+    }
+
+    async fn certificate(&mut self, by: Instant) -> Result<Vec<Vec<u8>>, CaError> {
+        self.order.certificate(by).await
+    }
+}

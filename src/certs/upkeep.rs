@@ -1,0 +1,169 @@
+//! Goes round all domains from time to time: a domain without a job gets one, and certificates are counted by the time
+//! they have left.
+//!
+//! Renewal itself needs no round: every domain's job knows when it is due. This is for what should not happen and does,
+//! a job that was lost with a restored backup or by hand. A round reads page by page, holds nothing, and may run in
+//! several processes at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::Clock;
+use crate::base::published::Published;
+use crate::base::task::Tasks;
+use crate::certs::Settings;
+use crate::certs::accounts::Accounts;
+use crate::certs::lifecycle::{self, Due};
+use crate::certs::policy::{Offer, Suitable};
+use crate::certs::renewal;
+use crate::certs::request::Reason;
+use crate::model::TenantScope;
+use crate::model::certificate::CertificateFacts;
+use crate::model::domain::DomainState;
+use crate::store::batch::{Operation, Urgency};
+use crate::store::job::{JobKey, Priority};
+use crate::store::record::DomainRecord;
+use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError};
+use crate::telemetry::metrics::{ExpiryCensus, Metrics};
+
+/// How long one call of the store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two pages, so that a round over many domains leaves the store to others.
+const BREATH: Duration = Duration::from_millis(10);
+/// The wait after a round that the store broke off.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The rounds.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// Domains, jobs, certificates.
+    pub store: Arc<dyn Store>,
+    /// Who could certify what.
+    pub accounts: Accounts,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// How often, and when renewals are due.
+    pub settings: Published<Settings>,
+}
+
+/// What a round found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Domains seen.
+    pub domains: u64,
+    /// Jobs that were missing, and are there now.
+    pub restored: u64,
+    /// The certificates that serve.
+    pub census: ExpiryCensus,
+}
+
+impl Upkeep {
+    /// Goes round at once and then as often as the settings say, until the group is cancelled.
+    pub async fn run(self, tasks: Tasks) {
+        let cancelled = tasks.token();
+        let rounds = async {
+            loop {
+                let wait = match self.round().await {
+                    Ok(round) => {
+                        self.metrics.set_expiries(&round.census);
+                        tracing::debug!(
+                            domains = round.domains,
+                            restored = round.restored,
+                            "upkeep done"
+                        );
+                        self.settings.load().upkeep
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "upkeep was broken off");
+                        self.settings.load().upkeep.min(AGAIN)
+                    }
+                };
+                tokio::time::sleep(wait.max(BREATH)).await;
+            }
+        };
+        cancelled.run_until_cancelled(rounds).await;
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed; what was done until then stays done.
+    pub async fn round(&self) -> Result<Round, StoreError> {
+        let mut round = Round::default();
+        let mut request = PageRequest::first();
+        loop {
+            let by = Deadline::after(PATIENCE);
+            let scope = TenantScope::upkeep();
+            let page = self.store.domains(by, &scope, None, &request).await?;
+            for domain in &page.items {
+                self.look_after(domain, &mut round).await?;
+            }
+            match page.next {
+                Some(next) => request = PageRequest::following(next),
+                None => return Ok(round),
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    async fn look_after(&self, domain: &DomainRecord, round: &mut Round) -> Result<(), StoreError> {
+        round.domains += 1;
+        let by = Deadline::after(PATIENCE);
+        let scope = TenantScope::upkeep();
+        let facts = match domain.certificate {
+            Some(id) => self.store.certificate(by, &scope, id).await?,
+            None => None,
+        }
+        .map(|record| record.facts);
+        if let Some(facts) = &facts {
+            round.census.add(facts.not_after, self.clock.now());
+        }
+        let wanted = domain.state.is_served() && domain.state != DomainState::Moved;
+        if !wanted || !self.is_certified(domain) {
+            return Ok(());
+        }
+        let key = JobKey::Certificate(domain.pattern.clone());
+        if self.store.job(by, &scope, &key).await?.is_none() {
+            self.restore(domain, key, facts.as_ref()).await?;
+            round.restored += 1;
+        }
+        Ok(())
+    }
+
+    fn is_certified(&self, domain: &DomainRecord) -> bool {
+        let suits = |offer: &Offer| offer.suitable == Suitable::Yes;
+        self.accounts.offers(&domain.pattern).iter().any(suits)
+    }
+
+    async fn restore(
+        &self,
+        domain: &DomainRecord,
+        key: JobKey,
+        facts: Option<&CertificateFacts>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let (priority, delay) = match lifecycle::due(facts, &self.settings.load().renewal, now) {
+            Due::NotBefore(at) => (Priority::Renewal, renewal::wait_until(at, now)),
+            Due::Now(Reason::First) => (Priority::Background, Duration::ZERO),
+            Due::Now(Reason::Renewal(_)) => (Priority::Renewal, Duration::ZERO),
+            Due::Now(Reason::Expired(_)) => (Priority::Expiring, Duration::ZERO),
+        };
+        tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a missing job is made");
+        let request = Batch::new().then(Operation::RequestJob {
+            key,
+            tenant: domain.tenant.clone(),
+            priority,
+            delay,
+            urgency: Urgency::HeedBackoff,
+        });
+        let scope = TenantScope::certificate_work(domain.tenant.clone());
+        let by = Deadline::after(PATIENCE);
+        match self.store.apply(by, &scope, request).await {
+            Err(ApplyError::Store(error)) => Err(error),
+            // The domain was removed or changed hands meanwhile; the next round sees how it is then.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
