@@ -1,7 +1,8 @@
 //! Every metric of the program, by name, with its help.
 //!
 //! To add one: a line in [`Families`], and a label in [`crate::telemetry::labels`] where it needs a new one.
-//! Names are `proxy_<noun>_<unit>`; counters get `_total` when they are written out.
+//! Names are `proxy_<noun>_<unit>`; counters get `_total` when they are written out. What the kernel knows of the
+//! process comes under the usual `process_` names.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::task::Tasks;
 use crate::model::TenantId;
 use crate::model::problem::ProblemCode;
@@ -24,6 +25,7 @@ use crate::telemetry::labels::{
     IssuanceOutcome, JobState, Listener, Permission, Protocol, Reload, StatusClass, StoreCall,
     StoreFailure, UpstreamConnection,
 };
+use crate::telemetry::process::Process;
 use crate::telemetry::worst::WorstTenants;
 
 pub use crate::telemetry::by_ca::CountersByCa;
@@ -45,14 +47,18 @@ macro_rules! families {
 
         impl Families {
             fn new(worst_tenants: usize) -> Self {
-                let mut registry = Registry::with_prefix("proxy");
+                let mut all = Registry::default();
+                let started_at = Clock::system().now();
+                let process = all.sub_registry_with_prefix("process");
+                process.register_collector(Box::new(Process { started_at }));
+                let registry = all.sub_registry_with_prefix("proxy");
                 $(let $field: $type = $made; registry.register($name, $help, $field.clone());)*
                 let tenant_errors = Arc::new(WorstTenants::new(worst_tenants));
                 registry.register_collector(Box::new(TenantErrors(Arc::clone(&tenant_errors))));
                 let panics = Arc::default();
                 registry.register_collector(Box::new(Panics(Arc::clone(&panics))));
                 registry.register_collector(Box::new(Build));
-                Self { $($field,)* tenant_errors, panics, registry }
+                Self { $($field,)* tenant_errors, panics, registry: all }
             }
         }
     };
@@ -428,6 +434,8 @@ mod tests {
             "proxy_reload_timestamp_seconds{outcome=\"failure\"} 1800000000",
             "proxy_config_state{state=\"last_good\"} 1",
             "proxy_task_panics_total 0",
+            "# TYPE process_cpu_seconds_total counter",
+            "# TYPE process_resident_memory_bytes gauge",
             "proxy_access_records_dropped_total 0",
         ] {
             assert!(
@@ -461,7 +469,8 @@ mod tests {
                 let (name, help) = rest.split_once(' ').unwrap();
                 assert!(helped.insert(name.to_owned()), "{name} twice");
                 assert!(help.ends_with('.') && !help.ends_with(".."), "{help}");
-                assert!(name.starts_with("proxy_"), "{name}");
+                let own = name.starts_with("proxy_") || name.starts_with("process_");
+                assert!(own, "{name}");
                 current = name.to_owned();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, is) = rest.split_once(' ').unwrap();

@@ -16,6 +16,7 @@ pub mod labels;
 
 mod by_ca;
 mod exposition;
+mod process;
 pub mod worst;
 
 pub mod access;
