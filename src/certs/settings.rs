@@ -7,6 +7,8 @@ use crate::certs::renewal;
 /// What the configuration decides for issuance. The defaults suit any CA; stories and tests make them short.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
+    /// When a name that has no certificate yet gets its first one. Default: in its first handshake.
+    pub obtain: Obtain,
     /// When a certificate is renewed, and how long a failure waits.
     pub renewal: renewal::Settings,
     /// How long a job is ours without a sign of life; a successor goes on after that. Default 60 s.
@@ -24,6 +26,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            obtain: Obtain::default(),
             renewal: renewal::Settings::default(),
             lease: Duration::from_secs(60),
             job_deadline: Duration::from_secs(300),
@@ -32,4 +35,14 @@ impl Default for Settings {
             upkeep: Duration::from_secs(3600),
         }
     }
+}
+
+/// When a registered name gets its first certificate. Renewals come in time either way, visited or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Obtain {
+    /// In its first handshake: a name whose DNS does not lead here yet costs the CA's limits nothing.
+    #[default]
+    AtFirstVisit,
+    /// As soon as it is registered: for names whose DNS leads here already.
+    AtOnce,
 }

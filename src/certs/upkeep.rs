@@ -17,6 +17,7 @@ use crate::certs::lifecycle::{self, Due};
 use crate::certs::policy::{Offer, Suitable};
 use crate::certs::renewal;
 use crate::certs::request::Reason;
+use crate::certs::settings::Obtain;
 use crate::model::TenantScope;
 use crate::model::certificate::CertificateFacts;
 use crate::model::domain::DomainState;
@@ -121,7 +122,9 @@ impl Upkeep {
             round.census.add(facts.not_after, self.clock.now());
         }
         let wanted = domain.state.is_served() && domain.state != DomainState::Moved;
-        if !wanted || !self.is_certified(domain) {
+        let waits_for_visitor =
+            facts.is_none() && self.settings.load().obtain == Obtain::AtFirstVisit;
+        if !wanted || waits_for_visitor || !self.is_certified(domain) {
             return Ok(());
         }
         let key = JobKey::Certificate(domain.pattern.clone());

@@ -55,6 +55,7 @@ pub(super) fn assemble<'t>(
     }
     let mut settings = settings::settle(&main, source, &mistakes);
     settings.declaration = declared::settle(&main.declared, source, &mistakes);
+    settings.declaration.obtain = settings.certificates.obtain;
     let mut found = mistakes.into_sorted();
     if found.is_empty() {
         add(&mut settings.declaration, &joined, texts);

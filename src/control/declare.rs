@@ -12,6 +12,7 @@ pub mod reconcile;
 
 use std::sync::Arc;
 
+use crate::certs::settings::Obtain;
 use crate::model::route::{HeaderEdits, PathPrefix, RouteScope, Upstream, UpstreamName};
 use crate::model::{NamePattern, TenantId};
 
@@ -26,6 +27,8 @@ pub struct Declaration {
     pub routes: Vec<DeclaredRoute>,
     /// Whether every file took part.
     pub completeness: Completeness,
+    /// When a new name gets its first certificate.
+    pub obtain: Obtain,
 }
 
 /// Whether a declaration is all there is.

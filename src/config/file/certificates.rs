@@ -3,11 +3,18 @@
 use std::time::Duration;
 
 use super::seconds;
+use crate::certs::settings::Obtain;
 use crate::config::reader::{At, Table};
 use crate::config::value;
 
+const OBTAIN: &[(&str, Obtain)] = &[
+    ("at-first-visit", Obtain::AtFirstVisit),
+    ("at-once", Obtain::AtOnce),
+];
+
 #[derive(Debug, Default)]
 pub(in crate::config) struct Certificates {
+    pub(in crate::config) obtain: Option<At<Obtain>>,
     pub(in crate::config) renew_after: Option<At<f64>>,
     pub(in crate::config) renew_short_after: Option<At<f64>>,
     pub(in crate::config) short_lifetime: Option<At<Duration>>,
@@ -21,6 +28,7 @@ pub(super) fn read(mut table: Table<'_>) -> Certificates {
     let day = seconds(86_400);
     let tenth = Duration::from_millis(100);
     let certificates = Certificates {
+        obtain: table.optional("obtain", value::word(OBTAIN)),
         renew_after: table.optional("renew_after", value::fraction(0.1..=0.95)),
         renew_short_after: table.optional("renew_short_after", value::fraction(0.1..=0.95)),
         short_lifetime: table.optional("short_lifetime", value::duration(seconds(0)..=day * 400)),

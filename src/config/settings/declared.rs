@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{roots, set};
+use crate::certs::settings::Obtain;
 use crate::config::file::{self, Declared, Protocol};
 use crate::config::mistake::Mistakes;
 use crate::config::source::Source;
@@ -30,6 +31,7 @@ pub(in crate::config) fn settle(
         upstreams: upstreams.collect(),
         routes: routes.collect(),
         completeness: Completeness::Whole,
+        obtain: Obtain::default(),
     }
 }
 

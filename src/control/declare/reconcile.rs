@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::base::backoff::{Backoff, jittered};
 use crate::base::published::Published;
 use crate::base::task::Tasks;
+use crate::certs::settings::Obtain;
 use crate::control::declare::plan::{self, Step};
 use crate::control::declare::{Declaration, Warning};
 use crate::control::domains::{drop_job, is_race, revive};
@@ -169,10 +170,11 @@ pub async fn reconcile(
         warnings: plan.warnings,
         ..Reconciled::default()
     };
+    let obtain = declaration.obtain;
     for steps in chunks(&plan.steps) {
-        match apply(store, steps).await {
+        match apply(store, steps, obtain).await {
             Ok(()) => done.count(steps),
-            Err(error) if is_race(&error) => one_by_one(store, steps, &mut done).await?,
+            Err(error) if is_race(&error) => one_by_one(store, steps, obtain, &mut done).await?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -192,11 +194,12 @@ impl Reconciled {
 async fn one_by_one(
     store: &dyn Store,
     steps: &[Step],
+    obtain: Obtain,
     done: &mut Reconciled,
 ) -> Result<(), ReconcileError> {
     for step in steps {
         let one = std::slice::from_ref(step);
-        match apply(store, one).await {
+        match apply(store, one, obtain).await {
             Ok(()) => done.count(one),
             Err(error) if is_race(&error) => done.warnings.push(Warning {
                 subject: step.pattern().to_string(),
@@ -281,21 +284,25 @@ async fn concerned(
     }
 }
 
-async fn apply(store: &dyn Store, steps: &[Step]) -> Result<(), ApplyError> {
-    let batch = steps.iter().fold(Batch::new(), extend);
+async fn apply(store: &dyn Store, steps: &[Step], obtain: Obtain) -> Result<(), ApplyError> {
+    let batch = steps
+        .iter()
+        .fold(Batch::new(), |batch, step| extend(batch, step, obtain));
     let scope = TenantScope::configuration();
     store.apply(Deadline::after(CALL), &scope, batch).await?;
     Ok(())
 }
 
-fn extend(batch: Batch, step: &Step) -> Batch {
+fn extend(batch: Batch, step: &Step, obtain: Obtain) -> Batch {
     let name = step.pattern().to_string();
     match step {
-        Step::Register { pattern, tenant } => batch
-            .guard(Guard::DomainAbsent(pattern.clone()))
-            .then(put(pattern, tenant))
-            .then(request_job(pattern, tenant))
-            .audit(event(tenant, "domain.registered", &name)),
+        Step::Register { pattern, tenant } => {
+            let batch = batch
+                .guard(Guard::DomainAbsent(pattern.clone()))
+                .then(put(pattern, tenant))
+                .audit(event(tenant, "domain.registered", &name));
+            with_first_job(batch, pattern, tenant, obtain)
+        }
         Step::Adopt(record) => {
             let mut batch = batch
                 .guard(unchanged(record))
@@ -307,18 +314,20 @@ fn extend(batch: Batch, step: &Step) -> Batch {
             // Where there is a certificate, upkeep gives it the job that renews it in time.
             match record.certificate {
                 Some(_) => batch,
-                None => batch.then(request_job(&record.pattern, &record.tenant)),
+                None => with_first_job(batch, &record.pattern, &record.tenant, obtain),
             }
         }
-        Step::Move { from, tenant } => batch
-            .guard(unchanged(from))
-            .then(Operation::DeleteDomain {
-                pattern: from.pattern.clone(),
-            })
-            .then(put(&from.pattern, tenant))
-            .then(request_job(&from.pattern, tenant))
-            .audit(event(&from.tenant, "domain.removed", &name))
-            .audit(event(tenant, "domain.registered", &name)),
+        Step::Move { from, tenant } => {
+            let batch = batch
+                .guard(unchanged(from))
+                .then(Operation::DeleteDomain {
+                    pattern: from.pattern.clone(),
+                })
+                .then(put(&from.pattern, tenant))
+                .audit(event(&from.tenant, "domain.removed", &name))
+                .audit(event(tenant, "domain.registered", &name));
+            with_first_job(batch, &from.pattern, tenant, obtain)
+        }
         Step::Retire(record) => batch
             .guard(unchanged(record))
             .then(Operation::SetDomainState {
@@ -344,14 +353,17 @@ fn put(pattern: &NamePattern, tenant: &TenantId) -> Operation {
     }
 }
 
-/// Every known name gets its certificate, visited or not.
-fn request_job(pattern: &NamePattern, tenant: &TenantId) -> Operation {
-    Operation::RequestJob {
-        key: JobKey::Certificate(pattern.clone()),
-        tenant: tenant.clone(),
-        priority: Priority::Background,
-        delay: Duration::ZERO,
-        urgency: Urgency::HeedBackoff,
+/// With the job that obtains a name's first certificate, unless its first visitor is waited for.
+fn with_first_job(batch: Batch, pattern: &NamePattern, tenant: &TenantId, obtain: Obtain) -> Batch {
+    match obtain {
+        Obtain::AtFirstVisit => batch,
+        Obtain::AtOnce => batch.then(Operation::RequestJob {
+            key: JobKey::Certificate(pattern.clone()),
+            tenant: tenant.clone(),
+            priority: Priority::Background,
+            delay: Duration::ZERO,
+            urgency: Urgency::HeedBackoff,
+        }),
     }
 }
 
