@@ -151,8 +151,10 @@ impl Worker {
     #[must_use]
     pub fn new(index: usize, shared: Arc<Shared>, tasks: Tasks, drain: Drain) -> Rc<Self> {
         let composer = Composer::new(shared.tickets.clone());
+        // A group of its own: a drain waits for visitors, not for idle connections to upstreams, which end with
+        // the thread.
         let pools = Pools::new(
-            tasks.clone(),
+            tasks.child(),
             shared.metrics.clone(),
             upstream::Settings::default(),
         );
