@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+/// glibc's allocator fragments with the 4 to 64 KiB buffers of TLS and HTTP.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    vestibule::cli::main(std::env::args_os())
 }

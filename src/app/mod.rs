@@ -1,1 +1,20 @@
-//! The composition root: builds the concrete adapters, starts and stops them in order.
+//! The composition root: the one place that builds concrete adapters, and the order in which things start and stop.
+//!
+//! A start goes from the outside in: sockets are bound first, so that a port in use is told before anything is
+//! touched; then the store and its keys are opened; only then does anything serve or order. A stop goes the other
+//! way: visitors first, the store last.
+//!
+//! Reading order: [`start`] (what is built, in order), [`serving`] (what runs), [`stop`](mod@stop) (how it ends),
+//! [`reload`](mod@reload) (how it changes), [`roots`] (what clients of a private CA trust), [`process`] (the process and its surroundings).
+
+pub mod start;
+
+pub mod serving;
+
+pub mod stop;
+
+pub mod reload;
+
+pub mod roots;
+
+pub mod process;

@@ -1,0 +1,160 @@
+//! How it changes while it runs: a configuration is read, checked and swapped in, or refused while the old one stays.
+//! No connection notices.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::clock::Clock;
+use crate::base::published::Published;
+use crate::base::task::Tasks;
+use crate::certs;
+use crate::config::reload::{Applied, Reload, Reloader};
+use crate::config::watch::{Trigger, Watch};
+use crate::control::actions::{self, ReloadRefused, Reloaded};
+use crate::control::declare::Declaration;
+use crate::control::edge::Edge;
+use crate::proxy::settings::Settings as ProxySettings;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::labels::{ConfigState, Reload as Outcome};
+use crate::telemetry::logging::Logging;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::{Condition, Health, Readiness};
+
+/// Callers of the API that may wait for a reload.
+const MOST_CALLERS: usize = 16;
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) proxy: Published<ProxySettings>,
+    pub(super) edge: Published<Edge>,
+    pub(super) certificates: Published<certs::Settings>,
+    pub(super) declaration: Published<Arc<Declaration>>,
+    pub(super) access_log: AccessLog,
+    pub(super) logging: Arc<Logging>,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) clock: Clock,
+}
+
+type Answer = Result<Reloaded, ReloadRefused>;
+
+/// Starts to heed SIGHUP and changes of the files, and gives the way for callers of the API to ask for a reload.
+pub(super) fn start(
+    reloader: Reloader,
+    in_force: InForce,
+    tasks: &Tasks,
+) -> io::Result<actions::Reload> {
+    let watch = Watch::new(reloader.files())?;
+    let (calls, called) = mpsc::channel(MOST_CALLERS);
+    tasks.spawn_until_cancelled(
+        "reload",
+        run(reloader, in_force, watch, called, tasks.clone()),
+    );
+    Ok(Arc::new(move || ask(calls.clone()).boxed()))
+}
+
+async fn ask(calls: mpsc::Sender<oneshot::Sender<Answer>>) -> Answer {
+    let refused = |why: &str| ReloadRefused {
+        mistakes: vec![why.to_owned()],
+    };
+    let (answer, answered) = oneshot::channel();
+    calls
+        .try_send(answer)
+        .map_err(|_full| refused("too many reloads wait already"))?;
+    answered
+        .await
+        .map_err(|_ended| refused("the process is stopping"))?
+}
+
+async fn run(
+    mut reloader: Reloader,
+    in_force: InForce,
+    mut watch: Watch,
+    mut called: mpsc::Receiver<oneshot::Sender<Answer>>,
+    tasks: Tasks,
+) {
+    loop {
+        let (trigger, caller) = tokio::select! {
+            trigger = watch.next() => (trigger, None),
+            Some(caller) = called.recv() => (Trigger::Signal, Some(caller)),
+        };
+        // Reading files blocks; the reloader comes back with what it read.
+        let read = tasks.blocking("read_configuration", move || {
+            let outcome = reloader.reload(trigger);
+            (reloader, outcome)
+        });
+        let Some((back, outcome)) = read.await else {
+            tracing::error!(
+                "reading the configuration failed; it is not read again before a restart"
+            );
+            return;
+        };
+        reloader = back;
+        watch.follow(reloader.files());
+        let answer = in_force.take(outcome);
+        if let Some(caller) = caller {
+            // A caller who has gone away is not told.
+            drop(caller.send(answer));
+        }
+    }
+}
+
+impl InForce {
+    fn take(&self, outcome: Reload) -> Answer {
+        match outcome {
+            Reload::Unchanged => Ok(Reloaded::default()),
+            Reload::Refused { mistakes } => {
+                tracing::error!(
+                    mistakes = mistakes.len(),
+                    "reload refused: the old configuration stays"
+                );
+                for mistake in &mistakes {
+                    tracing::error!(%mistake, "mistake");
+                }
+                self.metrics.reloaded(Outcome::Failure, self.clock.now());
+                let told = format!(
+                    "the file has {} mistakes; the configuration before it is served",
+                    mistakes.len()
+                );
+                self.readiness
+                    .set(Condition::Configuration, Health::Degraded(told.into()));
+                self.metrics.set_config_state(ConfigState::LastGood);
+                let mistakes = mistakes.iter().map(ToString::to_string).collect();
+                Err(ReloadRefused { mistakes })
+            }
+            Reload::Applied(applied) => Ok(self.apply(*applied)),
+        }
+    }
+
+    fn apply(&self, applied: Applied) -> Reloaded {
+        let Applied {
+            settings,
+            changes,
+            warnings,
+        } = applied;
+        if let Err(error) = self.logging.set_filter(&settings.telemetry.filter) {
+            tracing::warn!(%error, "the log filter stays as it was");
+        }
+        self.access_log
+            .show_clients(settings.telemetry.client_address);
+        self.edge.publish(settings.edge);
+        self.certificates.publish(settings.certificates);
+        self.declaration.publish(Arc::new(settings.declaration));
+        self.proxy.publish(settings.proxy);
+        for warning in &warnings {
+            tracing::warn!(mistake = %warning, "an included file goes on with its last good text, or without");
+        }
+        tracing::info!(changed = ?changes.changed, needs_restart = ?changes.needs_restart, "reloaded");
+        self.metrics.reloaded(Outcome::Success, self.clock.now());
+        self.readiness.set(Condition::Configuration, Health::Well);
+        self.metrics.set_config_state(ConfigState::Current);
+        Reloaded {
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            needs_restart: changes.needs_restart,
+        }
+    }
+}
