@@ -138,6 +138,7 @@ fn look_around(settings: &Settings) -> Vec<Line> {
     let mut lines = vec![
         judge::open_files(probe::open_files(), settings.proxy.limits.connections),
         judge::data_folder(data, probe::folder(data)),
+        judge::file_system(data, probe::remote_file_system(data)),
         judge::disk(data, probe::disk(data)),
         judge::key(&settings.key_file, probe::key(&settings.key_file, data)),
     ];
@@ -220,6 +221,7 @@ mod tests {
         };
         assert_eq!(verdict("configuration"), Verdict::Ok);
         assert_eq!(verdict("data directory"), Verdict::Ok);
+        assert_eq!(verdict("file system"), Verdict::Ok);
         assert_eq!(verdict("key place"), Verdict::Warn);
         assert_eq!(verdict("http port"), Verdict::Ok);
         assert_eq!(verdict("https port"), Verdict::Fail);

@@ -80,7 +80,7 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         ca: ca::settle(&main.cas, source, mistakes),
         certificates: certificates::settle(&main.certificates),
         on_demand: on_demand::settle(&main.on_demand, mistakes),
-        permission: on_demand::permission(&main.on_demand),
+        permission: on_demand::permission(&main.on_demand, source, mistakes),
         declaration: Declaration::default(),
     }
 }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::assemble::{Assembled, assemble};
+use super::change::{Key, RESTART_KEYS};
 use super::mistake::{Mistake, Report};
 use super::reader::known;
 use super::source::Source;
 use super::text::{FileText, Texts};
+use crate::ca::Kind;
 
 const DOCUMENTED: &str = include_str!("../../proxy.toml");
 
@@ -83,6 +85,127 @@ fn words_by_section(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
         words.entry(section).or_default().extend(parts);
     }
     words
+}
+
+fn uncommented(line: &str) -> String {
+    line.strip_prefix('#').unwrap_or(line).to_owned()
+}
+
+/// The documented file with its marked lines changed as they say.
+fn for_production() -> String {
+    let (before, after) = DOCUMENTED.split_once("[[ca]]\n").unwrap();
+    let (_private, after) = after.split_once("\n\n").unwrap();
+    let changed = [before, after].concat();
+    let lines = changed.lines().map(|line| {
+        let (said, wanted) = line.split_once("# production: ").unwrap_or((line, ""));
+        let key = said
+            .split('=')
+            .next()
+            .unwrap()
+            .trim()
+            .trim_start_matches('#');
+        let is_value = format!("x = {wanted}").parse::<toml::Table>().is_ok();
+        let acme = [
+            "#[[ca]]",
+            "#name = \"letsencrypt\"",
+            "#kind = \"acme\"",
+            "#directory",
+            "#contact",
+            "#terms_agreed",
+        ];
+        match (said, wanted) {
+            (said, "") if acme.iter().any(|start| said.starts_with(start)) => uncommented(said),
+            (said, wanted) if is_value && said.contains('=') => format!("{key} = {wanted}"),
+            (said, "your own") => uncommented(said),
+            (said, _) => said.to_owned(),
+        }
+    });
+    lines.flat_map(|line| [line, "\n".to_owned()]).collect()
+}
+
+#[test]
+fn the_documented_file_with_its_marked_lines_changed_has_no_mistake() {
+    let text = for_production();
+    let texts = only(&text);
+    let settings = assemble(&texts, None).map(|assembled| assembled.settings);
+    let settings = settings.unwrap_or_else(|mistakes| panic!("{}", Report(&mistakes)));
+    assert_eq!(settings.proxy.https, ["[::]:443".parse().unwrap()]);
+    assert_eq!(
+        (settings.proxy.https_port, settings.data.to_str()),
+        (443, Some("/var/lib/vestibule"))
+    );
+    assert_eq!(
+        settings.edge.cname_target.unwrap().as_str(),
+        "edge.example.com"
+    );
+    let [ca] = settings.ca.authorities.as_slice() else {
+        panic!("{:?}", settings.ca);
+    };
+    let Kind::Acme(acme) = &ca.kind else {
+        panic!("{ca:?}");
+    };
+    assert!(acme.directory.contains("staging") && acme.terms_agreed);
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let settings = |text: &str| assemble(&only(text), None).unwrap().settings;
+    let documented = settings(&DOCUMENTED.replace("#ask =", "ask ="));
+    let plain = settings(
+        "[[ca]]\nname = \"c\"\nkind = \"private\"\n\
+         [on_demand]\nask = \"http://127.0.0.1:3000/allowed\"\n",
+    );
+    assert_eq!(documented.proxy, plain.proxy);
+    assert_eq!(documented.telemetry, plain.telemetry);
+    assert_eq!(documented.dns, plain.dns);
+    assert_eq!(documented.on_demand, plain.on_demand);
+    assert_eq!(
+        format!("{:?}", documented.permission),
+        format!("{:?}", plain.permission)
+    );
+    assert_eq!(
+        (documented.data, documented.key_file),
+        (plain.data, plain.key_file)
+    );
+    let (mut certificates, default) = (documented.certificates, plain.certificates);
+    assert!((certificates.renewal.fraction - default.renewal.fraction).abs() < 0.001);
+    certificates.renewal.fraction = default.renewal.fraction;
+    assert_eq!(certificates, default);
+}
+
+#[test]
+fn the_documented_file_marks_what_waits_for_a_restart() {
+    let lines: Vec<&str> = DOCUMENTED.lines().collect();
+    for key in RESTART_KEYS {
+        let (section, start) = match key {
+            Key::Of(section, key) => (section, format!("{key} =")),
+            Key::All(section) => (section, format!("[{section}]")),
+        };
+        let header = lines
+            .iter()
+            .position(|line| line.trim_matches(['[', ']']) == *section);
+        let header = header.unwrap_or_else(|| panic!("{section}"));
+        let first = match key {
+            Key::Of(..) => header,
+            Key::All(_) => 0,
+        };
+        let at = (first..lines.len())
+            .find(|at| {
+                let line = uncommented(lines[*at]);
+                line.starts_with(&start) || line.starts_with(&format!("[{start}]"))
+            })
+            .unwrap_or_else(|| panic!("{key}"));
+        // The comment above it, or above the group of keys that it stands in.
+        let above = lines[..at]
+            .iter()
+            .rev()
+            .skip_while(|line| !line.starts_with("# "));
+        let comment: Vec<&&str> = above.take_while(|line| line.starts_with("# ")).collect();
+        assert!(
+            comment.iter().any(|line| line.contains("(restart)")),
+            "{key}: {comment:?}"
+        );
+    }
 }
 
 #[test]
@@ -313,6 +436,34 @@ proptest! {
         )
     ) {
         is_answered(&parts.concat());
+    }
+
+    #[test]
+    fn whatever_an_included_file_holds_the_others_are_served(
+        parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "[[tenant]]\n", "[[route]]\n", "[[upstream]]\n", "[store]\n", "name = \"b\"\n",
+                "name = \"good\"\n", "domains = [\"good.test\"]\n", "domains = [\"b.test\"]\n",
+                "tenant = \"good\"\n", "upstream = \"core\"\n", "path = \"/x\"\n", "oops", "\"\"\"", "\0",
+            ]),
+            0..12,
+        )
+    ) {
+        let mut texts = only(
+            "[[ca]]\nname = \"c\"\nkind = \"private\"\n\
+             [[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:1\"]\n",
+        );
+        let good = "[[tenant]]\nname = \"good\"\ndomains = [\"good.test\"]\n\
+                    [[route]]\ntenant = \"good\"\nupstream = \"core\"\n";
+        let included = [("d/a.toml", good.to_owned()), ("d/b.toml", parts.concat())];
+        let included = included.map(|(name, text)| FileText::Read(Source::new(name, text)));
+        texts.included = included.into();
+        let assembled = assemble(&texts, None).unwrap();
+        let declaration = &assembled.settings.declaration;
+        assert_eq!(declaration.tenants[0].id.as_str(), "good");
+        assert_eq!(declaration.routes[0].file.as_ref(), "d/a.toml");
+        let others = declaration.tenants.iter().skip(1);
+        assert!(others.flat_map(|tenant| &tenant.domains).all(|domain| domain.base().as_str() == "b.test"));
     }
 
     #[test]

@@ -109,6 +109,26 @@ pub(super) fn data_folder(path: &Path, found: Folder) -> Line {
     }
 }
 
+pub(super) fn file_system(data: &Path, found: io::Result<Option<String>>) -> Line {
+    const WHAT: &str = "file system";
+    let data = data.display();
+    match found {
+        Ok(None) => ok(WHAT, format!("{data} lies on a local disk")),
+        Ok(Some(kind)) => bad(
+            Verdict::Fail,
+            WHAT,
+            format!(
+                "{data} lies on a network file system ({kind}), which breaks the database's locks"
+            ),
+            "put it on a local disk or a block device".to_owned(),
+        ),
+        Err(error) => {
+            let fix = "look at its mount".to_owned();
+            bad(Verdict::Warn, WHAT, format!("{data}: {error}"), fix)
+        }
+    }
+}
+
 pub(super) fn disk(data: &Path, found: io::Result<Room>) -> Line {
     const WHAT: &str = "disk";
     let room = match found {
@@ -280,6 +300,17 @@ mod tests {
             assert_eq!(line.verdict, expected, "{free}");
             assert_eq!(line.fix.is_some(), expected != Good);
         }
+    }
+
+    #[test]
+    fn a_network_file_system_will_not_do() {
+        let line = |found| file_system(Path::new("/d"), Ok(found));
+        assert_eq!(line(None).verdict, Good);
+        let remote = line(Some("nfs".to_owned()));
+        assert!(
+            remote.verdict == Fail && remote.detail.contains("(nfs)"),
+            "{remote:?}"
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::base::task::Tasks;
 use crate::ca::acme;
 use crate::model::route::UpstreamAddress;
 use crate::net;
+use crate::store::embedded;
 
 /// The most files that this process may open after raising its own limit; nothing where there is no limit.
 pub(super) fn open_files() -> Option<u64> {
@@ -71,6 +72,11 @@ pub(super) fn disk(path: &Path) -> io::Result<Room> {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         files: (stat.f_files != 0).then_some(stat.f_favail),
     })
+}
+
+/// The network file system that a folder lies on, or will lie on, if any.
+pub(super) fn remote_file_system(path: &Path) -> io::Result<Option<String>> {
+    embedded::remote_file_system(&existing(path))
 }
 
 /// What a key file is.

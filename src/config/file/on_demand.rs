@@ -1,5 +1,6 @@
 //! `[on_demand]`: certificates obtained during a handshake, and who allows them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -26,6 +27,7 @@ pub(in crate::config) struct OnDemand {
     pub(in crate::config) waiters_total: Option<At<u32>>,
     pub(in crate::config) ask: Option<At<Url>>,
     pub(in crate::config) mode: Option<At<AskMode>>,
+    pub(in crate::config) ask_root: Option<At<PathBuf>>,
     pub(in crate::config) ask_deadline: Option<At<Duration>>,
     pub(in crate::config) ask_rate: Option<At<u32>>,
     pub(in crate::config) ask_rate_per_domain: Option<At<u32>>,
@@ -41,6 +43,7 @@ pub(super) fn read(mut table: Table<'_>) -> OnDemand {
         waiters_total: table.optional("waiters_total", value::count(1..=1_000_000)),
         ask: table.optional("ask", value::http_url),
         mode: table.optional("mode", value::word(MODES)),
+        ask_root: table.optional("ask_root", value::path),
         ask_deadline: table.optional(
             "ask_deadline",
             value::duration(Duration::from_millis(10)..=seconds(60)),

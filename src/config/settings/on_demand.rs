@@ -1,10 +1,12 @@
 //! `[on_demand]`: the wait, and the permission hook.
 
-use super::{set, set_from};
+use super::{roots, set, set_from};
 use crate::certs::on_demand::Settings;
 use crate::certs::permission::{self, Mode};
 use crate::config::file::{AskMode, OnDemand};
 use crate::config::mistake::{Finding, Mistakes};
+use crate::config::source::Source;
+use crate::net::Roots;
 
 pub(super) fn settle(section: &OnDemand, mistakes: &Mistakes<'_>) -> Settings {
     let mut settings = Settings::default();
@@ -25,13 +27,21 @@ pub(super) fn settle(section: &OnDemand, mistakes: &Mistakes<'_>) -> Settings {
     settings
 }
 
-pub(super) fn permission(section: &OnDemand) -> Option<permission::Settings> {
+pub(super) fn permission(
+    section: &OnDemand,
+    source: &Source,
+    mistakes: &Mistakes<'_>,
+) -> Option<permission::Settings> {
     let mut settings = permission::Settings::new(section.ask.as_ref()?.value.clone());
     if let Some(mode) = &section.mode {
         settings.mode = match mode.value {
             AskMode::Simple => Mode::Simple,
             AskMode::Rich => Mode::Rich,
         };
+    }
+    let root = section.ask_root.as_ref();
+    if let Some(pem) = root.and_then(|path| roots(path, source, mistakes)) {
+        settings.roots = Roots::Pem(pem);
     }
     set(&mut settings.deadline, section.ask_deadline.as_ref());
     set(&mut settings.allow_ttl, section.allow_ttl.as_ref());

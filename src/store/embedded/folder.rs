@@ -39,19 +39,28 @@ fn existing_ancestor(folder: &Path) -> &Path {
 
 /// SQLite's write-ahead log is memory shared by mapping, which no network file system gives.
 fn check_local(folder: &Path) -> Result<(), OpenError> {
-    let mount: StatFs = statfs(folder).map_err(|error| unusable(folder, error.into()))?;
+    match remote_file_system(folder) {
+        Ok(None) => Ok(()),
+        Ok(Some(kind)) => Err(OpenError::NetworkFileSystem {
+            folder: folder.to_owned(),
+            kind,
+        }),
+        Err(error) => Err(unusable(folder, error)),
+    }
+}
+
+/// The name of the network file system that `folder` lies on; nothing for a local disk.
+///
+/// # Errors
+/// Where the folder is not there or cannot be looked at.
+pub fn remote_file_system(folder: &Path) -> io::Result<Option<String>> {
+    let mount: StatFs = statfs(folder)?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     // The width of the field differs by platform; the magic numbers have 32 bits.
     #[expect(clippy::cast_sign_loss, reason = "a bit pattern")]
     let magic = (mount.f_type as u64) & 0xffff_ffff;
-    match network_file_system(magic, mounted_type(&mounts, &path)) {
-        Some(kind) => Err(OpenError::NetworkFileSystem {
-            folder: folder.to_owned(),
-            kind: kind.to_owned(),
-        }),
-        None => Ok(()),
-    }
+    Ok(network_file_system(magic, mounted_type(&mounts, &path)).map(str::to_owned))
 }
 
 /// The name of a file system that is not local, by the magic number that `statfs` tells and, for those in user

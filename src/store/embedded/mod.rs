@@ -74,6 +74,7 @@ use crate::store::record::{
 };
 use crate::store::{Deadline, Page, PageRequest, Store};
 
+pub use folder::remote_file_system;
 pub use open::OpenError;
 
 use writer::Writer;
