@@ -163,3 +163,79 @@ fn is_shared_wildcard(host: &DnsName, tls: &TlsFacts, domain: &KnownDomain) -> b
             pattern.is_wildcard() && pattern.covers(host) && pattern.covers(&tls.server_name)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy, prop, prop_assert_eq, prop_oneof, proptest};
+
+    use super::*;
+
+    /// A reference that shares no code: plain string work.
+    fn model(text: &str) -> Option<(String, u16)> {
+        let lower = text.to_lowercase();
+        let (host, port) = match lower.split_once(':') {
+            None => (lower.as_str(), 443),
+            Some((host, port)) => {
+                let plain = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
+                let number: u32 = plain.then(|| port.parse().ok()).flatten()?;
+                (host, u16::try_from(number).ok().filter(|n| *n > 0)?)
+            }
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let label = |label: &str| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
+        let numeric = host.rsplit('.').next()?.chars().all(|c| c.is_ascii_digit());
+        (host.split('.').all(label) && !numeric).then(|| (host.to_owned(), port))
+    }
+
+    fn spelling() -> impl Strategy<Value = String> {
+        let host = prop_oneof![
+            4 => prop::sample::select(vec!["a.test", "b.test", "A.Test", "a.test.", "x.a.test", "xn--bcher-kva.test"])
+                .prop_map(str::to_owned),
+            1 => "[aAbB.@/:,_*%-]{0,6}",
+            1 => Just("127.0.0.1".to_owned()),
+        ];
+        let port = prop_oneof![
+            3 => Just(String::new()),
+            1 => prop::sample::select(vec![":443", ":8443", ":0", ":", ":+1", ":99999", ":4 4"])
+                .prop_map(str::to_owned),
+        ];
+        (host, port).prop_map(|(host, port)| host + &port)
+    }
+
+    proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn every_spelling_reads_as_the_model_says(sni in prop::sample::select(vec!["a.test", "b.test"]),
+            target in prop::option::of(spelling()), hosts in prop::collection::vec(spelling(), 0..3)) {
+            let uri = match &target {
+                Some(target) => match format!("https://{target}/").parse::<Uri>() {
+                    Ok(uri) if uri.authority().is_some() => uri,
+                    // The parser before us refuses it.
+                    _ => return Ok(()),
+                },
+                None => Uri::from_static("/"),
+            };
+            let mut fields = HeaderMap::new();
+            for host in &hosts {
+                fields.append(header::HOST, HeaderValue::from_str(host).unwrap());
+            }
+            let named = Named { uri: &uri, fields: &fields, version: Version::HTTP_11, method: &Method::GET };
+            let expected = match (target.as_deref().map(model), hosts.as_slice()) {
+                (None, [host]) => model(host),
+                (Some(target), [host]) if target == model(host) => target,
+                _ => None,
+            };
+            let got = Authority::of(named, &DnsName::parse(sni).unwrap()).ok();
+            let got = got.map(|own| (own.host.as_str().to_owned(), own.port.unwrap_or(443)));
+            prop_assert_eq!(got, expected, "{} {:?} {:?}", sni, target, hosts);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -152,6 +152,8 @@ fn http2_builder(
     let mut builder = http2::Builder::new(OnThisThread(worker.tasks.clone()));
     builder
         .timer(TokioTimer::new())
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -202,7 +204,8 @@ impl<A: Answer> Requests<A> {
                 });
             }
             let http1 = own.facts.tls.protocol == HttpProtocol::Http1;
-            if http1 && own.worker.drain.has_begun() {
+            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if http1 && own.worker.drain.has_begun() && !switches {
                 // The last answer says so, and no client loses the race of a request against our close.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);

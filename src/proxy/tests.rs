@@ -12,6 +12,14 @@ mod tenants;
 
 mod streams;
 
+mod corpus;
+
+mod http2;
+
+mod verified;
+
+mod records;
+
 mod sockets;
 
 mod names;

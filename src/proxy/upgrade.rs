@@ -117,7 +117,8 @@ fn take_extended_connect(head: &mut Parts) -> Result<Wish, Fault> {
     })
 }
 
-fn accept_of(key: &[u8]) -> HeaderValue {
+/// What proves that an upstream read our key (RFC 6455 §4.2.2).
+pub(in crate::proxy) fn accept_of(key: &[u8]) -> HeaderValue {
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, ACCEPT_SUFFIX].concat());
     let text = STANDARD.encode(hash.as_ref());
     HeaderValue::try_from(text).unwrap_or(WEBSOCKET)
@@ -276,5 +277,42 @@ impl<C: Fn(usize) + Unpin> AsyncWrite for Side<'_, C> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proof_is_that_of_rfc_6455() {
+        let accept = accept_of(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn only_a_websocket_asked_for_in_full_is_a_wish() {
+        let check = |upgrade: &[&str], connection: &[&str], expected: bool| {
+            let mut fields = HeaderMap::new();
+            for value in upgrade {
+                fields.append(header::UPGRADE, value.parse().unwrap());
+            }
+            for value in connection {
+                fields.append(header::CONNECTION, value.parse().unwrap());
+            }
+            assert_eq!(
+                asks_for_websocket(&fields),
+                expected,
+                "{upgrade:?} {connection:?}"
+            );
+        };
+        check(&["websocket"], &["Upgrade"], true);
+        check(&["WebSocket"], &["keep-alive, upgrade"], true);
+        check(&["websocket"], &["keep-alive", "upgrade"], true);
+        check(&["websocket"], &[], false);
+        check(&["websocket"], &["close"], false);
+        check(&["websocket", "h2c"], &["upgrade"], false);
+        check(&["websocket, h2c"], &["upgrade"], false);
+        check(&["h2c"], &["upgrade"], false);
     }
 }

@@ -1,0 +1,243 @@
+//! Visitors who speak HTTP/2, by hyper's own client.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::ext::Protocol;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::support::{Edge, soon};
+use super::upstreams::{Heard, Reply, ok, say, through};
+use crate::base::task::Tasks;
+use crate::proxy::upgrade;
+
+type Content = BoxBody<Bytes, Infallible>;
+
+/// A visitor of `a.test`, and what drives the connection.
+struct Visitor {
+    sender: SendRequest<Content>,
+    tasks: Tasks,
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+impl Visitor {
+    async fn of(edge: &Edge) -> Self {
+        let tls = edge
+            .visit_with(Arc::new(edge.client(&["h2"])), "a.test")
+            .await
+            .unwrap();
+        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let handshake = Box::pin(builder.handshake(TokioIo::new(tls)));
+        let connected = soon(handshake).await;
+        let (sender, connection) = connected.unwrap();
+        let tasks = Tasks::new();
+        tasks.spawn_until_cancelled("visitor", async move { drop(connection.await) });
+        Self { sender, tasks }
+    }
+
+    async fn ask(&mut self, request: Request<Content>) -> Response<Incoming> {
+        soon(self.sender.send_request(request)).await.unwrap()
+    }
+}
+
+fn get(uri: &str) -> http::request::Builder {
+    Request::builder().uri(uri).version(Version::HTTP_2)
+}
+
+fn none() -> Content {
+    Empty::new().boxed()
+}
+
+async fn text(response: Response<Incoming>) -> String {
+    let bytes = soon(response.into_body().collect())
+        .await
+        .unwrap()
+        .to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn requests_become_http1_with_one_host_and_one_cookie() {
+    let (edge, backend) = through(|_| {
+        say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nConnection: X-Own\r\nX-Own: y\r\n\
+             Alt-Svc: h3=\":1\"\r\nX-Kept: z\r\n\r\nok")
+    })
+    .await;
+    let mut visitor = Visitor::of(&edge).await;
+    let request = get("https://A.test/x?y")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("cookie", "c=3")
+        .header("te", "trailers")
+        .body(none())
+        .unwrap();
+    let response = visitor.ask(request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let fields = response.headers().clone();
+    for gone in ["alt-svc", "keep-alive", "connection", "x-own"] {
+        assert!(!fields.contains_key(gone), "{gone}");
+    }
+    assert_eq!(fields["x-kept"], "z");
+    assert_eq!(text(response).await, "ok");
+    let heard = backend.only();
+    assert_eq!(heard.line(), "GET /x?y HTTP/1.1");
+    assert_eq!(heard.field("host"), ["a.test"]);
+    assert_eq!(heard.field("cookie"), ["a=1; b=2; c=3"]);
+    assert_eq!(
+        fields["x-request-id"],
+        heard.field("x-request-id")[0].as_str()
+    );
+}
+
+#[tokio::test]
+async fn authorities_are_compared_with_the_connection() {
+    let (edge, backend) = through(|_| ok("ok")).await;
+    let mut visitor = Visitor::of(&edge).await;
+    for (uri, host, status) in [
+        ("https://a.test/", None, 200),
+        ("https://www.a.test/", None, 200),
+        ("https://a.test/", Some("a.test"), 200),
+        ("https://a.test/", Some("b.test"), 400),
+        ("https://b.test/", Some("a.test"), 400),
+        ("https://b.test/", None, 421),
+        ("https://unknown.test/", None, 421),
+        ("http://a.test/", None, 400),
+    ] {
+        let mut request = get(uri).body(none()).unwrap();
+        if let Some(host) = host {
+            request.headers_mut().insert("host", host.parse().unwrap());
+        }
+        let response = visitor.ask(request).await;
+        assert_eq!(response.status().as_u16(), status, "{uri} {host:?}");
+    }
+    let hosts: Vec<_> = backend
+        .heard()
+        .iter()
+        .map(|heard| heard.field("host").join(","))
+        .collect();
+    assert_eq!(hosts, ["a.test", "www.a.test", "a.test"]);
+}
+
+#[tokio::test]
+async fn content_of_unknown_length_is_chunked_for_any_method() {
+    let (edge, backend) = through(|heard| ok(&String::from_utf8_lossy(&heard.content))).await;
+    let mut visitor = Visitor::of(&edge).await;
+    for method in [Method::POST, Method::GET] {
+        let pieces = ["one ", "two ", "three"].map(|piece| Ok(Frame::data(Bytes::from(piece))));
+        let content = StreamBody::new(futures_util::stream::iter(pieces)).boxed();
+        let request = get("https://a.test/").method(method).body(content).unwrap();
+        let response = visitor.ask(request).await;
+        assert_eq!(text(response).await, "one two three");
+        assert_eq!(
+            backend.heard().last().unwrap().field("transfer-encoding"),
+            ["chunked"]
+        );
+    }
+    let request = get("https://a.test/")
+        .method(Method::POST)
+        .body(Full::from("known").boxed());
+    assert_eq!(text(visitor.ask(request.unwrap()).await).await, "known");
+    assert_eq!(
+        backend.heard().last().unwrap().field("content-length"),
+        ["5"]
+    );
+}
+
+#[tokio::test]
+async fn content_that_breaks_off_resets_its_stream_only() {
+    let (edge, _backend) = through(|heard| match heard.line().contains("/broken") {
+        true => {
+            Reply::SayAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this".to_vec())
+        }
+        false => ok("whole"),
+    })
+    .await;
+    let mut visitor = Visitor::of(&edge).await;
+    let broken = visitor
+        .ask(get("https://a.test/broken").body(none()).unwrap())
+        .await;
+    assert_eq!(broken.status(), StatusCode::OK);
+    assert!(
+        soon(broken.into_body().collect()).await.is_err(),
+        "it looked whole"
+    );
+    let whole = visitor
+        .ask(get("https://a.test/").body(none()).unwrap())
+        .await;
+    assert_eq!(text(whole).await, "whole");
+}
+
+fn switch(heard: &Heard) -> Reply {
+    let key = heard.field("sec-websocket-key").join("");
+    let accept = upgrade::accept_of(key.as_bytes());
+    let accept = match heard.line().contains("/liar") {
+        true => "bGllcyBhbmQgc3RhdGlzdGljcw==",
+        false => accept.to_str().unwrap(),
+    };
+    Reply::SayAndEcho(
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+        .into_bytes(),
+    )
+}
+
+#[tokio::test]
+async fn extended_connect_is_a_websocket_upgrade_to_the_upstream() {
+    let (edge, backend) = through(switch).await;
+    let mut visitor = Visitor::of(&edge).await;
+    // The server's SETTINGS, which allow it, come with the first answer at the latest.
+    let first = visitor
+        .ask(
+            get("https://a.test/")
+                .method(Method::TRACE)
+                .body(none())
+                .unwrap(),
+        )
+        .await;
+    assert_eq!(first.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let wish = |uri: &str, protocol: &'static str| {
+        let request = get(uri)
+            .method(Method::CONNECT)
+            .header("sec-websocket-version", "13")
+            .extension(Protocol::from_static(protocol));
+        request.body(none()).unwrap()
+    };
+    let other = visitor
+        .ask(wish("https://a.test/socket", "connect-udp"))
+        .await;
+    assert_eq!(other.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let liar = visitor.ask(wish("https://a.test/liar", "websocket")).await;
+    assert_eq!(liar.status(), StatusCode::BAD_GATEWAY);
+    let response = visitor
+        .ask(wish("https://a.test/socket", "websocket"))
+        .await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("sec-websocket-accept"));
+    let upgraded = soon(hyper::upgrade::on(response)).await.unwrap();
+    let mut socket = TokioIo::new(upgraded);
+    soon(socket.write_all(b"hello")).await.unwrap();
+    let mut echo = [0; 5];
+    soon(socket.read_exact(&mut echo)).await.unwrap();
+    assert_eq!(&echo, b"hello");
+    let heard = backend.heard().pop().unwrap();
+    assert_eq!(heard.line(), "GET /socket HTTP/1.1");
+    assert_eq!(heard.field("upgrade"), ["websocket"]);
+    assert_eq!(heard.field("sec-websocket-version"), ["13"]);
+    drop(socket);
+    backend.until_closed(2).await;
+}
