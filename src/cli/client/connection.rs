@@ -157,6 +157,14 @@ impl Connection {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<Value, ClientError> {
+        // A URL would take these for steps between folders.
+        if let Some(step) = path.iter().find(|segment| matches!(**segment, "." | "..")) {
+            return Err(ClientError::Problem {
+                title: "Bad parameter".to_owned(),
+                detail: format!("{step} is no name"),
+                mistakes: Vec::new(),
+            });
+        }
         let request = request(method, path, query).ok_or(ClientError::NotUnderstood)?;
         let exchange = exchange(&mut self.requests, request);
         let (status, body) = tokio::select! {

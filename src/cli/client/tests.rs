@@ -172,6 +172,7 @@ fn a_refusal_says_why_whatever_was_typed() {
         ("domain show a..b", "Bad parameter"),
         ("domain show ../tenants", "Bad parameter"),
         ("domain show a?b#c", "Bad parameter"),
+        ("domain show ..", "Bad parameter: .. is no name"),
         ("certificate show 1", "is a UUID"),
         (
             "domain list --tenant A&limit=1",
