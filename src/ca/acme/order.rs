@@ -80,6 +80,19 @@ impl AcmeOrder {
         Ok(seen.retry_after)
     }
 
+    /// Fetches the authorizations that have not been fetched yet, so that going through them asks nobody: an
+    /// iteration that fails half-way passes over the one it failed at.
+    async fn fetch_authorizations(&mut self) -> Result<(), CaError> {
+        let order = &mut self.order;
+        repeat_stale_nonce!(self.line, Step::Authorization, async {
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                authorization?;
+            }
+            Ok(())
+        })
+    }
+
     /// Why the order is invalid: the challenge that failed says it best (RFC 8555 §8.2).
     async fn failure(&mut self) -> CaError {
         let of_order = self.order.state().error.as_ref().map(document);
@@ -100,6 +113,7 @@ impl AcmeOrder {
     }
 
     async fn failed_challenge(&mut self) -> Result<Option<Document>, CaError> {
+        self.fetch_authorizations().await?;
         let mut authorizations = self.order.authorizations();
         while let Some(mut authorization) =
             next_authorization(&self.line, &mut authorizations).await?
@@ -157,6 +171,7 @@ impl Order for AcmeOrder {
 
     async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
         let mut found = Vec::new();
+        self.fetch_authorizations().await?;
         let mut authorizations = self.order.authorizations();
         while let Some(mut authorization) =
             next_authorization(&self.line, &mut authorizations).await?
@@ -191,6 +206,7 @@ impl Order for AcmeOrder {
     }
 
     async fn begin(&mut self) -> Result<(), CaError> {
+        self.fetch_authorizations().await?;
         let mut authorizations = self.order.authorizations();
         while let Some(mut authorization) =
             next_authorization(&self.line, &mut authorizations).await?

@@ -1,0 +1,220 @@
+//! Pebble on a loopback address of its own, with the name server that it asks; both end with their test.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+/// Longer than a start takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ACME: u16 = 14_000;
+const ACME_MANAGEMENT: u16 = 15_000;
+const DNS: u16 = 18_053;
+const DNS_MANAGEMENT: u16 = 18_055;
+/// Held open while a test uses its address, so that others take another.
+const CLAIM: u16 = 17_998;
+/// Where challenges are asked for.
+pub(crate) const HTTP: u16 = 18_080;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A loopback address and a folder that nobody else uses.
+pub(crate) struct Place {
+    address: Ipv4Addr,
+    folder: TempDir,
+    _claim: TcpListener,
+}
+
+impl Place {
+    pub(crate) fn claim() -> Self {
+        loop {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed);
+            let number = std::process::id().wrapping_mul(251).wrapping_add(step);
+            let [_, a, b, c] = number.to_be_bytes();
+            let address = Ipv4Addr::new(127, 16 | a, b, c.clamp(1, 254));
+            if let Ok(claim) = TcpListener::bind((address, CLAIM)) {
+                return Self {
+                    address,
+                    folder: tempfile::tempdir().unwrap(),
+                    _claim: claim,
+                };
+            }
+        }
+    }
+
+    pub(crate) fn at(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.address, port)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// A child whose output is kept; killed when dropped.
+struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    fn start(program: &str, args: &[String], ready: &str) -> Self {
+        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pebble/bin");
+        let binary = binary.join(program);
+        assert!(
+            binary.exists(),
+            "{} is missing: run scripts/test",
+            binary.display()
+        );
+        // The kernel ends it with this process, even where that is killed.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary)
+            .args(args)
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::default();
+        collect(child.stdout.take().unwrap(), &lines);
+        collect(child.stderr.take().unwrap(), &lines);
+        let process = Self { child, lines };
+        let deadline = Instant::now() + PATIENCE;
+        while process.count(ready) == 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{program} does not say {ready:?}"
+            );
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        process
+    }
+
+    fn count(&self, text: &str) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push(line);
+        }
+    });
+}
+
+/// A running Pebble, for which every name resolves to its own address.
+pub(crate) struct Pebble {
+    process: Process,
+    _dns: Process,
+    directory: String,
+    root: String,
+}
+
+impl Pebble {
+    /// In strict mode, with its default rejection of good nonces.
+    pub(crate) fn start(place: &Place) -> Self {
+        let dns = [
+            ("-defaultIPv4", place.address.to_string()),
+            ("-defaultIPv6", String::new()),
+            ("-dnsserver", place.at(DNS).to_string()),
+            ("-management", place.at(DNS_MANAGEMENT).to_string()),
+            ("-http01", String::new()),
+            ("-https01", String::new()),
+            ("-tlsalpn01", String::new()),
+            ("-doh", String::new()),
+        ];
+        let dns: Vec<_> = dns
+            .into_iter()
+            .flat_map(|(a, b)| [a.to_owned(), b])
+            .collect();
+        let dns = Process::start("pebble-challtestsrv", &dns, "Starting management server");
+        let root = write_identity(place);
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": place.at(ACME),
+            "managementListenAddress": place.at(ACME_MANAGEMENT),
+            "certificate": place.folder().join("chain.pem"),
+            "privateKey": place.folder().join("key.pem"),
+            "httpPort": HTTP,
+            "tlsPort": 18_443,
+            "retryAfter": { "authz": 1, "order": 1 },
+        }});
+        let config = place.write("pebble.json", &config.to_string());
+        let args = [
+            "-strict".to_owned(),
+            "-config".to_owned(),
+            config.display().to_string(),
+            "-dnsserver".to_owned(),
+            place.at(DNS).to_string(),
+        ];
+        Self {
+            process: Process::start("pebble", &args, "ACME directory available at"),
+            _dns: dns,
+            directory: format!("https://{}/dir", place.at(ACME)),
+            root,
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// What its own server's certificate chains to, PEM.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    pub(crate) fn orders(&self) -> usize {
+        self.process.count("Added order")
+    }
+
+    pub(crate) fn issued(&self) -> usize {
+        self.process.count("Issued certificate serial")
+    }
+
+    pub(crate) fn accounts(&self) -> usize {
+        self.process.count("accounts in memory")
+    }
+}
+
+/// Writes the key and chain of Pebble's own server; gives their root.
+fn write_identity(place: &Place) -> String {
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    root.distinguished_name
+        .push(DnType::CommonName, "root of the test");
+    let root_key = KeyPair::generate().unwrap();
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let issuer = Issuer::new(root, root_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new([place.address.to_string()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    place.write("chain.pem", &leaf.pem());
+    place.write("key.pem", &key.serialize_pem());
+    root_pem
+}
