@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::base::backoff::Backoff;
@@ -16,7 +17,7 @@ use crate::proxy::http;
 use crate::proxy::listener::Port;
 use crate::proxy::report::Reject;
 use crate::proxy::worker::{Answer, Worker};
-use crate::telemetry::labels::Listener;
+use crate::telemetry::labels::{AdmissionLimit, Listener};
 
 /// How long accepting pauses when the system has no descriptor or memory to give.
 const PAUSE: Backoff = Backoff {
@@ -52,6 +53,10 @@ pub(in crate::proxy) async fn run<A: Answer>(worker: Rc<Worker>, socket: Socket,
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 failures += 1;
+                if is_out_of_descriptors(&error) {
+                    let refusals = &worker.shared.metrics.admission_refusals;
+                    refusals.count(AdmissionLimit::Descriptors);
+                }
                 tracing::warn!(%error, failures, "cannot accept connections: pausing");
                 tokio::time::sleep(PAUSE.after(failures)).await;
             }
@@ -70,6 +75,14 @@ fn is_the_peers(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
+}
+
+/// Neither this process nor the system has a descriptor left: the connection waits in the kernel's queue.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }
 
 fn admit<A: Answer>(

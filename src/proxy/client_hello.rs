@@ -55,9 +55,9 @@ pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
             if let (Reject::PlainHttp, Some(street)) = (reject, acceptor.take_io()) {
                 street.close_with(SPEAK_HTTPS).await;
             }
-            return Err(Refused::silently(reject));
+            return Err(Refused::early(reject));
         }
-        Err(_elapsed) => return Err(Refused::silently(Reject::HelloDeadline)),
+        Err(_elapsed) => return Err(Refused::early(Reject::HelloDeadline)),
     };
     let hello = start.client_hello();
     let alpn = hello.alpn().map(Iterator::collect::<Vec<_>>);
@@ -74,11 +74,7 @@ pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
         });
     };
     match fault {
-        Some(reject) => Err(Refused {
-            reject,
-            server_name: Some(name),
-            street: Some(start.io),
-        }),
+        Some(reject) => Err(Refused::named(reject, name, start.io)),
         None => Ok(Hello {
             server_name: name,
             start,
@@ -99,10 +95,33 @@ fn fault_of_alpn(offered: &[&[u8]]) -> Option<Reject> {
 }
 
 impl Refused {
-    const fn silently(reject: Reject) -> Self {
+    /// Before a server name was read, and with nobody left to tell.
+    pub(in crate::proxy) const fn early(reject: Reject) -> Self {
         Self {
             reject,
             server_name: None,
+            street: None,
+        }
+    }
+
+    /// A server name that is not served, and the visitor to tell.
+    pub(in crate::proxy) const fn named(
+        reject: Reject,
+        server_name: DnsName,
+        street: Street,
+    ) -> Self {
+        Self {
+            reject,
+            server_name: Some(server_name),
+            street: Some(street),
+        }
+    }
+
+    /// A handshake that broke after its server name was read.
+    pub(in crate::proxy) const fn gone(reject: Reject, server_name: DnsName) -> Self {
+        Self {
+            reject,
+            server_name: Some(server_name),
             street: None,
         }
     }

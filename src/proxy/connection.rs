@@ -80,33 +80,35 @@ async fn converse<A: Answer>(worker: Rc<Worker>, established: Box<Established>, 
     tracing::debug!(connection = %id, ended = ended.as_str(), "connection ended");
 }
 
-/// Requests, then rest, then requests again.
-async fn converse_http1<A: Answer>(
+/// Requests, then rest, then requests again. Not an `async fn`, which would keep room for the stream twice.
+fn converse_http1<A: Answer>(
     mut driver: Driver,
     stream: TlsStream<Street>,
     requests: Rc<Requests<A>>,
-) -> Ended {
+) -> impl Future<Output = Ended> {
     let mut stream: Stream = Watched::http1(stream, Arc::clone(&requests.pulse));
-    loop {
-        let mut resting = Resting::new(&mut stream);
-        if let Pause::Ended(ended) = driver.run(&mut resting, Rest::Never).await {
-            return ended;
-        }
-        let requests = Rc::clone(&requests);
-        let service = service_fn(move |request| requests.begin(request));
-        // Boxed, and so let go while the connection rests.
-        let mut connection = Box::new(
-            http1_builder(&driver.settings().limits)
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades(),
-        );
-        if let Pause::Ended(ended) = driver.run(&mut *connection, Rest::WhenIdle).await {
-            return ended;
-        }
-        match connection.into_parts() {
-            Some(parts) if parts.read_buf.is_empty() => stream = parts.io.into_inner(),
-            // An idle connection is not upgraded and has no half of a head.
-            _ => return Ended::Failed,
+    async move {
+        loop {
+            let mut resting = Resting::new(&mut stream);
+            if let Pause::Ended(ended) = driver.run(&mut resting, Rest::Never).await {
+                return ended;
+            }
+            let requests = Rc::clone(&requests);
+            let service = service_fn(move |request| requests.begin(request));
+            // Boxed, and so let go while the connection rests.
+            let mut connection = Box::new(
+                http1_builder(&driver.settings().limits)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades(),
+            );
+            if let Pause::Ended(ended) = driver.run(&mut *connection, Rest::WhenIdle).await {
+                return ended;
+            }
+            match connection.into_parts() {
+                Some(parts) if parts.read_buf.is_empty() => stream = parts.io.into_inner(),
+                // An idle connection is not upgraded and has no half of a head.
+                _ => return Ended::Failed,
+            }
         }
     }
 }

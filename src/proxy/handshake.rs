@@ -274,29 +274,3 @@ fn agreed(session: &ServerConnection) -> (HttpProtocol, TlsVersion, bool) {
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     (protocol, version, resumed)
 }
-
-impl Refused {
-    const fn early(reject: Reject) -> Self {
-        Self {
-            reject,
-            server_name: None,
-            street: None,
-        }
-    }
-
-    const fn named(reject: Reject, server_name: DnsName, street: Street) -> Self {
-        Self {
-            reject,
-            server_name: Some(server_name),
-            street: Some(street),
-        }
-    }
-
-    const fn gone(reject: Reject, server_name: DnsName) -> Self {
-        Self {
-            reject,
-            server_name: Some(server_name),
-            street: None,
-        }
-    }
-}

@@ -11,8 +11,9 @@
 //!    [`proxy_protocol`]: who visits, where a proxy in front tells.
 //! 4. [`client_hello`], [`handshake`], [`tls`], [`tickets`]: from the first bytes to TLS. [`report`]: how it ended
 //!    and which alert says so.
-//! 5. `connection`: HTTP over TLS, which is `resting` while nothing comes; [`drive`] runs it under [`pulse`]'s deadlines and [`drain`]; [`watched`] and
-//!    [`frames`] watch what passes; [`counted`] keeps a request open until its answer is sent. `http`: port 80.
+//! 5. `connection`: HTTP over TLS, which is `resting` while nothing comes; [`drive`] runs it under [`pulse`]'s
+//!    deadlines and [`drain`]; [`watched`] and [`frames`] watch what passes; [`counted`] keeps a request open until
+//!    its answer is sent. `http`: port 80.
 //! 6. [`facts`]: what a request knows of its connection. [`request`]: one request, in named steps: [`guard`] (what is
 //!    no request), [`authority`] (whom it is for), [`route`] (where it goes), [`headers`] and [`forwarded`] (what it
 //!    says on its way), [`upstream`] (a connection), `exchange` (there and back), `download` (the content) or

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::support::{Edge, answer, exchange, get, rest, soon, until};
+use super::support::{Edge, answer, exchange, get, hello_bytes, rest, soon, until};
 use crate::telemetry::labels::AdmissionLimit;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -148,6 +148,31 @@ async fn the_cap_in_all_closes_at_accept() {
     assert!(rest(&mut two).await.is_empty());
     let refusals = &edge.shared.metrics.admission_refusals;
     until(|| refusals.total(AdmissionLimit::Total) == 1).await;
+}
+
+#[tokio::test]
+async fn unfinished_handshakes_are_bounded_and_those_who_wait_for_a_certificate_do_not_count() {
+    let mut edge = Edge::start(|settings| settings.limits.handshakes = 1);
+    edge.serve("acme", &["app.example"]);
+    edge.know("acme", &["new.example"]);
+    let hello = hello_bytes(edge.client(&[]), "new.example");
+    let mut waits = soon(TcpStream::connect(edge.https)).await.unwrap();
+    soon(waits.write_all(&hello)).await.unwrap();
+    let _asked = soon(edge.wanted.recv()).await.unwrap();
+    let silent = {
+        edge.visit("app.example").await.unwrap();
+        soon(TcpStream::connect(edge.https)).await.unwrap()
+    };
+    edge.until_open(2).await;
+    let refusals = &edge.shared.metrics.admission_refusals;
+    soon(async {
+        while refusals.total(AdmissionLimit::Handshakes) == 0 {
+            drop(edge.visit("app.example").await);
+        }
+        drop(silent);
+        while edge.visit("app.example").await.is_err() {}
+    })
+    .await;
 }
 
 #[tokio::test]
