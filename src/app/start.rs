@@ -329,6 +329,7 @@ impl Control {
                 store: Arc::clone(&store),
                 snapshot: snapshot.clone(),
                 resolver: resolver.clone(),
+                loader: Loader::new(vault.clone()),
                 metrics: metrics.clone(),
             },
             &tasks,

@@ -1,18 +1,20 @@
 //! Names registered and removed, outside of the configuration file: written to the store with their audit events,
 //! and published before the caller goes on.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::json;
 
+use crate::base::clock::{Instant, monotonic};
 use crate::certs::permission::{Register, RegisterError, Registration};
 use crate::certs::resolver::Resolver;
 use crate::control::publish::{PublishError, Publisher};
 use crate::model::domain::{DomainState, Source};
-use crate::model::{NamePattern, TenantId, TenantScope};
+use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation};
 use crate::store::job::JobKey;
 use crate::store::record::{AuditActor, DomainRecord, KeyOwner};
@@ -22,6 +24,10 @@ use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
 const CALL: Duration = Duration::from_secs(5);
 /// Attempts where others change the same name at the same time.
 const ATTEMPTS: usize = 3;
+/// How long a refused claim is not told again.
+const REFUSAL_TOLD: Duration = Duration::from_secs(3600);
+/// Refused claims that are remembered; while there are so many, further ones are not told.
+const MOST_REFUSED: usize = 1000;
 
 /// Registers and removes names. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +35,7 @@ pub struct Domains {
     store: Arc<dyn Store>,
     publisher: Publisher,
     resolver: Resolver,
+    refused: Arc<Mutex<HashMap<DnsName, Instant>>>,
 }
 
 /// Why a domain was not removed.
@@ -67,11 +74,12 @@ impl std::error::Error for RemoveError {
 impl Domains {
     /// Works on `store`, publishes by `publisher`, and forgets removed names' credentials in `resolver`.
     #[must_use]
-    pub const fn new(store: Arc<dyn Store>, publisher: Publisher, resolver: Resolver) -> Self {
+    pub fn new(store: Arc<dyn Store>, publisher: Publisher, resolver: Resolver) -> Self {
         Self {
             store,
             publisher,
             resolver,
+            refused: Arc::default(),
         }
     }
 
@@ -217,6 +225,13 @@ impl Domains {
     /// The hook gives a name to one tenant, and another one owns it: logged, audited, refused.
     async fn refuse(&self, registration: Registration) -> Result<(), RegisterError> {
         let Registration { name, tenant, .. } = registration;
+        let refused = RegisterError::OwnedByOther {
+            name: name.clone(),
+            wanted_by: tenant.clone(),
+        };
+        if !self.is_news(&name) {
+            return Err(refused);
+        }
         tracing::warn!(
             domain = %name, %tenant,
             "the permission hook allows the name for this tenant, but another one owns it: refused"
@@ -232,10 +247,19 @@ impl Domains {
         if let Err(error) = self.store.apply(Deadline::after(CALL), &scope, batch).await {
             tracing::warn!(domain = %name, %error, "a refused claim is not in the audit chain");
         }
-        Err(RegisterError::OwnedByOther {
-            name,
-            wanted_by: tenant,
-        })
+        Err(refused)
+    }
+
+    /// Whether a refusal of the name was not told lately: visitors repeat it with every handshake.
+    fn is_news(&self, name: &DnsName) -> bool {
+        let now = monotonic();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, until| now < *until);
+        if refused.len() >= MOST_REFUSED || refused.contains_key(name) {
+            return false;
+        }
+        refused.insert(name.clone(), now + REFUSAL_TOLD);
+        true
     }
 }
 
@@ -297,3 +321,6 @@ fn failed(error: ApplyError) -> RegisterError {
 fn store_failed(error: StoreError) -> RegisterError {
     failed(error.into())
 }
+
+#[cfg(test)]
+mod tests;

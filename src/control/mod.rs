@@ -23,3 +23,6 @@ pub mod edge;
 pub mod actions;
 
 pub mod names;
+
+#[cfg(test)]
+mod fixture;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::published::Published;
 use crate::base::task::Tasks;
+use crate::certs::load::Loader;
 use crate::certs::resolver::Resolver;
 use crate::control::declare::{Declaration, Warning};
 use crate::model::route::Upstream;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub snapshot: Published<Snapshot>,
     /// What it keeps in line with the records.
     pub resolver: Resolver,
+    /// Loads what another process has put in the place of a credential in memory.
+    pub loader: Loader,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -157,3 +160,6 @@ impl Publisher {
             .map_err(|_full_or_ended| PublishError::Busy)
     }
 }
+
+#[cfg(test)]
+mod tests;

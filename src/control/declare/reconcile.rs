@@ -376,3 +376,6 @@ fn event(tenant: &TenantId, kind: &'static str, subject: &str) -> AuditEvent {
         detail: json!({}),
     }
 }
+
+#[cfg(test)]
+mod tests;

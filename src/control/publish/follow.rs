@@ -128,7 +128,8 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        self.publish(records, None);
+        let replaced = self.publish(records, None);
+        self.reload(replaced).await;
         self.cursor = changes.cursor;
         Ok(changes.status)
     }
@@ -139,19 +140,23 @@ impl Follower {
         store.domain(Deadline::after(CALL), &scope, pattern).await
     }
 
-    /// Puts records into the snapshot in force, into the one being built, and brings the resolver in line.
+    /// Puts records into the snapshot in force and into the one being built, and takes out of the resolver what is not
+    /// served any more. Gives those whose credential in memory has been replaced in the store.
     fn publish(
         &mut self,
         records: Vec<(NamePattern, Option<DomainRecord>)>,
         mut building: Option<&mut Snapshot>,
-    ) {
+    ) -> Vec<DomainRecord> {
+        let mut replaced = Vec::new();
         if records.is_empty() {
-            return;
+            return replaced;
         }
         let mut next = (*self.parts.snapshot.get()).clone();
         for (pattern, record) in records {
-            self.align_resolver(&pattern, record.as_ref());
-            let known = record.and_then(|record| known(&record));
+            let known = record.as_ref().and_then(known);
+            if self.align_resolver(&pattern, record.as_ref()) == Kept::Outdated {
+                replaced.extend(record);
+            }
             self.check_upstream(&pattern, known.as_ref(), &next);
             for snapshot in [Some(&mut next), building.as_deref_mut()]
                 .into_iter()
@@ -165,33 +170,68 @@ impl Follower {
         }
         self.parts.snapshot.publish(next);
         self.publish_warnings();
+        replaced
     }
 
     /// What is not served any more, or is another tenant's now, leaves the memory.
-    fn align_resolver(&self, pattern: &NamePattern, record: Option<&DomainRecord>) {
+    fn align_resolver(&self, pattern: &NamePattern, record: Option<&DomainRecord>) -> Kept {
+        let served = record.filter(|record| record.state.is_served());
         let Some(kept) = self.parts.resolver.peek(pattern) else {
             // A load may be under way: what it read before this change is not to be put.
-            if record.is_none_or(|record| !record.state.is_served()) {
+            if served.is_none() {
                 self.parts.resolver.remove(pattern);
             }
-            return;
+            return Kept::InLine;
         };
-        let serves = record.is_some_and(|record| {
-            record.state.is_served()
-                && record.tenant == *kept.tenant()
-                && record.certificate.is_some()
-        });
-        if !serves {
-            self.parts.resolver.remove(pattern);
+        let certificate = served
+            .filter(|record| record.tenant == *kept.tenant())
+            .and_then(|record| record.certificate);
+        match certificate {
+            Some(id) if id == kept.facts.id => Kept::InLine,
+            Some(_) => Kept::Outdated,
+            None => {
+                self.parts.resolver.remove(pattern);
+                Kept::InLine
+            }
+        }
+    }
+
+    /// Loads what replaced the credentials of these domains. Until then, and where that fails, the old ones serve.
+    async fn reload(&self, replaced: Vec<DomainRecord>) {
+        for domain in replaced {
+            let ticket = self.parts.resolver.ticket();
+            let Some(id) = domain.certificate else {
+                continue;
+            };
+            let scope = TenantScope::certificate_work(domain.tenant.clone());
+            let store = &self.parts.store;
+            match store.certificate(Deadline::after(CALL), &scope, id).await {
+                Ok(Some(certificate)) => {
+                    match self.parts.loader.load(&domain, certificate, None).await {
+                        Ok(credential) => {
+                            let resolver = &self.parts.resolver;
+                            resolver.put_loaded(&domain.pattern, &credential, ticket);
+                        }
+                        Err(error) => stays(&domain, &error),
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => stays(&domain, &error),
+            }
         }
     }
 
     async fn answer(&mut self, request: Request, building: Option<&mut Snapshot>) {
         match request {
             Request::Refresh(pattern, done) => {
-                let result = self.read(&pattern).await.map(|record| {
-                    self.publish(vec![(pattern, record)], building);
-                });
+                let result = match self.read(&pattern).await {
+                    Ok(record) => {
+                        let replaced = self.publish(vec![(pattern, record)], building);
+                        self.reload(replaced).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
                 // Who asked may have gone.
                 let _gone = done.send(result);
             }
@@ -261,6 +301,7 @@ impl Follower {
         let is_first = !current.is_complete();
         drop(current);
         let mut part = FIRST_PART;
+        let mut replaced = Vec::new();
         let mut page = PageRequest::first();
         loop {
             let (store, scope) = (&self.parts.store, TenantScope::upkeep());
@@ -268,7 +309,9 @@ impl Follower {
                 .domains(Deadline::after(CALL), &scope, None, &page)
                 .await?;
             for record in &read.items {
-                self.align_resolver(&record.pattern, Some(record));
+                if self.align_resolver(&record.pattern, Some(record)) == Kept::Outdated {
+                    replaced.push(record.clone());
+                }
                 let known = known(record);
                 self.check_upstream(&record.pattern, known.as_ref(), &building);
                 building.put(known.map(|known| (record.pattern.clone(), known)));
@@ -293,6 +336,7 @@ impl Follower {
         building.mark_complete();
         self.parts.snapshot.publish(building);
         self.publish_warnings();
+        self.reload(replaced).await;
         self.cursor = cursor;
         Ok(())
     }
@@ -385,6 +429,22 @@ impl Follower {
         metrics.credentials.set((), resolver.entries());
         metrics.credential_bytes.set((), resolver.bytes());
     }
+}
+
+/// How a credential in memory stands to the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It is the record's, or there is none.
+    InLine,
+    /// The record points to another certificate of the same tenant.
+    Outdated,
+}
+
+fn stays(domain: &DomainRecord, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(
+        domain = %domain.pattern, tenant = %domain.tenant, error, cause = error.source(),
+        "a replaced certificate cannot be loaded: the one before it serves on"
+    );
 }
 
 /// A record as traffic sees it; nothing where the name is not registered any more.
