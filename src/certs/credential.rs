@@ -9,6 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
+use crate::certs::intermediate;
 use crate::model::certificate::CertificateFacts;
 use crate::model::{DnsName, NamePattern, TenantId};
 
@@ -54,9 +55,8 @@ impl Credential {
         chain: Vec<Vec<u8>>,
         key: &Secret,
     ) -> Result<Self, CredentialError> {
-        let chain = std::iter::once(leaf)
-            .chain(chain)
-            .map(CertificateDer::from)
+        let chain = std::iter::once(CertificateDer::from(leaf))
+            .chain(chain.into_iter().map(intermediate::intern))
             .collect();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.expose()));
         let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(CredentialError)?;
@@ -86,11 +86,12 @@ impl Credential {
         self.facts.not_before <= now && now < self.facts.not_after
     }
 
-    /// About how many bytes it keeps in memory, its key included.
+    /// About how many bytes it keeps in memory, its key included; what it shares with other chains is not its own.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let chain: usize = self.certified.cert.iter().map(|der| der.len()).sum();
-        chain + KEY_AND_BOOKKEEPING
+        let chain = self.certified.cert.iter();
+        let own = chain.filter(|der| !intermediate::is_shared(der));
+        own.map(|der| der.len()).sum::<usize>() + KEY_AND_BOOKKEEPING
     }
 }
 

@@ -3,7 +3,7 @@
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
 //! pure), [`issuance`] (from a due job to a certificate that serves), [`accounts`] (the authorities, opened), [`challenge`]
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`vault`] (seals and opens private
-//! keys), [`credential`] (what a handshake needs), [`load`] (from the store to a credential), [`resolver`] (memory only,
+//! keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
 //! for the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`settings`].
 
@@ -26,6 +26,8 @@ pub mod chain;
 pub mod vault;
 
 pub mod credential;
+
+pub mod intermediate;
 
 pub mod load;
 
