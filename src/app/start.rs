@@ -352,11 +352,19 @@ impl Control {
             clock: clock.clone(),
             tasks: tasks.clone(),
         });
+        let domains = Domains::new(Arc::clone(&store), publisher, resolver.clone());
+        let permission = settings
+            .permission
+            .clone()
+            .map(|hook| Permission::new(hook, domains.registrar(), metrics.clone(), &tasks))
+            .transpose()
+            .map_err(StartError::while_doing("use the permission hook"))?;
         let certificates = Published::new(settings.certificates);
         let issuer = Issuer::new(issuance::Parts {
             store: Arc::clone(&store),
             vault: vault.clone(),
             accounts: accounts.clone(),
+            permission: permission.clone(),
             challenges: challenges.clone(),
             resolver: resolver.clone(),
             outcomes: outcomes.clone(),
@@ -374,13 +382,6 @@ impl Control {
         };
         tasks.spawn("upkeep", upkeep.run(tasks.clone()));
 
-        let domains = Domains::new(Arc::clone(&store), publisher, resolver.clone());
-        let permission = settings
-            .permission
-            .clone()
-            .map(|hook| Permission::new(hook, domains.registrar(), metrics.clone(), &tasks))
-            .transpose()
-            .map_err(StartError::while_doing("use the permission hook"))?;
         let verdicts = permission.as_ref().map(Permission::verdicts);
         let (on_demand, wanted) =
             OnDemand::channel(&settings.on_demand, snapshot.clone(), verdicts);

@@ -50,6 +50,8 @@ pub enum Denial {
     OtherTenant,
     /// The domain is not served at present.
     NotServed(DomainState),
+    /// The permission hook, which allowed the name once, does not any more.
+    HookDenies,
     /// No authority is configured.
     NoAuthority,
     /// No configured authority certifies such a name.
@@ -62,6 +64,9 @@ impl fmt::Display for Denial {
             Self::NotRegistered => f.write_str("the name is not registered"),
             Self::OtherTenant => f.write_str("the name belongs to another tenant"),
             Self::NotServed(state) => write!(f, "the domain is {state}"),
+            Self::HookDenies => f.write_str(
+                "the permission hook does not allow the name any more; what is valid is served until it expires",
+            ),
             Self::NoAuthority => {
                 f.write_str("no certification authority is configured; add a [[ca]] section")
             }

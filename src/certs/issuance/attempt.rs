@@ -16,10 +16,12 @@ use crate::certs::Settings;
 use crate::certs::chain;
 use crate::certs::credential::{Credential, sealed_as};
 use crate::certs::lifecycle::{self, Due};
+use crate::certs::permission::ask::Standing;
 use crate::certs::policy::{self, Denial};
 use crate::certs::request::{IssuanceRequest, Reason};
 use crate::certs::resolver::Ticket;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::domain::Source;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Batch, Guard};
 use crate::store::error::Retry;
@@ -149,6 +151,7 @@ impl<'a> Attempt<'a> {
             .domain
             .as_ref()
             .ok_or(Cause::Denied(Denial::NotRegistered))?;
+        self.ask_again(domain, &request.reason).await?;
         let permit = policy::decide(request, Some(domain), &offers).map_err(Cause::Denied)?;
         let (request, ca) = permit.consume();
         let wanted = Wanted {
@@ -164,6 +167,25 @@ impl<'a> Attempt<'a> {
             .resolver
             .put_loaded(self.pattern, &credential, ticket);
         Ok(Success::Issued(credential))
+    }
+
+    /// Whether a name that the permission hook allowed once still is: only a denial stops its renewal.
+    async fn ask_again(&self, domain: &DomainRecord, reason: &Reason) -> Result<(), Cause> {
+        let renews = !matches!(reason, Reason::First);
+        let (Some(hook), NamePattern::Exact(name)) = (&self.parts.permission, self.pattern) else {
+            return Ok(());
+        };
+        if !renews || domain.source != Source::Hook {
+            return Ok(());
+        }
+        match hook.renewal(name).await {
+            Standing::Allowed => Ok(()),
+            Standing::Denied(_) => Err(Cause::Denied(Denial::HookDenies)),
+            Standing::Unknown(error) => {
+                tracing::warn!(domain = %name, %error, "the permission hook cannot be asked: renewing all the same");
+                Ok(())
+            }
+        }
     }
 
     /// Checks what the authority sent; only what was ordered becomes a certificate of ours.

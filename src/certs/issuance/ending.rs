@@ -168,7 +168,7 @@ impl Attempt<'_> {
                 self.tell(Outcome::Failed(Arc::new(problem)));
             }
             Denial::NotServed(_) => self.defer(LATER, &failure.cause).await,
-            Denial::NoAuthority | Denial::NoneSuitable => {
+            Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable => {
                 self.back_off(failure, reason, now).await;
             }
         }

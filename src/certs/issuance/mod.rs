@@ -37,6 +37,7 @@ use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
 use crate::certs::challenge::Challenges;
 use crate::certs::outcome::Outcomes;
+use crate::certs::permission::Permission;
 use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
 use crate::store::job::{ClaimRequest, Claims, JobKind};
@@ -60,6 +61,8 @@ pub struct Parts {
     pub vault: Vault,
     /// The authorities.
     pub accounts: Accounts,
+    /// The permission hook, asked again before a name that it allowed is renewed.
+    pub permission: Option<Permission>,
     /// Answers to challenges.
     pub challenges: Challenges,
     /// What handshakes are served from.

@@ -2,7 +2,8 @@
 
 mod script;
 
-use std::sync::atomic::Ordering;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 
@@ -12,7 +13,9 @@ use crate::ca::private::{self, Private};
 use crate::certs::accounts;
 use crate::certs::credential::Credential;
 use crate::certs::outcome::Outcome;
+use crate::certs::permission;
 use crate::certs::renewal;
+use crate::certs::settings::Obtain;
 use crate::certs::upkeep::Upkeep;
 use crate::keys::KeyEncryptionKey;
 use crate::model::certificate::CaId;
@@ -49,10 +52,10 @@ struct World {
 
 impl World {
     async fn new(settings: Settings) -> Self {
-        Self::with(settings, Authority::Scripted).await
+        Self::with(settings, Authority::Scripted, None).await
     }
 
-    async fn with(settings: Settings, authority: Authority) -> Self {
+    async fn with(settings: Settings, authority: Authority, hook: Option<SocketAddr>) -> Self {
         let clock = Clock::manual(Clock::system().now());
         let folder = tempfile::tempdir().unwrap();
         let (tasks, storing) = (Tasks::new(), Tasks::new());
@@ -80,12 +83,17 @@ impl World {
             store,
             vault,
             accounts,
+            permission: None,
             challenges: Challenges::default(),
             resolver: Resolver::new(1 << 20),
             outcomes: Outcomes::new(),
             metrics: Metrics::default(),
             clock: clock.clone(),
             settings: Published::new(settings),
+        };
+        let parts = Parts {
+            permission: hook.map(|address| permission(address, &tasks)),
+            ..parts
         };
         let issuer = Issuer::new(parts.clone());
         tasks.spawn("issuer", issuer.clone().run(tasks.clone()));
@@ -107,15 +115,19 @@ impl World {
     }
 
     async fn register(&self, name: &str) {
+        self.register_from(name, Source::File).await;
+    }
+
+    async fn register_from(&self, name: &str, source: Source) {
         let register = Batch::new()
             .then(Operation::PutTenant {
                 id: tenant(),
-                source: Source::File,
+                source,
             })
             .then(Operation::PutDomain {
                 pattern: pattern(name),
                 tenant: tenant(),
-                source: Source::File,
+                source,
                 upstream: None,
             });
         self.apply(register).await;
@@ -193,6 +205,25 @@ impl World {
     }
 }
 
+/// A permission hook at `address`, asked anew each time.
+fn permission(address: SocketAddr, tasks: &Tasks) -> Permission {
+    let mut settings = permission::Settings::new(format!("http://{address}/").parse().unwrap());
+    settings.allow_ttl = Duration::ZERO;
+    settings.deny_ttl = Duration::ZERO;
+    let register: permission::Register = Arc::new(|_| Box::pin(async { Ok(()) }));
+    Permission::new(settings, register, Metrics::default(), tasks).unwrap()
+}
+
+/// A hook that gives every question the status that the counter says now.
+async fn hook(status: Arc<AtomicU16>, tasks: &Tasks) -> SocketAddr {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let pages = axum::Router::new()
+        .fallback(async move || http::StatusCode::from_u16(status.load(Ordering::SeqCst)).unwrap());
+    crate::base::serve::serve(tasks, "hook", socket, pages);
+    address
+}
+
 fn quick() -> Settings {
     Settings {
         poll: Duration::from_millis(10),
@@ -260,6 +291,34 @@ async fn a_certificate_is_renewed_unasked_when_it_is_due() {
             .id,
         second.facts.id
     );
+}
+
+#[tokio::test]
+async fn only_a_denial_of_the_hook_stops_renewal_and_what_is_valid_stays() {
+    let (tasks, status) = (Tasks::new(), Arc::new(AtomicU16::new(403)));
+    let hook = hook(Arc::clone(&status), &tasks).await;
+    let world = World::with(quick(), Authority::Scripted, Some(hook)).await;
+    world.register_from("a.test", Source::Hook).await;
+    let first = world.obtain("a.test").await.unwrap();
+
+    world.clock.advance(HOUR * 24 * 4);
+    let job = world.job_when("a.test", |job| job.failures == 1).await;
+    let domain = world.domain("a.test").await;
+    assert_eq!(domain.problem.unwrap().code, ProblemCode::PolicyDenied);
+    assert_eq!(domain.certificate, Some(first.facts.id));
+    let name = DnsName::parse("a.test").unwrap();
+    assert!(world.parts.resolver.get(&name, world.clock.now()).is_some());
+    assert_eq!(world.placed(), 1);
+
+    // A hook that fails has denied nothing.
+    status.store(500, Ordering::SeqCst);
+    world.clock.advance(job.run_at.since(world.clock.now()));
+    world.job_when("a.test", |job| job.failures == 0).await;
+    assert_ne!(
+        world.domain("a.test").await.certificate,
+        Some(first.facts.id)
+    );
+    tasks.cancel();
 }
 
 #[tokio::test]
@@ -423,7 +482,7 @@ async fn a_suspended_domain_orders_nothing() {
 
 #[tokio::test]
 async fn without_a_suitable_authority_the_problem_says_what_to_configure() {
-    let world = World::with(quick(), Authority::None).await;
+    let world = World::with(quick(), Authority::None, None).await;
     world.register("a.test").await;
     let problem = world.obtain("a.test").await.unwrap_err();
     assert_eq!(problem.code, ProblemCode::PolicyDenied);
@@ -462,6 +521,10 @@ async fn two_processes_that_open_a_private_ca_at_once_end_up_with_one_root() {
 #[tokio::test]
 async fn a_round_of_upkeep_restores_missing_jobs_and_counts_certificates() {
     let world = World::new(quick()).await;
+    let at_once = Settings {
+        obtain: Obtain::AtOnce,
+        ..quick()
+    };
     for name in ["a.test", "b.test", "*.c.test"] {
         world.register(name).await;
     }
@@ -480,7 +543,11 @@ async fn a_round_of_upkeep_restores_missing_jobs_and_counts_certificates() {
         settings: world.parts.settings.clone(),
     };
     let round = upkeep.round().await.unwrap();
-    assert_eq!((round.domains, round.restored), (3, 2));
+    assert_eq!((round.domains, round.restored), (3, 1));
+    // A name without a certificate waits for its visitor, unless it shall not.
+    assert!(world.job("b.test").await.is_none());
+    world.parts.settings.publish(at_once);
+    assert_eq!(upkeep.round().await.unwrap().restored, 1);
     let due = renewal::due_at(&credential.facts, &quick().renewal);
     assert_eq!(world.job("a.test").await.unwrap().run_at, due);
     world
