@@ -31,6 +31,7 @@ use crate::control::actions::Actions;
 use crate::control::declare::Declaration;
 use crate::control::declare::reconcile;
 use crate::control::domains::Domains;
+use crate::control::names;
 use crate::control::publish::{self, Publisher};
 use crate::control::views::{Sources, Views};
 use crate::dns::{self, Dns};
@@ -144,6 +145,7 @@ pub async fn start(
         vault,
         clock: clock.clone(),
         metrics: metrics.clone(),
+        readiness: readiness.clone(),
         tasks: groups.control.clone(),
     };
     let control = Control::start(settings, ground)?;
@@ -292,6 +294,7 @@ struct Ground {
     vault: Vault,
     clock: Clock,
     metrics: Metrics,
+    readiness: Readiness,
     tasks: Tasks,
 }
 
@@ -315,9 +318,11 @@ impl Control {
             vault,
             clock,
             metrics,
+            readiness,
             tasks,
         } = ground;
         let snapshot = Published::new(Snapshot::empty());
+        names::tell(snapshot.clone(), readiness.clone(), &tasks);
         let resolver = Resolver::new(CREDENTIALS);
         let outcomes = Outcomes::new();
         let (challenges, questions) = Challenges::channel(snapshot.clone());
@@ -369,6 +374,7 @@ impl Control {
             resolver: resolver.clone(),
             outcomes: outcomes.clone(),
             metrics: metrics.clone(),
+            readiness,
             clock: clock.clone(),
             settings: certificates.clone(),
         });

@@ -45,6 +45,7 @@ use vestibule::store::job::{ClaimRequest, JobKey, JobKind, JobRecord, Priority, 
 use vestibule::store::record::{DomainRecord, KeyOwner};
 use vestibule::store::{Batch, Deadline, Store};
 use vestibule::telemetry::metrics::Metrics;
+use vestibule::telemetry::readiness::Readiness;
 
 use pebble::{HTTP, Pebble, Place};
 
@@ -108,10 +109,12 @@ impl Engine {
             store: Arc::clone(&store),
             vault: vault.clone(),
             accounts: accounts.clone(),
+            permission: None,
             challenges: challenges.clone(),
             resolver: resolver.clone(),
             outcomes: outcomes.clone(),
             metrics: Metrics::default(),
+            readiness: Readiness::default(),
             clock: clock.clone(),
             settings: Published::new(settings),
         });

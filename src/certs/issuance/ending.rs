@@ -19,12 +19,13 @@ use crate::certs::request::{IssuanceRequest, Reason};
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::DomainState;
-use crate::model::problem::Problem;
+use crate::model::problem::{Problem, ProblemCode};
 use crate::store::batch::{AuditEvent, Batch, Guard, JobOutcome, Operation};
 use crate::store::job::Priority;
 use crate::store::record::{AuditActor, CertificateRecord};
 use crate::store::{ApplyError, Deadline};
 use crate::telemetry::labels::IssuanceOutcome;
+use crate::telemetry::readiness::{Condition, Health};
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
@@ -111,6 +112,8 @@ impl Attempt<'_> {
             kind = kind.as_str(), duration_ms = duration.as_millis(), expires = %facts.not_after,
             "certificate issued"
         );
+        let readiness = &self.parts.readiness;
+        readiness.set(Condition::Authorities, Health::Well);
         self.tell(Outcome::Issued(credential));
     }
 
@@ -198,6 +201,10 @@ impl Attempt<'_> {
             "issuance failed"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
+        if problem.code == ProblemCode::CaOutage {
+            let told = Health::Degraded(problem.detail.clone().into());
+            self.parts.readiness.set(Condition::Authorities, told);
+        }
         let mut batch = self.without_challenges(Batch::new());
         if failure.order == Fate::Dead {
             batch = batch.then(Operation::SaveOrder {

@@ -44,6 +44,7 @@ use crate::store::job::{ClaimRequest, Claims, JobKind};
 use crate::store::{Deadline, Store, StoreError};
 use crate::telemetry::labels::JobState;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 use attempt::Attempt;
 
@@ -71,6 +72,8 @@ pub struct Parts {
     pub outcomes: Outcomes,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where trouble with an authority shows.
+    pub readiness: Readiness,
     /// The time.
     pub clock: Clock,
     /// Read anew for every job, but for [`Settings::parallel`], which is read at the start.

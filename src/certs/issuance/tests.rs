@@ -88,6 +88,7 @@ impl World {
             resolver: Resolver::new(1 << 20),
             outcomes: Outcomes::new(),
             metrics: Metrics::default(),
+            readiness: Readiness::default(),
             clock: clock.clone(),
             settings: Published::new(settings),
         };
