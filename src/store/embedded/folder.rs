@@ -21,9 +21,15 @@ pub(super) fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
     if !folder.exists() {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder
-            .create(folder)
-            .map_err(|source| unusable(existing_ancestor(folder), source))?;
+        builder.create(folder).map_err(|source| {
+            // Where rights are missing, it is the folder above whose owner or mode must change.
+            let denied = source.kind() == io::ErrorKind::PermissionDenied;
+            let at_fault = match denied {
+                true => existing_ancestor(folder),
+                false => folder,
+            };
+            unusable(at_fault, source)
+        })?;
     }
     check_local(folder)?;
     check_writable(folder)?;
