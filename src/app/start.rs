@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api;
 use crate::app::process::{Phase as ServicePhase, tell_service_manager};
@@ -50,6 +51,9 @@ use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Health, Phase, Readiness};
 use crate::telemetry::server;
+
+/// How long readiness waits for the names that the files declare. Visitors are served meanwhile.
+const DECLARED_NAMES: Duration = Duration::from_secs(5);
 
 /// Bytes of credentials kept in memory: about 100,000 of them.
 const CREDENTIALS: usize = 256 * 1024 * 1024;
@@ -211,6 +215,12 @@ pub async fn start(
     if let Err(error) = loaded.keep() {
         tracing::warn!(%error, "the last good configuration cannot be kept");
     }
+    names::declared(
+        &control.declaration.get(),
+        &control.snapshot,
+        DECLARED_NAMES,
+    )
+    .await;
     readiness.enter(Phase::Serving);
     tell_service_manager(ServicePhase::Ready);
     tracing::info!(https = ?addresses.https, http = ?addresses.http, "serving");
