@@ -1,0 +1,23 @@
+//! What the stories are made of: a place of their own, the real program, a real CA, real servers, and clients that
+//! we did not write. Whatever a story starts is ended with it, by process id.
+//!
+//! Read `place` first, then `edge` and `pebble`.
+
+pub(crate) mod curl;
+pub(crate) mod edge;
+pub(crate) mod metrics;
+pub(crate) mod pebble;
+pub(crate) mod place;
+pub(crate) mod process;
+pub(crate) mod upstream;
+pub(crate) mod visitor;
+pub(crate) mod wait;
+pub(crate) mod wire;
+
+/// How often a story does what it repeats: as often as `usual`, or as the environment's `VESTIBULE_ROUNDS` says.
+pub(crate) fn rounds(usual: usize) -> usize {
+    match std::env::var("VESTIBULE_ROUNDS") {
+        Ok(rounds) => rounds.parse().unwrap(),
+        Err(_) => usual,
+    }
+}

@@ -1,0 +1,290 @@
+//! The wire between the edge and its CA, in a story's hands: it passes every request on, and can hold one at a named
+//! step, or stand for a CA that is broken.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::pebble::{Pebble, ServerIdentity};
+use super::place::{Place, port};
+use super::wait;
+
+/// A request of an issuance, by what it asks the CA for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Account,
+    Order,
+    Authorization,
+    Challenge,
+    Finalize,
+    Certificate,
+}
+
+impl Step {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Account,
+        Self::Order,
+        Self::Authorization,
+        Self::Challenge,
+        Self::Finalize,
+        Self::Certificate,
+    ];
+
+    /// Pebble's paths.
+    fn of(path: &str) -> Option<Self> {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        match first {
+            "sign-me-up" => Some(Self::Account),
+            "order-plz" => Some(Self::Order),
+            "authZ" => Some(Self::Authorization),
+            "chalZ" => Some(Self::Challenge),
+            "finalize-order" => Some(Self::Finalize),
+            "certZ" => Some(Self::Certificate),
+            _ => None,
+        }
+    }
+}
+
+/// On which side of the CA a held request stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The CA has not seen it.
+    Before,
+    /// The CA has done what was asked; the edge does not know yet.
+    After,
+}
+
+/// What the wire does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Passes everything on.
+    Pass,
+    /// Holds the first request of this step until [`Wire::release`].
+    Hold(Step, Side),
+    /// Answers everything itself, with a page that is no ACME.
+    Garbage,
+    /// Answers everything itself with an internal error.
+    Failing,
+    /// Takes every request and never answers.
+    Silent,
+}
+
+/// A running wire.
+pub(crate) struct Wire {
+    directory: String,
+    root: PathBuf,
+    state: Arc<State>,
+    _stop: oneshot::Sender<()>,
+}
+
+struct State {
+    mood: Mutex<Mood>,
+    seen: Mutex<Vec<String>>,
+    holding: watch::Sender<bool>,
+    ca: std::net::SocketAddrV4,
+    connector: TlsConnector,
+}
+
+impl Wire {
+    /// Between the edge and `pebble`.
+    pub(crate) fn start(place: &Place, pebble: &Pebble, mood: Mood) -> Self {
+        let identity = ServerIdentity::make(place, "wire");
+        let address = place.at(port::WIRE);
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let state = Arc::new(State {
+            mood: Mutex::new(mood),
+            seen: Mutex::default(),
+            holding: watch::Sender::new(false),
+            ca: place.at(port::ACME),
+            connector: connector(pebble.server_root()),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let (serving, acceptor) = (Arc::clone(&state), acceptor(&identity));
+        thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async {
+                    let listener = TcpListener::from_std(listener).unwrap();
+                    tokio::select! {
+                        () = serve(listener, acceptor, serving) => {}
+                        _ = stopped => {}
+                    }
+                });
+        });
+        Self {
+            directory: format!("https://{address}/dir"),
+            root: identity.root,
+            state,
+            _stop: stop,
+        }
+    }
+
+    /// The URL that clients begin with.
+    pub(crate) fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// What to trust when speaking to the CA through this wire.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Changes what it does with later requests.
+    pub(crate) fn become_(&self, mood: Mood) {
+        *locked(&self.state.mood) = mood;
+    }
+
+    /// Paths of the requests that came, in order.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        locked(&self.state.seen).clone()
+    }
+
+    /// Waits until the request of [`Mood::Hold`] is held.
+    #[track_caller]
+    pub(crate) fn wait_until_holding(&self) {
+        wait::until("the wire holds a request", || {
+            self.state.holding.borrow().then_some(())
+        });
+    }
+
+    /// Lets the held request go and passes everything on.
+    pub(crate) fn release(&self) {
+        self.become_(Mood::Pass);
+        self.state.holding.send_replace(false);
+    }
+}
+
+impl State {
+    /// Stops here where this request is the one to hold.
+    async fn hold_at(&self, path: &str, side: Side) {
+        {
+            let mut mood = locked(&self.mood);
+            match (*mood, Step::of(path)) {
+                (Mood::Hold(step, at), Some(this)) if step == this && at == side => {
+                    *mood = Mood::Pass;
+                }
+                _ => return,
+            }
+        }
+        self.holding.send_replace(true);
+        let mut holding = self.holding.subscribe();
+        // The sender lives in the state.
+        drop(holding.wait_for(|holding| !*holding).await);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
+        stream.set_nodelay(true).unwrap();
+        let (state, acceptor) = (Arc::clone(&state), acceptor.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let answer = service_fn(|request| answer(Arc::clone(&state), request));
+            // The edge may go away whenever it likes.
+            drop(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer)
+                    .await,
+            );
+        });
+    }
+}
+
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> io::Result<Response<Full<Bytes>>> {
+    let path = request.uri().path().to_owned();
+    locked(&state.seen).push(path.clone());
+    let mood = *locked(&state.mood);
+    let fixed = |status, text: &'static str| {
+        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+        *response.status_mut() = status;
+        response
+    };
+    match mood {
+        Mood::Garbage => return Ok(fixed(StatusCode::OK, "<html>no CA lives here</html>")),
+        Mood::Failing => {
+            return Ok(fixed(StatusCode::INTERNAL_SERVER_ERROR, "out of order"));
+        }
+        Mood::Silent => return std::future::pending().await,
+        Mood::Pass | Mood::Hold(..) => {}
+    }
+    state.hold_at(&path, Side::Before).await;
+    let response = passed_on(&state, request).await?;
+    state.hold_at(&path, Side::After).await;
+    Ok(response)
+}
+
+/// The CA's own answer. `Host` stays as it is, so that the CA's URLs lead through this wire.
+async fn passed_on(state: &State, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let stream = TcpStream::connect(state.ca).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::IpAddress((*state.ca.ip()).into());
+    let stream = state.connector.connect(name, stream).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let request = Request::from_parts(head, Full::new(body));
+    let response = sender.send_request(request).await;
+    let (head, body) = response.map_err(io::Error::other)?.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Response::from_parts(head, Full::new(body)))
+}
+
+fn acceptor(identity: &ServerIdentity) -> TlsAcceptor {
+    let chain = certificates(&identity.chain);
+    let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn connector(root: &Path) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(root) {
+        roots.add(certificate).unwrap();
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_file_iter(path)
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
