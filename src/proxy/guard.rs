@@ -7,23 +7,18 @@ use http::{Method, Version};
 use hyper::ext::Protocol;
 
 use crate::proxy::fault::Fault;
+use crate::proxy::limits::Limits;
 
-/// The longest target, path and query.
-const MOST_TARGET: usize = 16 * 1024;
-/// The most fields.
-const MOST_FIELDS: usize = 100;
-/// The most octets of all fields, names and values.
-const MOST_FIELD_BYTES: usize = 64 * 1024;
-
-/// Refuses a request that is malformed, ambiguous or beyond the limits.
+/// Refuses a request that is malformed, ambiguous or beyond `limits`: its target by [`Limits::target_bytes`], its
+/// fields by [`Limits::fields`], and all their names and values together by [`Limits::head_bytes`].
 ///
 /// # Errors
 /// [`Fault`] says what is wrong with it.
-pub fn check(head: &Parts) -> Result<(), Fault> {
+pub fn check(head: &Parts, limits: &Limits) -> Result<(), Fault> {
     check_version(head.version)?;
     check_method(head)?;
-    check_target(head)?;
-    check_fields(&head.headers)
+    check_target(head, limits)?;
+    check_fields(&head.headers, limits)
 }
 
 fn check_version(version: Version) -> Result<(), Fault> {
@@ -52,12 +47,12 @@ fn check_method(head: &Parts) -> Result<(), Fault> {
 
 /// Origin-form or absolute-form only. Asterisk-form (`OPTIONS *`) asks about the server as a whole, which is no
 /// tenant's upstream.
-fn check_target(head: &Parts) -> Result<(), Fault> {
+fn check_target(head: &Parts, limits: &Limits) -> Result<(), Fault> {
     let target = head
         .uri
         .path_and_query()
         .map_or("", |target| target.as_str());
-    if target.len() > MOST_TARGET {
+    if target.len() > limits.target_bytes {
         return Err(Fault::TargetTooLong);
     }
     if !target.starts_with('/') {
@@ -69,14 +64,14 @@ fn check_target(head: &Parts) -> Result<(), Fault> {
     }
 }
 
-fn check_fields(fields: &HeaderMap) -> Result<(), Fault> {
-    if fields.len() > MOST_FIELDS {
+fn check_fields(fields: &HeaderMap, limits: &Limits) -> Result<(), Fault> {
+    if fields.len() > limits.fields {
         return Err(Fault::FieldsTooLarge);
     }
     let bytes = |total: usize, (name, value): (&header::HeaderName, &header::HeaderValue)| {
         total + name.as_str().len() + value.len()
     };
-    if fields.iter().fold(0, bytes) > MOST_FIELD_BYTES {
+    if fields.iter().fold(0, bytes) > limits.head_bytes {
         return Err(Fault::FieldsTooLarge);
     }
     let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();

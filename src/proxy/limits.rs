@@ -16,6 +16,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// Bytes of a request's head; at least 8 KiB. Default 64 KiB.
     pub head_bytes: usize,
+    /// Bytes of a request's target, path and query; at most 60 KiB. Default 16 KiB.
+    pub target_bytes: usize,
     /// Fields of a request's head. Default 100.
     pub fields: usize,
     /// Requests at once on an HTTP/2 connection. Default 100.
@@ -33,6 +35,7 @@ impl Default for Limits {
             connections_per_tenant: 5_000,
             handshakes: 2_000,
             head_bytes: 64 * 1024,
+            target_bytes: 16 * 1024,
             fields: 100,
             streams: 100,
             control_frames: 100,

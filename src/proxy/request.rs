@@ -109,7 +109,7 @@ fn plan(
     head: &mut Parts,
     account: &Account,
 ) -> Result<Place, Fault> {
-    guard::check(head)?;
+    guard::check(head, &worker.shared.settings.load().limits)?;
     let named = Named {
         uri: &head.uri,
         fields: &head.headers,

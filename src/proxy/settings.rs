@@ -11,7 +11,7 @@ use crate::proxy::limits::{Deadlines, Limits};
 use crate::proxy::tls::TlsPolicy;
 
 /// The checked settings of [`crate::proxy`]. `https`, `http` and `workers` count at the start only; all others
-/// may be published anew at any time and hold for connections accepted afterwards.
+/// may be published anew at any time and hold for connections accepted afterwards, at the latest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where TLS is spoken. Default `[::]:8443`; `[::]` takes IPv4 too, unless `0.0.0.0` with the same port

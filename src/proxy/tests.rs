@@ -28,6 +28,8 @@ mod resumption;
 
 mod limits;
 
+mod bounds;
+
 mod announced;
 
 mod port80;

@@ -62,6 +62,7 @@ fn limits(section: &file::Limits) -> Limits {
     set_from(&mut limits.connections_per_tenant, tenant.as_ref());
     set_from(&mut limits.handshakes, section.handshakes.as_ref());
     set_from(&mut limits.head_bytes, section.head_size.as_ref());
+    set_from(&mut limits.target_bytes, section.target_size.as_ref());
     set_from(&mut limits.fields, section.fields.as_ref());
     set(&mut limits.streams, section.streams.as_ref());
     set(&mut limits.control_frames, section.control_frames.as_ref());

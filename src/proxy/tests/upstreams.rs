@@ -18,6 +18,7 @@ use crate::model::route::{
 use crate::model::snapshot::Routes;
 use crate::model::{NamePattern, TenantId};
 use crate::proxy::request;
+use crate::proxy::settings::Settings;
 use crate::telemetry::access::AccessLog;
 
 /// A request as an upstream heard it.
@@ -344,7 +345,16 @@ pub(super) fn edge() -> Edge {
 }
 
 pub(super) fn edge_with(access_log: AccessLog) -> Edge {
-    let mut edge = Edge::start_with(|_| {}, access_log, &request::serve);
+    edge_under(|_| {}, access_log)
+}
+
+/// The same under other settings.
+pub(super) fn edge_set(configure: impl FnOnce(&mut Settings)) -> Edge {
+    edge_under(configure, AccessLog::off())
+}
+
+fn edge_under(configure: impl FnOnce(&mut Settings), access_log: AccessLog) -> Edge {
+    let mut edge = Edge::start_with(configure, access_log, &request::serve);
     edge.serve("acme", &["a.test", "www.a.test"]);
     edge.serve("globex", &["b.test"]);
     edge
