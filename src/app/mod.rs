@@ -4,10 +4,14 @@
 //! touched; then the store and its keys are opened; only then does anything serve or order. A stop goes the other
 //! way: visitors first, the store last.
 //!
-//! Reading order: [`start`] (what is built, in order), [`serving`] (what runs), [`stop`](mod@stop) (how it ends),
+//! Reading order: [`start`] (what is built, in order) over [`ground`] and [`work`], [`serving`] (what runs), [`stop`](mod@stop) (how it ends),
 //! [`reload`](mod@reload) (how it changes), [`roots`] (what clients of a private CA trust), [`process`] (the process and its surroundings).
 
 pub mod start;
+
+mod ground;
+
+mod work;
 
 pub mod serving;
 

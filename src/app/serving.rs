@@ -8,6 +8,7 @@ use crate::proxy::running::Running;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::store::embedded::Embedded;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
 /// A process that serves.
@@ -44,6 +45,15 @@ pub(super) struct Groups {
     pub(super) store: Tasks,
     /// Health, metrics and the access log.
     pub(super) telemetry: Tasks,
+}
+
+impl Groups {
+    /// Counts the panics of all of them.
+    pub(super) fn watch(&self, metrics: &Metrics) {
+        for tasks in [&self.workers, &self.control, &self.store, &self.telemetry] {
+            metrics.watch_panics(tasks);
+        }
+    }
 }
 
 impl Serving {

@@ -1,0 +1,89 @@
+//! What everything else stands on: the store and its keys, and what tells operators how things are.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::app::serving::Groups;
+use crate::app::start::{Basics, StartError};
+use crate::base::clock::Clock;
+use crate::base::task::Tasks;
+use crate::certs::vault::Vault;
+use crate::config::settings::Settings;
+use crate::keys;
+use crate::store::Store;
+use crate::store::embedded::{self, Embedded};
+use crate::store::measured::Measured;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use crate::telemetry::server;
+
+/// The ground, opened.
+pub(super) struct Ground {
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) access_log: AccessLog,
+    /// Where health and metrics are served.
+    pub(super) telemetry: Option<SocketAddr>,
+    /// The adapter, to be closed.
+    pub(super) embedded: Embedded,
+    /// The port, for everyone else.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) vault: Vault,
+    pub(super) groups: Groups,
+}
+
+impl Ground {
+    /// Opens the access log, the pages for operators, the store and its keys, in this order.
+    pub(super) async fn open(settings: &Settings, basics: &Basics) -> Result<Self, StartError> {
+        let Basics { clock, metrics, .. } = basics.clone();
+        let groups = Groups::default();
+        groups.watch(&metrics);
+        let readiness = Readiness::default();
+        let access_log = AccessLog::start(&settings.telemetry, &metrics, &groups.telemetry)
+            .map_err(StartError::while_doing("open the access log"))?;
+        let telemetry = match settings.telemetry.address {
+            Some(address) => {
+                let (metrics, readiness) = (metrics.clone(), readiness.clone());
+                let served = server::start(address, metrics, readiness, &groups.telemetry).await;
+                Some(served.map_err(StartError::while_doing("serve health and metrics"))?)
+            }
+            None => None,
+        };
+        let embedded = open_store(settings, &clock, &groups.store).await?;
+        let measured = Measured::around(embedded.clone(), metrics.clone(), readiness.clone());
+        let store: Arc<dyn Store> = Arc::new(measured);
+        let vault = open_vault(&store, &settings.key_file).await?;
+        Ok(Self {
+            clock,
+            metrics,
+            readiness,
+            access_log,
+            telemetry,
+            embedded,
+            store,
+            vault,
+            groups,
+        })
+    }
+}
+
+async fn open_store(
+    settings: &Settings,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<Embedded, StartError> {
+    let store = embedded::Settings::in_folder(settings.data.clone());
+    let opened = Embedded::open(store, clock.clone(), tasks).await;
+    opened.map_err(StartError::while_doing("open the data directory"))
+}
+
+async fn open_vault(store: &Arc<dyn Store>, key_file: &Path) -> Result<Vault, StartError> {
+    let keys = keys::Settings {
+        key_file: key_file.to_owned(),
+    };
+    let unlocked = Vault::unlock(Arc::clone(store), &keys).await;
+    unlocked.map_err(StartError::while_doing("open the keys"))
+}

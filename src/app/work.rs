@@ -1,0 +1,198 @@
+//! Certificate work and control: what changes things while visitors are served.
+
+use std::sync::Arc;
+
+use crate::app::ground::Ground;
+use crate::app::start::StartError;
+use crate::base::published::Published;
+use crate::base::task::Tasks;
+use crate::ca;
+use crate::certs;
+use crate::certs::accounts::{self, Accounts};
+use crate::certs::challenge::Challenges;
+use crate::certs::issuance::{self, Issuer};
+use crate::certs::load::Loader;
+use crate::certs::on_demand::OnDemand;
+use crate::certs::on_demand::answer;
+use crate::certs::outcome::Outcomes;
+use crate::certs::permission::Permission;
+use crate::certs::resolver::Resolver;
+use crate::certs::upkeep::Upkeep;
+use crate::config::settings::Settings;
+use crate::control::declare::{Declaration, reconcile};
+use crate::control::domains::Domains;
+use crate::control::names;
+use crate::control::publish::{self, Publisher};
+use crate::dns::{self, Dns};
+use crate::model::Snapshot;
+
+/// Bytes of credentials kept in memory: about 100,000 of them.
+const CREDENTIALS: usize = 256 * 1024 * 1024;
+
+/// The handles that the rest is wired to.
+pub(super) struct Work {
+    pub(super) snapshot: Published<Snapshot>,
+    pub(super) resolver: Resolver,
+    pub(super) challenges: Challenges,
+    pub(super) on_demand: OnDemand,
+    pub(super) issuer: Issuer,
+    pub(super) accounts: Accounts,
+    pub(super) certificates: Published<certs::Settings>,
+    pub(super) declaration: Published<Arc<Declaration>>,
+}
+
+/// What is made on the way, and needed by several steps.
+struct Halves<'a> {
+    settings: &'a Settings,
+    ground: &'a Ground,
+    tasks: &'a Tasks,
+    snapshot: Published<Snapshot>,
+    resolver: Resolver,
+    outcomes: Outcomes,
+    challenges: Challenges,
+    permission: Option<Permission>,
+    certificates: Published<certs::Settings>,
+}
+
+impl Work {
+    /// Starts it all in the control group: names are read and followed, challenges answered, due jobs worked on, and
+    /// handshakes that want a certificate answered.
+    pub(super) fn start(settings: &Settings, ground: &Ground) -> Result<Self, StartError> {
+        let tasks = &ground.groups.control;
+        let snapshot = Published::new(Snapshot::empty());
+        names::tell(snapshot.clone(), ground.readiness.clone(), tasks);
+        let resolver = Resolver::new(CREDENTIALS);
+        let publisher = publish(ground, &snapshot, &resolver);
+        let declaration = Published::new(Arc::new(settings.declaration.clone()));
+        // What was left out is in the log.
+        drop(reconcile::start(
+            Arc::clone(&ground.store),
+            publisher.clone(),
+            &declaration,
+            tasks,
+        ));
+        let dns = Dns::new(&settings.dns).map_err(StartError::while_doing("use the resolvers"))?;
+        dns::upstreams::start(dns, publisher.upstreams().clone(), tasks);
+
+        let (challenges, questions) = Challenges::channel(snapshot.clone());
+        tasks.spawn(
+            "challenges",
+            questions.answer(Arc::clone(&ground.store), tasks.clone()),
+        );
+        let domains = Domains::new(Arc::clone(&ground.store), publisher, resolver.clone());
+        let halves = Halves {
+            settings,
+            ground,
+            tasks,
+            permission: permission(settings, &domains, ground)?,
+            snapshot,
+            resolver,
+            outcomes: Outcomes::new(),
+            challenges,
+            certificates: Published::new(settings.certificates),
+        };
+        let accounts = halves.accounts()?;
+        let issuer = halves.issue(&accounts);
+        let on_demand = halves.answer_handshakes(&issuer);
+        Ok(Self {
+            snapshot: halves.snapshot,
+            resolver: halves.resolver,
+            challenges: halves.challenges,
+            on_demand,
+            issuer,
+            accounts,
+            certificates: halves.certificates,
+            declaration,
+        })
+    }
+}
+
+fn publish(ground: &Ground, snapshot: &Published<Snapshot>, resolver: &Resolver) -> Publisher {
+    let parts = publish::Parts {
+        store: Arc::clone(&ground.store),
+        snapshot: snapshot.clone(),
+        resolver: resolver.clone(),
+        loader: Loader::new(ground.vault.clone()),
+        metrics: ground.metrics.clone(),
+    };
+    Publisher::start(parts, &ground.groups.control)
+}
+
+fn permission(
+    settings: &Settings,
+    domains: &Domains,
+    ground: &Ground,
+) -> Result<Option<Permission>, StartError> {
+    let Some(hook) = settings.permission.clone() else {
+        return Ok(None);
+    };
+    let (metrics, tasks) = (ground.metrics.clone(), &ground.groups.control);
+    Permission::new(hook, domains.registrar(), metrics, tasks)
+        .map(Some)
+        .map_err(StartError::while_doing("use the permission hook"))
+}
+
+impl Halves<'_> {
+    fn accounts(&self) -> Result<Accounts, StartError> {
+        let authorities = ca::authorities(&self.settings.ca, self.tasks, &self.ground.clock)
+            .map_err(|(_, error)| error)
+            .map_err(StartError::while_doing(
+                "use the configured certification authorities",
+            ))?;
+        Ok(Accounts::new(accounts::Parts {
+            authorities,
+            store: Arc::clone(&self.ground.store),
+            vault: self.ground.vault.clone(),
+            clock: self.ground.clock.clone(),
+            tasks: self.tasks.clone(),
+        }))
+    }
+
+    /// Works on due jobs, and looks after domains that have none.
+    fn issue(&self, accounts: &Accounts) -> Issuer {
+        let ground = self.ground;
+        let issuer = Issuer::new(issuance::Parts {
+            store: Arc::clone(&ground.store),
+            vault: ground.vault.clone(),
+            accounts: accounts.clone(),
+            permission: self.permission.clone(),
+            challenges: self.challenges.clone(),
+            resolver: self.resolver.clone(),
+            outcomes: self.outcomes.clone(),
+            metrics: ground.metrics.clone(),
+            readiness: ground.readiness.clone(),
+            clock: ground.clock.clone(),
+            settings: self.certificates.clone(),
+        });
+        let running = issuer.clone().run(self.tasks.clone());
+        self.tasks.spawn("issuer", running);
+        let upkeep = Upkeep {
+            store: Arc::clone(&ground.store),
+            accounts: accounts.clone(),
+            metrics: ground.metrics.clone(),
+            clock: ground.clock.clone(),
+            settings: self.certificates.clone(),
+        };
+        self.tasks.spawn("upkeep", upkeep.run(self.tasks.clone()));
+        issuer
+    }
+
+    fn answer_handshakes(&self, issuer: &Issuer) -> OnDemand {
+        let verdicts = self.permission.as_ref().map(Permission::verdicts);
+        let waits = &self.settings.on_demand;
+        let (on_demand, wanted) = OnDemand::channel(waits, self.snapshot.clone(), verdicts);
+        let nudged = issuer.clone();
+        let parts = answer::Parts {
+            store: Arc::clone(&self.ground.store),
+            snapshot: self.snapshot.clone(),
+            resolver: self.resolver.clone(),
+            loader: Loader::new(self.ground.vault.clone()),
+            permission: self.permission.clone(),
+            outcomes: self.outcomes.clone(),
+            nudge: Arc::new(move || nudged.nudge()),
+            clock: self.ground.clock.clone(),
+        };
+        answer::start(parts, waits.clone(), wanted, self.tasks);
+        on_demand
+    }
+}
