@@ -130,7 +130,7 @@ async fn converse_http2<A: Answer>(
     }
 }
 
-/// hyper's HTTP/1.1 with our limits. Its own timeout for heads is off: [`drive`] has ours, which tell an idle
+/// hyper's HTTP/1.1 with our limits. Its own timeout for heads is off: [`crate::proxy::drive`] has ours, which tell an idle
 /// connection from a slow head.
 pub(in crate::proxy) fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();

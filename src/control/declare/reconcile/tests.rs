@@ -11,12 +11,12 @@ async fn job(world: &World, text: &str) -> Option<Priority> {
 }
 
 #[tokio::test]
-async fn declared_names_are_registered_with_a_background_job_and_a_second_run_does_nothing() {
+async fn declared_names_are_registered_and_a_second_run_does_nothing() {
     let world = World::new().await;
     let declaration = declared(&[("acme", &["a.test", "*.a.test"]), ("none", &[])], Whole);
     let done = reconcile(&*world.store, &declaration).await.unwrap();
     assert_eq!((done.written, done.retired), (2, 0));
-    assert_eq!(job(&world, "a.test").await, Some(Priority::Background));
+    assert_eq!(job(&world, "a.test").await, None);
     let kinds = world.kinds("acme").await;
     assert_eq!(
         kinds,
@@ -26,6 +26,17 @@ async fn declared_names_are_registered_with_a_background_job_and_a_second_run_do
     assert_eq!(again, Reconciled::default());
     assert_eq!(world.kinds("acme").await.len(), 3);
     assert_eq!(world.kinds("none").await, ["tenant.declared"]);
+}
+
+#[tokio::test]
+async fn new_names_get_a_background_job_where_certificates_are_wanted_at_once() {
+    let world = World::new().await;
+    let declaration = Declaration {
+        obtain: Obtain::AtOnce,
+        ..declared(&[("acme", &["a.test"])], Whole)
+    };
+    reconcile(&*world.store, &declaration).await.unwrap();
+    assert_eq!(job(&world, "a.test").await, Some(Priority::Background));
 }
 
 #[tokio::test]
@@ -65,7 +76,7 @@ async fn a_name_moved_in_the_files_starts_anew() {
     let record = world.domain("a.test").await.unwrap();
     assert_eq!(record.tenant, tenant("globex"));
     assert_eq!(record.certificate, None);
-    assert!(job(&world, "a.test").await.is_some());
+    assert_eq!(job(&world, "a.test").await, None);
 }
 
 #[tokio::test]
