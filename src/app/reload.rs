@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,8 @@ use crate::config::watch::{Trigger, Watch};
 use crate::control::actions::{self, ReloadRefused, Reloaded};
 use crate::control::declare::Declaration;
 use crate::control::edge::Edge;
+use crate::control::names;
+use crate::model::Snapshot;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::labels::{ConfigState, Reload as Outcome};
@@ -23,6 +26,8 @@ use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Health, Readiness};
 
+/// How long a start and a reload wait for the names that the files declare. Visitors are served meanwhile.
+pub(super) const DECLARED_NAMES: Duration = Duration::from_secs(5);
 /// Callers of the API that may wait for a reload.
 const MOST_CALLERS: usize = 16;
 
@@ -33,6 +38,7 @@ pub(super) struct InForce {
     pub(super) edge: Published<Edge>,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) declaration: Published<Arc<Declaration>>,
+    pub(super) snapshot: Published<Snapshot>,
     pub(super) access_log: AccessLog,
     pub(super) logging: Arc<Logging>,
     pub(super) metrics: Metrics,
@@ -95,7 +101,7 @@ async fn run(
         };
         reloader = back;
         watch.follow(reloader.files());
-        let answer = in_force.take(outcome);
+        let answer = in_force.take(outcome).await;
         if let Some(caller) = caller {
             // A caller who has gone away is not told.
             drop(caller.send(answer));
@@ -104,7 +110,7 @@ async fn run(
 }
 
 impl InForce {
-    fn take(&self, outcome: Reload) -> Answer {
+    async fn take(&self, outcome: Reload) -> Answer {
         match outcome {
             Reload::Unchanged => Ok(Reloaded::default()),
             Reload::Refused { mistakes } => {
@@ -126,11 +132,12 @@ impl InForce {
                 let mistakes = mistakes.iter().map(ToString::to_string).collect();
                 Err(ReloadRefused { mistakes })
             }
-            Reload::Applied(applied) => Ok(self.apply(*applied)),
+            Reload::Applied(applied) => Ok(self.apply(*applied).await),
         }
     }
 
-    fn apply(&self, applied: Applied) -> Reloaded {
+    /// Swaps it in, and ends once new names are served, or after a while: who waits for a reload may visit then.
+    async fn apply(&self, applied: Applied) -> Reloaded {
         let Applied {
             settings,
             changes,
@@ -143,8 +150,10 @@ impl InForce {
             .show_clients(settings.telemetry.client_address);
         self.edge.publish(settings.edge);
         self.certificates.publish(settings.certificates);
-        self.declaration.publish(Arc::new(settings.declaration));
         self.proxy.publish(settings.proxy);
+        let declaration = Arc::new(settings.declaration);
+        self.declaration.publish(Arc::clone(&declaration));
+        names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;
         for warning in &warnings {
             tracing::warn!(mistake = %warning, "an included file goes on with its last good text, or without");
         }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::api;
 use crate::app::ground::Ground;
@@ -29,9 +28,6 @@ use crate::telemetry::labels::ConfigState;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Health, Phase, Readiness};
-
-/// How long readiness waits for the names that the files declare. Visitors are served meanwhile.
-const DECLARED_NAMES: Duration = Duration::from_secs(5);
 
 /// Why nothing serves.
 #[derive(Debug)]
@@ -127,7 +123,12 @@ pub async fn start(
     if let Err(error) = loaded.keep() {
         tracing::warn!(%error, "the last good configuration cannot be kept");
     }
-    names::declared(&work.declaration.get(), &work.snapshot, DECLARED_NAMES).await;
+    names::declared(
+        &work.declaration.get(),
+        &work.snapshot,
+        reload::DECLARED_NAMES,
+    )
+    .await;
     ground.readiness.enter(Phase::Serving);
     tell_service_manager(ServicePhase::Ready);
     tracing::info!(https = ?addresses.https, http = ?addresses.http, "serving");
@@ -161,6 +162,7 @@ async fn start_control(
         edge: in_force.edge.clone(),
         certificates: work.certificates.clone(),
         declaration: work.declaration.clone(),
+        snapshot: work.snapshot.clone(),
         access_log: ground.access_log.clone(),
         logging,
         metrics: ground.metrics.clone(),
