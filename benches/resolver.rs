@@ -60,6 +60,9 @@ fn asked(names: usize, prefix: &str) -> Vec<DnsName> {
 fn look_up(criterion: &mut Criterion) {
     let certified = certified();
     let mut group = criterion.benchmark_group("sni_look_up");
+    group
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2));
     for names in [1, 10_000, 100_000] {
         for (case, stored, prefix, found) in [
             ("exact", "", "", true),
