@@ -15,7 +15,8 @@ use tempfile::TempDir;
 /// Longer than a start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACME: u16 = 14_000;
-const ACME_MANAGEMENT: u16 = 15_000;
+/// Where Pebble tells the root of what it issues.
+pub(crate) const ACME_MANAGEMENT: u16 = 15_000;
 const DNS: u16 = 18_053;
 const DNS_MANAGEMENT: u16 = 18_055;
 /// Held open while a test uses its address, so that others take another.
@@ -57,7 +58,7 @@ impl Place {
         self.folder.path()
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder().join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -65,20 +66,14 @@ impl Place {
 }
 
 /// A child whose output is kept; killed when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
-    fn start(program: &str, args: &[String], ready: &str) -> Self {
-        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pebble/bin");
-        let binary = binary.join(program);
-        assert!(
-            binary.exists(),
-            "{} is missing: run scripts/test",
-            binary.display()
-        );
+    /// Returns once it says `ready`.
+    pub(crate) fn start(binary: &Path, args: &[String], ready: &str) -> Self {
         // The kernel ends it with this process, even where that is killed.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
@@ -98,7 +93,9 @@ impl Process {
         while process.count(ready) == 0 {
             assert!(
                 Instant::now() < deadline,
-                "{program} does not say {ready:?}"
+                "{} does not say {ready:?}: {:?}",
+                binary.display(),
+                process.lines.lock()
             );
             thread::park_timeout(Duration::from_millis(5));
         }
@@ -109,6 +106,18 @@ impl Process {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().filter(|line| line.contains(text)).count()
     }
+}
+
+/// Where `scripts/pebble` puts its programs.
+fn installed(program: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pebble/bin");
+    let binary = folder.join(program);
+    assert!(
+        binary.exists(),
+        "{} is missing: run scripts/pebble",
+        binary.display()
+    );
+    binary
 }
 
 impl Drop for Process {
@@ -153,7 +162,8 @@ impl Pebble {
             .into_iter()
             .flat_map(|(a, b)| [a.to_owned(), b])
             .collect();
-        let dns = Process::start("pebble-challtestsrv", &dns, "Starting management server");
+        let program = installed("pebble-challtestsrv");
+        let dns = Process::start(&program, &dns, "Starting management server");
         let root = write_identity(place);
         let config = serde_json::json!({ "pebble": {
             "listenAddress": place.at(ACME),
@@ -173,7 +183,7 @@ impl Pebble {
             place.at(DNS).to_string(),
         ];
         Self {
-            process: Process::start("pebble", &args, "ACME directory available at"),
+            process: Process::start(&installed("pebble"), &args, "ACME directory available at"),
             _dns: dns,
             directory: format!("https://{}/dir", place.at(ACME)),
             root,
