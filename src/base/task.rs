@@ -140,7 +140,7 @@ impl Tasks {
         }
     }
 
-    /// Runs `work` on the blocking pool and gives its result; `None` if it panicked.
+    /// Runs `work` on the blocking pool and gives its result; `None` if it panicked, or was never begun.
     pub async fn blocking<T, F>(&self, name: &'static str, work: F) -> Option<T>
     where
         T: Send + 'static,
@@ -154,9 +154,11 @@ impl Tasks {
         });
         match job.await {
             Ok(value) => Some(value),
+            // The runtime ends before the job began: the start failed, and says so itself.
+            Err(error) if error.is_cancelled() => None,
             Err(error) => {
                 self.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(task = name, %error, "blocking job failed");
+                tracing::error!(task = name, %error, "blocking job panicked");
                 None
             }
         }
