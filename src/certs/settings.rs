@@ -11,7 +11,8 @@ pub struct Settings {
     pub obtain: Obtain,
     /// When a certificate is renewed, and how long a failure waits.
     pub renewal: renewal::Settings,
-    /// How long a job is ours without a sign of life; a successor goes on after that. Default 60 s.
+    /// How long a job is ours without a sign of life; a successor goes on after that, this process after a crash too.
+    /// Default 30 s.
     pub lease: Duration,
     /// How long one attempt may take in all. Default 5 minutes.
     pub job_deadline: Duration,
@@ -28,7 +29,7 @@ impl Default for Settings {
         Self {
             obtain: Obtain::default(),
             renewal: renewal::Settings::default(),
-            lease: Duration::from_secs(60),
+            lease: Duration::from_secs(30),
             job_deadline: Duration::from_secs(300),
             parallel: 16,
             poll: Duration::from_secs(1),
