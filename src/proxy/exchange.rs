@@ -12,7 +12,7 @@ use crate::proxy::access::Account;
 use crate::proxy::fault::Fault;
 use crate::proxy::upstream::pools::{Freshness, Lease, Pools, Wanted};
 use crate::proxy::upstream::upload::Upload;
-use crate::proxy::upstream::watch::{self, Patience};
+use crate::proxy::upstream::watch;
 
 /// What an exchange needs besides the request.
 #[derive(Clone, Copy)]
@@ -21,8 +21,6 @@ pub(in crate::proxy) struct Terms<'a> {
     pub pools: &'a Pools,
     /// Whose connection, and where to.
     pub wanted: Wanted<'a>,
-    /// How long the visitor is waited for.
-    pub patience: Patience,
     /// The request's account.
     pub account: &'a Rc<Account>,
 }
@@ -110,7 +108,7 @@ async fn attempt(
         Some(_) => watch::Upload::Open,
         None => watch::Upload::Ended,
     };
-    lease.begin(terms.patience, upload, began);
+    lease.begin(upload, began);
     let upload = Upload::new(content, watch, Rc::clone(terms.account));
     let Some(sent) = lease.send(head.into_request(upload)) else {
         return Err(internal);

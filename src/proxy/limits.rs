@@ -1,8 +1,8 @@
-//! How much is borne and how long is waited, for visitors. Everything here has a default that is safe to run.
+//! How much is borne and how long is waited. Everything here has a default that is safe to run.
 
 use std::time::Duration;
 
-/// Bounds on what visitors may hold at once.
+/// Bounds on what visitors may send, and on what may be held at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections of all visitors, both ports. Default 10,000.
@@ -25,6 +25,9 @@ pub struct Limits {
     /// HTTP/2 frames without a request or data that a connection may send in ten seconds, beyond four for each
     /// request and each piece of data. Default 100.
     pub control_frames: u32,
+    /// Connections to one upstream that may wait for a next request, for each worker, over all tenants; the oldest
+    /// makes room. Default 256.
+    pub upstream_idle_connections: usize,
 }
 
 impl Default for Limits {
@@ -39,6 +42,7 @@ impl Default for Limits {
             fields: 100,
             streams: 100,
             control_frames: 100,
+            upstream_idle_connections: 256,
         }
     }
 }
@@ -51,7 +55,7 @@ impl Limits {
     }
 }
 
-/// How long a visitor may take for each step.
+/// How long each step may take, and how long nothing may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// From accept to a whole PROXY protocol header, where one is due. Default 3 s.
@@ -69,8 +73,14 @@ pub struct Deadlines {
     pub keep_alive_crowded: Duration,
     /// How long an HTTP/1.1 connection is idle before all but its TLS session is let go. Default 5 s.
     pub rest: Duration,
+    /// How long a visitor may take to send anything at all of a request's content. Default 30 s.
+    pub read_stall: Duration,
     /// How long a visitor may take to read anything at all of what we send. Default 30 s.
     pub write_stall: Duration,
+    /// How long nothing may pass through a tunnel, in either direction. Default 600 s.
+    pub tunnel_idle: Duration,
+    /// How long a connection to an upstream may wait for a next request. Default 60 s.
+    pub upstream_idle: Duration,
     /// How often a quiet HTTP/2 connection is pinged. Default 30 s.
     pub ping: Duration,
     /// How long the answer to a ping may take. Default 15 s.
@@ -88,7 +98,10 @@ impl Default for Deadlines {
             keep_alive: seconds(60),
             keep_alive_crowded: seconds(5),
             rest: seconds(5),
+            read_stall: seconds(30),
             write_stall: seconds(30),
+            tunnel_idle: seconds(600),
+            upstream_idle: seconds(60),
             ping: seconds(30),
             pong: seconds(15),
         }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -26,12 +25,8 @@ use crate::proxy::report::AnsweredBy;
 use crate::proxy::response::{self, Body};
 use crate::proxy::upgrade::{self, Wish};
 use crate::proxy::upstream::pools::{Freshness, Wanted};
-use crate::proxy::upstream::watch::Patience;
 use crate::proxy::worker::Worker;
 use crate::proxy::{forwarded, guard, headers, route};
-
-/// How long nothing may pass through a tunnel.
-const TUNNEL_IDLE: Duration = Duration::from_secs(600);
 
 /// Answers one request of a connection: always, and never with another tenant's content.
 pub async fn serve(
@@ -55,18 +50,16 @@ pub async fn serve(
             route: &asked.route,
             freshness: Freshness::Any,
         },
-        patience: Patience::default(),
         account: &account,
     };
     let answered = exchange(terms, asked.head, content).await;
     match answered
         .and_then(|answered| pass_back(&worker, &asked.route, asked.wish, answered, &account))
     {
-        Ok(Passed::Content(head, download)) => {
-            head.map(|()| Body::upstream(Box::new(download), ending))
-        }
+        Ok(Passed::Content(head, download)) => head.map(|()| Body::upstream(download, ending)),
         Ok(Passed::Tunnel(head, granted, upstream)) => {
-            granted.tunnel(&worker, upstream, TUNNEL_IDLE, ending);
+            let idle = worker.shared.settings.load().deadlines.tunnel_idle;
+            granted.tunnel(&worker, upstream, idle, ending);
             head.map(|()| Body::none(None))
         }
         Err(fault) => {
@@ -227,7 +220,7 @@ fn frame(fields: &mut HeaderMap, method: &Method, content: &Incoming) -> Result<
 /// What becomes of a response.
 enum Passed {
     /// Its content follows.
-    Content(Response<()>, Download),
+    Content(Response<()>, Box<Download>),
     /// A tunnel follows.
     Tunnel(Response<()>, upgrade::Granted, OnUpgrade),
 }
@@ -262,7 +255,7 @@ fn pass_back(
         let head = Response::from_parts(head, ());
         return Ok(Passed::Content(
             head,
-            Download::new(content, lease, Rc::clone(account)),
+            Box::new(Download::new(content, lease, Rc::clone(account))),
         ));
     };
     head.status = granted.answer(&mut head.headers);

@@ -1,5 +1,5 @@
-//! What the operator decides about the street side: where to listen, how many workers, whom to believe, how
-//! much to bear and how long to wait.
+//! What the operator decides about the proxy: where to listen, how many workers, whom to believe, how much to
+//! bear and how long to wait.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;

@@ -27,7 +27,7 @@ use crate::proxy::report::Reports;
 use crate::proxy::settings::Settings;
 use crate::proxy::tickets::TicketKeys;
 use crate::proxy::tls::Composer;
-use crate::proxy::upstream::{self, Pools};
+use crate::proxy::upstream::Pools;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -156,7 +156,7 @@ impl Worker {
         let pools = Pools::new(
             tasks.child(),
             shared.metrics.clone(),
-            upstream::Settings::default(),
+            shared.settings.clone(),
         );
         Rc::new(Self {
             index,

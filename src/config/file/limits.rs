@@ -23,12 +23,17 @@ pub(in crate::config) struct Limits {
     pub(in crate::config) head_deadline: Option<At<Duration>>,
     pub(in crate::config) keep_alive: Option<At<Duration>>,
     pub(in crate::config) keep_alive_crowded: Option<At<Duration>>,
+    pub(in crate::config) read_stall: Option<At<Duration>>,
     pub(in crate::config) write_stall: Option<At<Duration>>,
+    pub(in crate::config) tunnel_idle: Option<At<Duration>>,
+    pub(in crate::config) upstream_idle: Option<At<Duration>>,
+    pub(in crate::config) upstream_idle_connections: Option<At<u32>>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Limits {
     const MOST: u32 = 10_000_000;
     let deadline = || value::duration(Duration::from_millis(100)..=seconds(3600));
+    let tunnel_idle = value::duration(Duration::from_millis(100)..=seconds(7 * 86_400));
     let limits = Limits {
         connections: table.optional("connections", value::count(1..=MOST)),
         connections_per_address: table.optional("connections_per_address", value::count(1..=MOST)),
@@ -45,7 +50,12 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         head_deadline: table.optional("head_deadline", deadline()),
         keep_alive: table.optional("keep_alive", deadline()),
         keep_alive_crowded: table.optional("keep_alive_crowded", deadline()),
+        read_stall: table.optional("read_stall", deadline()),
         write_stall: table.optional("write_stall", deadline()),
+        tunnel_idle: table.optional("tunnel_idle", tunnel_idle),
+        upstream_idle: table.optional("upstream_idle", deadline()),
+        upstream_idle_connections: table
+            .optional("upstream_idle_connections", value::count(0..=100_000)),
     };
     table.finish();
     limits

@@ -66,6 +66,8 @@ fn limits(section: &file::Limits) -> Limits {
     set_from(&mut limits.fields, section.fields.as_ref());
     set(&mut limits.streams, section.streams.as_ref());
     set(&mut limits.control_frames, section.control_frames.as_ref());
+    let idle = section.upstream_idle_connections.as_ref();
+    set_from(&mut limits.upstream_idle_connections, idle);
     limits
 }
 
@@ -87,7 +89,10 @@ fn deadlines(section: &file::Limits) -> Deadlines {
         &mut deadlines.keep_alive_crowded,
         section.keep_alive_crowded.as_ref(),
     );
+    set(&mut deadlines.read_stall, section.read_stall.as_ref());
     set(&mut deadlines.write_stall, section.write_stall.as_ref());
+    set(&mut deadlines.tunnel_idle, section.tunnel_idle.as_ref());
+    set(&mut deadlines.upstream_idle, section.upstream_idle.as_ref());
     deadlines
 }
 

@@ -1,11 +1,22 @@
 //! What the operator sets for requests on their way takes effect on them.
 
-use tokio::io::AsyncWriteExt as _;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use super::support::{Edge, answer, soon, tell};
-use super::upstreams::{Backend, edge_set, everyone, ok};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use super::support::{Edge, answer, exchange, get, rest, soon, tell, until};
+use super::upstreams::{Backend, Reply, edge_set, everyone, ok, upstream};
+use crate::model::route::UpstreamTimeouts;
 use crate::proxy::limits::Limits;
 use crate::proxy::settings::Settings;
+use crate::telemetry::labels::UpstreamConnection;
+
+/// A deadline short enough to wait for.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// An edge under `configure` that leads everyone to an upstream which answers politely.
 async fn edge_to_core(configure: impl FnOnce(&mut Settings)) -> (Edge, Backend) {
@@ -54,6 +65,8 @@ async fn raised_limits_of_a_head_let_larger_ones_pass() {
 async fn lowered_limits_of_a_head_hold_at_once() {
     let (edge, backend) = edge_to_core(|_| {}).await;
     let mut visitor = edge.visit("a.test").await.unwrap();
+    // The connection itself goes by the limits that it began under.
+    exchange(&mut visitor, "a.test", "/").await;
     limit(&edge, |limits| {
         limits.fields = 20;
         limits.head_bytes = 8 * 1024;
@@ -71,9 +84,114 @@ async fn lowered_limits_of_a_head_hold_at_once() {
         let answer = answer(&mut visitor).await;
         assert!(answer.starts_with(expected), "{head}: {answer}");
     }
-    assert_eq!(backend.heard().len(), 2);
+    assert_eq!(backend.heard().len(), 3);
 }
 
 fn large_target(bytes: usize) -> String {
     format!("/{}", "x".repeat(bytes))
+}
+
+/// A request of `a.test` whose content wants one more byte.
+async fn begin(edge: &Edge, path: &str) -> TlsStream<TcpStream> {
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nx");
+    soon(visitor.write_all(request.as_bytes())).await.unwrap();
+    visitor
+}
+
+async fn end(visitor: &mut TlsStream<TcpStream>) {
+    soon(visitor.write_all(b"y")).await.unwrap();
+    let answer = answer(visitor).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn beyond_its_cap_an_upstream_keeps_the_connections_that_rested_last() {
+    let (edge, backend) = edge_to_core(|settings| {
+        settings.workers = NonZeroUsize::MIN;
+        settings.limits.upstream_idle_connections = 2;
+    })
+    .await;
+    let mut visitors = Vec::new();
+    for (count, path) in ["/0", "/1", "/2"].into_iter().enumerate() {
+        visitors.push(begin(&edge, path).await);
+        until(|| backend.heard().len() == count + 1).await;
+    }
+    // They come to rest in another order than they began.
+    for at in [1, 0, 2] {
+        end(&mut visitors[at]).await;
+    }
+    backend.until_closed(1).await;
+    // Those that are left are used again, the latest first, and not the one that rested longest.
+    let (mut third, mut fourth) = (begin(&edge, "/3").await, begin(&edge, "/4").await);
+    until(|| backend.heard().len() == 5).await;
+    end(&mut third).await;
+    end(&mut fourth).await;
+    let heard = backend.heard();
+    let mut again: Vec<usize> = heard[3..].iter().map(|heard| heard.connection).collect();
+    again.sort_unstable();
+    assert_eq!(again, [0, 2]);
+}
+
+#[tokio::test]
+async fn an_idle_upstream_connection_is_closed_in_time() {
+    let (edge, backend) = edge_to_core(|settings| settings.deadlines.upstream_idle = SHORT).await;
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let answer = exchange(&mut visitor, "a.test", "/").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    backend.until_closed(1).await;
+}
+
+#[tokio::test]
+async fn a_visitor_whose_content_stalls_is_told_and_let_go() {
+    let (edge, backend) = edge_to_core(|settings| settings.deadlines.read_stall = SHORT).await;
+    let mut visitor = begin(&edge, "/").await;
+    let answer = String::from_utf8(rest(&mut visitor).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    backend.until_closed(1).await;
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_left_out_after_it_failed() {
+    // Bound and not listening, so that nobody else takes the port.
+    let dead = TcpSocket::new_v4().unwrap();
+    dead.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let edge = edge_set(|settings| settings.workers = NonZeroUsize::MIN);
+    let backend = Backend::start(|_| ok("ok")).await;
+    let addresses = [dead.local_addr().unwrap(), backend.address];
+    edge.lead(vec![everyone(&upstream(
+        "core",
+        &addresses,
+        UpstreamTimeouts::default(),
+    ))]);
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    for _ in 0..100 {
+        let answer = exchange(&mut visitor, "a.test", "/").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let connections = &edge.shared.metrics.upstream_connections;
+    let failed = connections.total(UpstreamConnection::Unreachable);
+    // Every other request begins with it, unless it is left out: for one second, then two, then four.
+    assert!((1..=8).contains(&failed), "tried {failed} times");
+}
+
+#[tokio::test]
+async fn an_address_that_breaks_off_is_left_out_after_it_failed() {
+    let edge = edge_set(|settings| settings.workers = NonZeroUsize::MIN);
+    let (good, bad) = (
+        Backend::start(|_| ok("ok")).await,
+        Backend::start(|_| Reply::SayAndClose(Vec::new())).await,
+    );
+    edge.lead(vec![everyone(&upstream(
+        "core",
+        &[good.address, bad.address],
+        UpstreamTimeouts::default(),
+    ))]);
+    for _ in 0..100 {
+        let mut visitor = edge.visit("a.test").await.unwrap();
+        get(&mut visitor, "a.test", "/").await;
+    }
+    let (failed, answered) = (bad.heard().len(), good.heard().len());
+    assert!((1..=8).contains(&failed), "tried {failed} times");
+    assert!(answered >= 92, "{answered} of 100 were answered");
 }

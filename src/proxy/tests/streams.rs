@@ -1,12 +1,13 @@
 //! Long content and tunnels: bounded memory, both directions, the ends of both.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::{answer, rest, soon};
 use super::upstreams::{
-    Backend, Heard, Manner, Reply, Spoken, edge, everyone, say, speak_forever, through,
+    Backend, Heard, Manner, Reply, Spoken, edge, edge_set, everyone, say, speak_forever, through,
 };
 use crate::base::task::Tasks;
 
@@ -99,6 +100,20 @@ async fn no_tunnel_comes_of_a_refusal_another_protocol_or_a_false_101() {
     let heard = backend.heard();
     assert!(heard.last().unwrap().field("upgrade").is_empty());
     assert!(heard.last().unwrap().field("connection").is_empty());
+}
+
+#[tokio::test]
+async fn a_tunnel_through_which_nothing_passes_is_closed_both_ways() {
+    let edge = edge_set(|settings| settings.deadlines.tunnel_idle = Duration::from_millis(300));
+    let backend = Backend::start(switch).await;
+    edge.lead(vec![everyone(&backend.upstream("core"))]);
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    soon(visitor.write_all(WISH.as_bytes())).await.unwrap();
+    assert!(head_of(&mut visitor).await.starts_with("HTTP/1.1 101 "));
+    soon(visitor.write_all(b"ping")).await.unwrap();
+    assert_eq!(rest(&mut visitor).await, b"ping");
+    backend.until_closed(1).await;
+    edge.until_open(0).await;
 }
 
 #[tokio::test]

@@ -64,7 +64,6 @@ pub(super) struct Resting {
 
 /// The waiting connections of one upstream, over all tenants.
 pub(super) struct Idle {
-    most: usize,
     metrics: Metrics,
     /// A key stays while it has connections, lent ones too; so there are at most as many as connections.
     by_key: HashMap<Key, Vec<(Resting, Entered)>>,
@@ -75,10 +74,9 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// At most `most` wait at once.
-    pub(super) fn new(most: usize, metrics: &Metrics) -> Self {
+    /// None yet.
+    pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
-            most,
             metrics: metrics.clone(),
             by_key: HashMap::new(),
             order: VecDeque::new(),
@@ -92,8 +90,8 @@ impl Idle {
         self.resting == 0
     }
 
-    /// Puts a connection to rest until `until`; the oldest of the upstream makes room.
-    pub(super) fn put(&mut self, key: &Key, resting: Resting, until: Instant) {
+    /// Puts a connection to rest until `until`; beyond `most`, the oldest of the upstream make room.
+    pub(super) fn put(&mut self, key: &Key, resting: Resting, until: Instant, most: usize) {
         self.serial += 1;
         resting.watch.rests(self.serial, until);
         self.order
@@ -106,7 +104,7 @@ impl Idle {
             }
         }
         self.resting += 1;
-        while self.resting > self.most {
+        while self.resting > most {
             self.close_oldest();
         }
         if self.order.len() > 2 * self.resting + BORNE {

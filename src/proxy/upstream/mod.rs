@@ -24,4 +24,4 @@ mod stream;
 
 pub(in crate::proxy) mod upload;
 
-pub use pools::{Pools, Settings};
+pub use pools::Pools;

@@ -15,10 +15,12 @@ use hyper::client::conn::TrySendError;
 use rustls::ClientConfig;
 
 use crate::base::clock::{Instant, monotonic};
+use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::model::TenantId;
 use crate::model::route::{Route, Upstream, UpstreamName, UpstreamTls};
 use crate::proxy::fault::Fault;
+use crate::proxy::settings::Settings;
 use crate::proxy::upstream::balance::{Address, Balance, InFlight};
 use crate::proxy::upstream::connect::{self, ConnectError, Connected, Proof, Sender};
 use crate::proxy::upstream::driver::Driver;
@@ -33,24 +35,6 @@ use crate::telemetry::metrics::Metrics;
 /// The most addresses tried for one request.
 const MOST_TRIES: usize = 3;
 
-/// How connections to upstreams are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Connections that may wait for a next request, for each upstream and worker, over all tenants. Default 256.
-    pub idle_connections: usize,
-    /// How long one may wait. Default 60 s.
-    pub idle: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            idle_connections: 256,
-            idle: Duration::from_secs(60),
-        }
-    }
-}
-
 /// A worker's connections to all upstreams. Clones are the same; not for other threads.
 #[derive(Clone)]
 pub struct Pools(Rc<Inner>);
@@ -58,15 +42,13 @@ pub struct Pools(Rc<Inner>);
 struct Inner {
     tasks: Tasks,
     metrics: Metrics,
-    settings: Settings,
+    settings: Published<Settings>,
     targets: RefCell<HashMap<UpstreamName, Rc<Target>>>,
 }
 
 impl fmt::Debug for Pools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pools")
-            .field("settings", &self.0.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Pools").finish_non_exhaustive()
     }
 }
 
@@ -100,9 +82,9 @@ pub(in crate::proxy) enum Freshness {
 }
 
 impl Pools {
-    /// No connections yet. Those to come end with `tasks`.
+    /// No connections yet. Those to come end with `tasks`; each request goes by the settings that hold when it begins.
     #[must_use]
-    pub fn new(tasks: Tasks, metrics: Metrics, settings: Settings) -> Self {
+    pub fn new(tasks: Tasks, metrics: Metrics, settings: Published<Settings>) -> Self {
         Self(Rc::new(Inner {
             tasks,
             metrics,
@@ -156,7 +138,7 @@ impl Pools {
             upstream: Arc::clone(upstream),
             balance: Balance::default(),
             client: RefCell::default(),
-            idle: RefCell::new(Idle::new(self.0.settings.idle_connections, &self.0.metrics)),
+            idle: RefCell::new(Idle::new(&self.0.metrics)),
         });
         targets.insert(upstream.name.clone(), Rc::clone(&target));
         target
@@ -200,8 +182,7 @@ impl Pools {
 
     /// Hands a new connection to a task of its own, which takes it out of the pool when it ends.
     fn drive(&self, target: &Rc<Target>, key: &Key, connected: Connected) -> Live {
-        let patience = target.patience(Patience::default());
-        let watch = Rc::new(Watch::new(patience));
+        let watch = Rc::new(Watch::new(self.terms(target).patience));
         let driver = Driver::new(connected.connection.with_upgrades(), Rc::clone(&watch));
         let (owner, key, own) = (Rc::downgrade(target), key.clone(), Rc::clone(&watch));
         let tasks = self.0.tasks.clone();
@@ -222,9 +203,19 @@ impl Pools {
         }
     }
 
+    fn terms(&self, target: &Target) -> Terms {
+        let settings = self.0.settings.load();
+        let deadlines = &settings.deadlines;
+        Terms {
+            patience: Patience::of(deadlines, &target.upstream.timeouts),
+            idle: deadlines.upstream_idle,
+            most_idle: settings.limits.upstream_idle_connections,
+        }
+    }
+
     fn lend(&self, target: &Rc<Target>, key: Key, address: Rc<Address>, live: Live) -> Lease {
         Lease {
-            idle: self.0.settings.idle,
+            terms: self.terms(target),
             target: Rc::clone(target),
             key,
             received_before: live.received.bytes(),
@@ -257,15 +248,6 @@ impl Target {
         let config = Arc::clone(config.as_ref().map_err(Clone::clone)?);
         Ok(Some(Proof { config, name }))
     }
-
-    /// The upstream's own deadlines beside the visitor's.
-    fn patience(&self, visitor: Patience) -> Patience {
-        Patience {
-            response: self.upstream.timeouts.response,
-            upstream: self.upstream.timeouts.idle,
-            ..visitor
-        }
-    }
 }
 
 /// A connection and what is known of it.
@@ -293,9 +275,19 @@ enum Use {
     Again,
 }
 
+/// How long a request's waits may last, and how its connection is kept afterwards.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    patience: Patience,
+    /// How long the connection may wait for a next request.
+    idle: Duration,
+    /// How many of the upstream may.
+    most_idle: usize,
+}
+
 /// A connection lent to one request. Given back by [`Lease::give_back`]; dropped in any other way, it is closed.
 pub(in crate::proxy) struct Lease {
-    idle: Duration,
+    terms: Terms,
     target: Rc<Target>,
     key: Key,
     live: Option<Live>,
@@ -314,10 +306,9 @@ impl Lease {
     }
 
     /// Begins a request, which has content still to come or not.
-    pub(in crate::proxy) fn begin(&self, visitor: Patience, upload: watch::Upload, now: Instant) {
+    pub(in crate::proxy) fn begin(&self, upload: watch::Upload, now: Instant) {
         if let Some(live) = &self.live {
-            live.watch
-                .begins(self.target.patience(visitor), upload, now);
+            live.watch.begins(self.terms.patience, upload, now);
         }
     }
 
@@ -377,14 +368,14 @@ impl Lease {
             live.watch.cut_off(Cut::NotReusable);
             return;
         }
-        let until = monotonic() + self.idle;
+        let until = monotonic() + self.terms.idle;
         let resting = Resting {
             sender: live.sender,
             watch: live.watch,
             received: live.received,
         };
         let mut idle = self.target.idle.borrow_mut();
-        idle.put(&self.key, resting, until);
+        idle.put(&self.key, resting, until, self.terms.most_idle);
     }
 
     /// The connection becomes a tunnel, which outlives the lease.

@@ -7,7 +7,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::base::clock::Instant;
+use crate::model::route::UpstreamTimeouts;
 use crate::proxy::fault::Fault;
+use crate::proxy::limits::Deadlines;
 
 /// Why a connection was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +70,14 @@ pub(in crate::proxy) struct Patience {
     pub visitor: Duration,
 }
 
-impl Default for Patience {
-    /// 30 s for visitors, 60 s for upstreams.
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
+impl Patience {
+    /// With any visitor, and with an upstream that has these timeouts.
+    pub(super) const fn of(visitor: &Deadlines, upstream: &UpstreamTimeouts) -> Self {
         Self {
-            content: seconds(30),
-            response: seconds(60),
-            upstream: seconds(60),
-            visitor: seconds(30),
+            content: visitor.read_stall,
+            response: upstream.response,
+            upstream: upstream.idle,
+            visitor: visitor.write_stall,
         }
     }
 }
