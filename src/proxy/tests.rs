@@ -6,6 +6,8 @@ mod upstreams;
 
 mod through;
 
+mod forwarding;
+
 mod broken;
 
 mod tenants;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -178,6 +179,37 @@ async fn content_that_breaks_off_resets_its_stream_only() {
         .ask(get("https://a.test/").body(none()).unwrap())
         .await;
     assert_eq!(text(whole).await, "whole");
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let (edge, backend) = through(|_| {
+        say(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Request-Id: forged\r\n\r\n",
+        )
+    })
+    .await;
+    let mut visitor = Visitor::of(&edge).await;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-check", HeaderValue::from_static("7"));
+    trailers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.7"));
+    let frames = [Frame::data(Bytes::from("hello")), Frame::trailers(trailers)].map(Ok);
+    let content = StreamBody::new(futures_util::stream::iter(frames)).boxed();
+    let request = get("https://a.test/")
+        .method(Method::POST)
+        .header("trailer", "x-check, x-forwarded-for")
+        .body(content)
+        .unwrap();
+    let response = visitor.ask(request).await;
+    let whole = soon(response.into_body().collect()).await.unwrap();
+    let trailers = whole.trailers().unwrap();
+    assert_eq!(trailers.len(), 1, "{trailers:?}");
+    assert_eq!(trailers["x-sum"], "1");
+    assert_eq!(whole.to_bytes(), "ok");
+    let heard = backend.only();
+    assert_eq!(heard.content, b"hello");
+    assert_eq!(heard.trailers, ["x-check: 7"]);
 }
 
 fn switch(heard: &Heard) -> Reply {

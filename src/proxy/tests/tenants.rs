@@ -2,6 +2,9 @@
 
 use super::support::{exchange, get, tell};
 use super::upstreams::{Backend, edge, everyone, of_host, of_tenant, ok, route, through};
+use crate::model::route::UpstreamName;
+use crate::model::snapshot::KnownDomain;
+use crate::model::{NamePattern, TenantId};
 
 #[tokio::test]
 async fn connections_to_one_upstream_are_never_shared_between_tenants() {
@@ -134,4 +137,43 @@ async fn without_rules_about_paths_they_are_forwarded_byte_for_byte() {
         let heard = backend.heard();
         assert_eq!(heard.last().unwrap().line(), format!("GET {path} HTTP/1.1"));
     }
+}
+
+#[tokio::test]
+async fn the_upstream_that_the_hook_chose_for_a_domain_takes_all_of_it_and_of_no_other() {
+    let edge = edge();
+    let (shared, own) = (
+        Backend::start(|_| ok("shared")).await,
+        Backend::start(|heard| ok(&format!("own {}", heard.line()))).await,
+    );
+    edge.lead_some(
+        vec![
+            everyone(&shared.upstream("shared")),
+            route(of_host("a.test"), "/shop", &shared.upstream("shared")),
+        ],
+        vec![
+            everyone(&shared.upstream("shared")),
+            everyone(&own.upstream("own")),
+        ],
+    );
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let answer = exchange(&mut visitor, "a.test", "/shop").await;
+    assert!(answer.ends_with("shared"), "{answer}");
+    edge.shared.snapshot.update(|snapshot| {
+        let mut next = snapshot.clone();
+        let domain = KnownDomain {
+            tenant: TenantId::parse("acme").unwrap(),
+            served: true,
+            upstream: Some(UpstreamName::new("own")),
+        };
+        next.put([(NamePattern::parse("a.test").unwrap(), domain)]);
+        next
+    });
+    for path in ["/", "/shop", "/x/../shop"] {
+        let answer = exchange(&mut visitor, "a.test", path).await;
+        let expected = format!("own GET {path} HTTP/1.1");
+        assert!(answer.ends_with(&expected), "{path}: {answer}");
+    }
+    let answer = exchange(&mut visitor, "www.a.test", "/").await;
+    assert!(answer.ends_with("shared"), "{answer}");
 }

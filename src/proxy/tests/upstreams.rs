@@ -32,6 +32,8 @@ pub(super) struct Heard {
     pub head: String,
     /// The content, chunks put together.
     pub content: Vec<u8>,
+    /// The lines behind the last chunk.
+    pub trailers: Vec<String>,
 }
 
 impl Heard {
@@ -190,11 +192,12 @@ async fn converse(
         let place = log.lock().unwrap().len();
         log.lock().unwrap().push(next.clone());
         if manner == Manner::Polite {
-            let Some(content) = read_content(&mut stream, &mut buffer, &next).await else {
+            let Some((content, trailers)) = read_content(&mut stream, &mut buffer, &next).await
+            else {
                 return;
             };
-            next.content = content;
-            log.lock().unwrap()[place].content.clone_from(&next.content);
+            (next.content, next.trailers) = (content, trailers);
+            log.lock().unwrap()[place].clone_from(&next);
         }
         let answered = match reply(&next) {
             Reply::Say(bytes) => stream.write_all(&bytes).await,
@@ -250,15 +253,21 @@ async fn read_content(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
     heard: &Heard,
-) -> Option<Vec<u8>> {
+) -> Option<(Vec<u8>, Vec<String>)> {
+    let mut trailers = Vec::new();
     if heard.field("transfer-encoding") == ["chunked"] {
         let mut content = Vec::new();
         loop {
             let line = read_until(stream, buffer, b"\r\n").await?;
             let length = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
             if length == 0 {
-                while !read_until(stream, buffer, b"\r\n").await?.is_empty() {}
-                return Some(content);
+                loop {
+                    let line = read_until(stream, buffer, b"\r\n").await?;
+                    if line.is_empty() {
+                        return Some((content, trailers));
+                    }
+                    trailers.push(line);
+                }
             }
             content.extend(read_exactly(stream, buffer, length).await?);
             read_exactly(stream, buffer, 2).await?;
@@ -268,7 +277,7 @@ async fn read_content(
         .field("content-length")
         .first()
         .map_or(0, |n| n.parse().unwrap());
-    read_exactly(stream, buffer, length).await
+    Some((read_exactly(stream, buffer, length).await?, trailers))
 }
 
 async fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Option<String> {
@@ -372,7 +381,12 @@ pub(super) async fn through(
 impl Edge {
     /// Sets the routes.
     pub(super) fn lead(&self, routes: Vec<Route>) {
-        let routes = Routes::new(routes, Vec::new());
+        self.lead_some(routes, Vec::new());
+    }
+
+    /// Sets the routes, and those of domains whose upstream the permission hook chose.
+    pub(super) fn lead_some(&self, routes: Vec<Route>, whole: Vec<Route>) {
+        let routes = Routes::new(routes, whole);
         self.shared.snapshot.update(|snapshot| {
             let mut next = snapshot.clone();
             next.set_routes(routes.clone());
