@@ -4,6 +4,7 @@
 //! worker of any node can answer it. Workers look in memory first. A miss may be another node's challenge: it is asked
 //! of the store, but only for a known host and a well-formed token, and by the control runtime, never by a worker.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +50,34 @@ struct Others {
 struct Question {
     host: DnsName,
     token: String,
-    answer: oneshot::Sender<Option<Arc<str>>>,
+    answer: oneshot::Sender<Found>,
 }
+
+/// What was found out about a challenge: its key authorization, or for sure nothing.
+type Found = Result<Option<Arc<str>>, LookupError>;
+
+/// Why it is not known whether a challenge is published. A CA that asked will ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// More questions wait than are taken up: 64, 32 of them read at once.
+    Crowded,
+    /// The store failed.
+    Store,
+    /// The store did not answer within 2 s.
+    Timeout,
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crowded => "more challenges are looked up than the store is asked about at once",
+            Self::Store => "the store could not read the challenge",
+            Self::Timeout => "the store did not answer about the challenge within 2 s",
+        })
+    }
+}
+
+impl std::error::Error for LookupError {}
 
 impl Challenges {
     /// Those of this process, and the half that asks the store for those of others, about the hosts that `snapshot`
@@ -85,27 +112,33 @@ impl Challenges {
     }
 
     /// The key authorization for exactly this host and token (RFC 8555 §8.3). A token that no CA would make, or a host
-    /// that nobody registered, costs no question.
-    pub async fn http01(&self, host: &DnsName, token: &str) -> Option<Arc<str>> {
+    /// that nobody registered, costs no question. Nothing where none is published.
+    ///
+    /// # Errors
+    /// [`LookupError`] where another node may have published one and the store does not tell.
+    pub async fn http01(&self, host: &DnsName, token: &str) -> Found {
         if !is_well_formed(token) {
-            return None;
+            return Ok(None);
         }
         if let Some(found) = self.published_here(host, token) {
-            return Some(found);
+            return Ok(Some(found));
         }
-        let others = self.others.as_ref()?;
-        if !others.may_know(host) {
-            return None;
-        }
+        let Some(others) = self.others.as_ref().filter(|others| others.may_know(host)) else {
+            return Ok(None);
+        };
         let (answer, answered) = oneshot::channel();
         let question = Question {
             host: host.clone(),
             token: token.to_owned(),
             answer,
         };
-        others.questions.try_send(question).ok()?;
-        let answered = tokio::time::timeout(PATIENCE, answered).await;
-        answered.ok()?.ok()?
+        let asked = others.questions.try_send(question);
+        asked.map_err(|_full_or_ended| LookupError::Crowded)?;
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_dropped)) => Err(LookupError::Store),
+            Err(_elapsed) => Err(LookupError::Timeout),
+        }
     }
 
     /// Like [`Challenges::http01`], from the memory of this process alone.
@@ -138,8 +171,7 @@ fn is_well_formed(token: &str) -> bool {
 pub struct Questions(mpsc::Receiver<Question>);
 
 impl Questions {
-    /// Answers until the group ends or nobody asks any more. Equal questions are one read; a store that fails or is
-    /// slow gives no answer, and the CA asks again.
+    /// Answers until the group ends or nobody asks any more. Equal questions are one read.
     pub async fn answer(mut self, store: Arc<dyn Store>, tasks: Tasks) {
         let reads = SingleFlight::new(MOST_READS, MOST_ASKERS);
         let cancelled = tasks.token();
@@ -154,27 +186,30 @@ impl Questions {
                 } = question;
                 let key = (host.clone(), token.clone());
                 let found = reads.run(&tasks, key, || read(store, host, token)).await;
-                answer.send(found.ok().flatten()).ok();
+                let found = found.unwrap_or(Err(LookupError::Crowded));
+                answer.send(found).ok();
             });
         }
     }
 }
 
-async fn read(store: Arc<dyn Store>, host: DnsName, token: String) -> Option<Arc<str>> {
+async fn read(store: Arc<dyn Store>, host: DnsName, token: String) -> Found {
     match store
         .challenge(Deadline::after(PATIENCE), &host, &token)
         .await
     {
-        Ok(found) => found.map(Arc::from),
+        Ok(found) => Ok(found.map(Arc::from)),
         Err(error) => {
             tracing::warn!(domain = %host, %error, "a challenge could not be read");
-            None
+            Err(LookupError::Store)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::model::NamePattern;
     use crate::model::TenantId;
@@ -193,13 +228,13 @@ mod tests {
         challenges.clone().publish(&name("a.test"), TOKEN, "second");
         let other = "DGyRejmCefe7v4NfDGDKfB";
         assert_eq!(
-            challenges.http01(&name("a.test"), TOKEN).await.as_deref(),
-            Some("second")
+            challenges.http01(&name("a.test"), TOKEN).await,
+            Ok(Some(Arc::from("second")))
         );
-        assert_eq!(challenges.http01(&name("b.test"), TOKEN).await, None);
-        assert_eq!(challenges.http01(&name("a.test"), other).await, None);
+        assert_eq!(challenges.http01(&name("b.test"), TOKEN).await, Ok(None));
+        assert_eq!(challenges.http01(&name("a.test"), other).await, Ok(None));
         challenges.withdraw(&name("a.test"));
-        assert_eq!(challenges.http01(&name("a.test"), TOKEN).await, None);
+        assert_eq!(challenges.http01(&name("a.test"), TOKEN).await, Ok(None));
         assert!(challenges.own.is_empty());
     }
 
@@ -221,7 +256,7 @@ mod tests {
             ("a.test", "<script>alert(1)</script>"),
             ("a.test", &"a".repeat(129)),
         ] {
-            assert_eq!(challenges.http01(&name(host), token).await, None);
+            assert_eq!(challenges.http01(&name(host), token).await, Ok(None));
         }
         assert!(questions.0.try_recv().is_err());
 
@@ -235,10 +270,35 @@ mod tests {
                 (question.host, question.token.as_str()),
                 (name("a.test"), TOKEN)
             );
-            question.answer.send(Some(Arc::from("theirs"))).unwrap();
+            question.answer.send(Ok(Some(Arc::from("theirs")))).unwrap();
         };
         let (answer, ()) = tokio::join!(asking, answering);
-        assert_eq!(answer.as_deref(), Some("theirs"));
+        assert_eq!(answer, Ok(Some(Arc::from("theirs"))));
+    }
+
+    #[tokio::test]
+    async fn what_the_store_does_not_tell_is_not_taken_for_nothing() {
+        let (challenges, mut questions) = Challenges::channel(Published::new(Snapshot::empty()));
+        let host = name("a.test");
+        let answering = async {
+            let question = questions.0.recv().await.unwrap();
+            question.answer.send(Err(LookupError::Store)).unwrap();
+            // The next is dropped, as when the process ends.
+            questions.0.recv().await.unwrap();
+        };
+        let asking = async {
+            for _ in 0..2 {
+                let found = challenges.http01(&host, TOKEN).await;
+                assert_eq!(found, Err(LookupError::Store));
+            }
+        };
+        tokio::join!(asking, answering);
+        // Nobody takes these up.
+        for _ in 0..MOST_QUESTIONS {
+            assert!(challenges.http01(&host, TOKEN).now_or_never().is_none());
+        }
+        let found = challenges.http01(&host, TOKEN).now_or_never();
+        assert_eq!(found, Some(Err(LookupError::Crowded)));
     }
 
     #[tokio::test]
@@ -247,8 +307,8 @@ mod tests {
         let asking = async { challenges.http01(&name("a.test"), TOKEN).await };
         let answering = async {
             let question = questions.0.recv().await.unwrap();
-            question.answer.send(None).unwrap();
+            question.answer.send(Ok(None)).unwrap();
         };
-        assert_eq!(tokio::join!(asking, answering).0, None);
+        assert_eq!(tokio::join!(asking, answering).0, Ok(None));
     }
 }

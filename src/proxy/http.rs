@@ -146,10 +146,17 @@ async fn challenge<B>(worker: &Worker, request: &Request<B>, host: &DnsName) -> 
     }
     let found = challenges.http01(host, token).await;
     counted.count(match found {
-        Some(_) => ChallengeAnswer::Store,
-        None => ChallengeAnswer::Unknown,
+        Ok(Some(_)) => ChallengeAnswer::Store,
+        Ok(None) => ChallengeAnswer::Unknown,
+        Err(_) => ChallengeAnswer::Failed,
     });
-    found
+    match found {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(domain = %host, %error, "challenge not looked up");
+            None
+        }
+    }
 }
 
 /// The host that the request is for: from its target where that is absolute, else from its one Host field

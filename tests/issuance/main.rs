@@ -299,7 +299,7 @@ async fn answer(at: std::net::SocketAddrV4, challenges: Challenges) {
                 .unwrap_or_default();
             let host = host.split(':').next().unwrap_or_default();
             let found = match DnsName::parse(host) {
-                Ok(host) => challenges.http01(&host, token).await,
+                Ok(host) => challenges.http01(&host, token).await.unwrap_or_default(),
                 Err(_) => None,
             };
             let (status, body) = found

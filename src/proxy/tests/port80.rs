@@ -3,6 +3,12 @@
 use tokio::net::TcpStream;
 
 use super::support::{Edge, name, soon, tell};
+use crate::base::published::Published;
+use crate::certs::challenge::Challenges;
+use crate::model::Snapshot;
+use crate::proxy::request as requests;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::labels::ChallengeAnswer;
 
 async fn ask(edge: &Edge, request: &str) -> String {
     let mut tcp = soon(TcpStream::connect(edge.http)).await.unwrap();
@@ -99,6 +105,36 @@ async fn a_challenge_is_answered_for_its_exact_host_and_token_only() {
     challenges.withdraw(&name("app.example"));
     let answer = ask(&edge, &request("GET", &path, "app.example")).await;
     assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_became_of_each_challenge_is_counted() {
+    const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA";
+    // Nobody takes questions to the store up.
+    let unasked = |known: &Published<Snapshot>| Challenges::channel(known.clone()).0;
+    let edge = Edge::start_whole(|_| {}, AccessLog::off(), unasked, &requests::serve);
+    edge.know("acme", &["app.example"]);
+    let path = |token: &str| format!("/.well-known/acme-challenge/{token}");
+    let count = |what| edge.shared.metrics.challenges.total(what);
+    let counts = || {
+        [
+            count(ChallengeAnswer::Memory),
+            count(ChallengeAnswer::Store),
+            count(ChallengeAnswer::Unknown),
+            count(ChallengeAnswer::Failed),
+        ]
+    };
+    let answer = ask(&edge, &request("GET", &path(TOKEN), "app.example")).await;
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    assert_eq!(counts(), [0, 0, 0, 1], "the store was not reached");
+    ask(&edge, &request("GET", &path("short"), "app.example")).await;
+    ask(&edge, &request("GET", &path(TOKEN), "unknown.example")).await;
+    assert_eq!(counts(), [0, 0, 2, 1]);
+    let challenges = &edge.shared.challenges;
+    challenges.publish(&name("app.example"), TOKEN, "proof");
+    let answer = ask(&edge, &request("GET", &path(TOKEN), "app.example")).await;
+    assert!(answer.ends_with("\r\n\r\nproof"), "{answer}");
+    assert_eq!(counts(), [1, 0, 2, 1]);
 }
 
 #[tokio::test]

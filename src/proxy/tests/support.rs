@@ -124,6 +124,17 @@ impl Edge {
         access_log: AccessLog,
         answer: &impl Answer,
     ) -> Self {
+        let challenges = |_: &Published<Snapshot>| Challenges::default();
+        Self::start_whole(configure, access_log, challenges, answer)
+    }
+
+    /// The same with another way to the challenges of others, which is given the names that are known.
+    pub(super) fn start_whole(
+        configure: impl FnOnce(&mut Settings),
+        access_log: AccessLog,
+        challenges: impl FnOnce(&Published<Snapshot>) -> Challenges,
+        answer: &impl Answer,
+    ) -> Self {
         let mut settings = Settings {
             https: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             http: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -140,11 +151,12 @@ impl Edge {
         let (on_demand, wanted) =
             OnDemand::channel(&on_demand::Settings::default(), snapshot.clone(), None);
         let (reports, watched) = Reports::watched(64);
+        let challenges = challenges(&snapshot);
         let shared = Shared::new(Services {
             snapshot,
             resolver: Resolver::new(1 << 20),
             on_demand,
-            challenges: Challenges::default(),
+            challenges,
             settings: Published::new(settings),
             clock: Clock::system(),
             metrics: Metrics::default(),
