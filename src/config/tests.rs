@@ -340,6 +340,81 @@ proxy.toml:18:34: domains in [[tenant]]: found "192.0.2.1"
     assert_eq!(told(text), expected);
 }
 
+/// What every file needs.
+const CA: &str = "[[ca]]\nname = \"internal\"\nkind = \"private\"\n";
+
+#[test]
+fn an_https_upstream_of_several_names_must_say_which_its_certificate_holds() {
+    let upstream = |addresses: &str, rest: &str| {
+        format!(
+            "[[upstream]]\nname = \"core\"\nprotocol = \"https\"\naddresses = [{addresses}]\n{rest}"
+        )
+    };
+    let two = r#""a.internal:443", "127.0.0.1:443", "b.internal:443""#;
+    let expected = r#"proxy.toml:4:49: an [[upstream]] by HTTPS with several names, a.internal and b.internal, and no "server_name"
+  |
+4 | addresses = ["a.internal:443", "127.0.0.1:443", "b.internal:443"]
+  |                                                 ^^^^^^^^^^^^^^^^
+  = expected the one name that the certificate at each address holds
+  = fix: add server_name = "a.internal", or make each name an [[upstream]] of its own
+
+1 mistake"#;
+    assert_eq!(told(&upstream(two, "")), expected);
+    let named = "server_name = \"core.internal\"\n";
+    let one = r#""a.internal:443", "A.internal.:444", "127.0.0.1:443""#;
+    let plain = upstream(two, "").replace("https", "http");
+    for fine in [upstream(two, named), upstream(one, ""), plain] {
+        assert_eq!(told(&format!("{fine}{CA}")), "0 mistakes", "{fine}");
+    }
+}
+
+#[test]
+fn edits_of_fields_that_the_proxy_decides_about_are_refused() {
+    let upstream = "[[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:3000\"]\n";
+    for direction in ["request_headers", "response_headers"] {
+        for field in [
+            "Connection",
+            "content-length",
+            "Forwarded",
+            "Host",
+            "HTTP2-Settings",
+            "keep-alive",
+            "Sec-WebSocket-Accept",
+            "Sec-WebSocket-Key",
+            "te",
+            "trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "Vestibule-Tenant",
+            "X-Forwarded-For",
+            "X-Request-Id",
+        ] {
+            for edit in [
+                format!("remove = [\"{field}\"]"),
+                format!("set = {{ {field} = \"x\" }}"),
+            ] {
+                let text = format!(
+                    "{upstream}[[route]]\nupstream = \"core\"\n{direction} = {{ {edit} }}\n"
+                );
+                let report = told(&text);
+                assert!(
+                    report.starts_with("proxy.toml:6:") && report.ends_with("\n1 mistake"),
+                    "{edit}: {report}"
+                );
+                assert!(
+                    report.contains("expected a field that the proxy does not decide about itself"),
+                    "{report}"
+                );
+            }
+        }
+        let fine = format!(
+            "{upstream}[[route]]\nupstream = \"core\"\n\
+             {direction} = {{ remove = [\"Cookie\"], set = {{ x-team = \"blue\" }} }}\n{CA}"
+        );
+        assert_eq!(told(&fine), "0 mistakes");
+    }
+}
+
 #[test]
 fn a_domain_of_two_tenants_is_told_with_both_places() {
     let text = "[[tenant]]\nname = \"a\"\ndomains = [\"shop.test\"]\n\

@@ -13,16 +13,20 @@ use crate::model::{NamePattern, TenantId};
 /// Fields that one route removes or sets.
 const MOST_FIELDS: usize = 64;
 
-/// Fields that the proxy itself decides about: framing, the connection, and who it says the visitor is.
+/// Fields that the proxy itself decides about: framing, the connection, and who it says the visitor is. An edit of
+/// these would be ignored, or break messages.
 const RESERVED: &[&str] = &[
     "connection",
     "content-length",
     "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
+    "sec-websocket-accept",
+    "sec-websocket-key",
     "te",
     "trailer",
     "transfer-encoding",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::seconds;
+use crate::config::mistake::Finding;
 use crate::config::reader::{At, Table, Value, Wrong};
 use crate::config::value;
 use crate::model::DnsName;
@@ -47,6 +48,9 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Upstream> {
         }
     }
     let server_name = table.optional("server_name", value::host);
+    if protocol == Protocol::Https && server_name.is_none() {
+        refuse_ambiguous(&table, &addresses);
+    }
     let root = table.optional("root", value::path);
     let connect_timeout = table.optional("connect_timeout", timeout());
     let response_timeout = table.optional("response_timeout", timeout());
@@ -62,6 +66,27 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Upstream> {
         response_timeout,
         idle_timeout,
     })
+}
+
+/// Records that several names are dialled and none is said to be the one that certificates must hold: such an
+/// upstream could never be verified.
+fn refuse_ambiguous(table: &Table<'_>, addresses: &[At<UpstreamAddress>]) {
+    let mut names = addresses.iter().filter_map(|at| match &at.value {
+        UpstreamAddress::Name(name, _) => Some((name, at)),
+        UpstreamAddress::Socket(_) => None,
+    });
+    let Some((first, _)) = names.next() else {
+        return;
+    };
+    if let Some((other, at)) = names.find(|(name, _)| *name != first) {
+        let finding = Finding::new(format!(
+            "an [[upstream]] by HTTPS with several names, {first} and {other}, and no \"server_name\""
+        ));
+        let finding = finding.expected("the one name that the certificate at each address holds");
+        let fix =
+            format!("add server_name = \"{first}\", or make each name an [[upstream]] of its own");
+        table.mistake(at.at.clone(), finding.fix(fix));
+    }
 }
 
 fn address(value: &Value<'_>) -> Result<UpstreamAddress, Wrong> {
