@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::app::start::health;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
@@ -119,7 +120,7 @@ impl InForce {
                     "reload refused: the old configuration stays"
                 );
                 for mistake in &mistakes {
-                    tracing::error!(%mistake, "mistake");
+                    tracing::error!(mistake = mistake.headline(), "mistake");
                 }
                 self.metrics.reloaded(Outcome::Failure, self.clock.now());
                 let told = format!(
@@ -155,11 +156,15 @@ impl InForce {
         self.declaration.publish(Arc::clone(&declaration));
         names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;
         for warning in &warnings {
-            tracing::warn!(mistake = %warning, "an included file goes on with its last good text, or without");
+            tracing::warn!(
+                mistake = warning.headline(),
+                "an included file goes on with its last good text, or without"
+            );
         }
         tracing::info!(changed = ?changes.changed, needs_restart = ?changes.needs_restart, "reloaded");
         self.metrics.reloaded(Outcome::Success, self.clock.now());
-        self.readiness.set(Condition::Configuration, Health::Well);
+        self.readiness
+            .set(Condition::Configuration, health(&warnings));
         self.metrics.set_config_state(ConfigState::Current);
         Reloaded {
             warnings: warnings.iter().map(ToString::to_string).collect(),

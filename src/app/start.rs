@@ -13,6 +13,7 @@ use crate::app::work::Work;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::config::load::{Loaded, Origin};
+use crate::config::mistake::Mistake;
 use crate::config::reload::Reloader;
 use crate::config::settings::Settings;
 use crate::control::actions::Actions;
@@ -205,7 +206,7 @@ fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) 
 fn note_origin(loaded: &Loaded, readiness: &Readiness, metrics: &Metrics) {
     match &loaded.origin {
         Origin::File => {
-            readiness.set(Condition::Configuration, Health::Well);
+            readiness.set(Condition::Configuration, health(&loaded.warnings));
             metrics.set_config_state(ConfigState::Current);
         }
         Origin::LastGood { mistakes } => {
@@ -215,7 +216,7 @@ fn note_origin(loaded: &Loaded, readiness: &Readiness, metrics: &Metrics) {
                 "the configuration file is broken: serving the last good one"
             );
             for mistake in mistakes {
-                tracing::error!(%mistake, "mistake");
+                tracing::error!(mistake = mistake.headline(), "mistake");
             }
             let told =
                 format!("the file has {count} mistakes; the last good configuration is served");
@@ -224,6 +225,51 @@ fn note_origin(loaded: &Loaded, readiness: &Readiness, metrics: &Metrics) {
         }
     }
     for warning in &loaded.warnings {
-        tracing::warn!(mistake = %warning, "an included file was left out, or goes on with its last good text");
+        tracing::warn!(
+            mistake = warning.headline(),
+            "an included file was left out, or goes on with its last good text"
+        );
+    }
+}
+
+/// How a configuration stands whose included files have these mistakes.
+pub(super) fn health(included: &[Mistake]) -> Health {
+    match included.first() {
+        None => Health::Well,
+        Some(first) => {
+            let (count, file, line) = (included.len(), &first.file, first.line);
+            let told = format!(
+                "included files have {count} mistakes, the first at {file}:{line}: they go on with \
+                 their last good text, or without"
+            );
+            Health::Degraded(told.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::file::{Access, replace};
+    use crate::config::load::load;
+
+    #[test]
+    fn a_broken_included_file_shows_in_the_health_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            replace(&folder.path().join(name), text.as_bytes(), Access::Everyone).unwrap();
+        };
+        write(
+            "proxy.toml",
+            "include = [\"*.tenant\"]\n[[ca]]\nname = \"own\"\nkind = \"private\"\n",
+        );
+        write("good.tenant", "[[tenant]]\nname = \"good\"\n");
+        let path = folder.path().join("proxy.toml");
+        assert_eq!(health(&load(&path).unwrap().warnings), Health::Well);
+        write("bad.tenant", "[[tenant]]\nnome = \"bad\"\n");
+        let Health::Degraded(told) = health(&load(&path).unwrap().warnings) else {
+            panic!("a mistake that nobody is told of");
+        };
+        assert!(told.contains("bad.tenant:"), "{told}");
     }
 }

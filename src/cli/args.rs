@@ -54,7 +54,7 @@ pub struct ConfigOption {
 /// Options of `run`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Signals:\n  SIGHUP            read the configuration again; a broken one is refused and the old one stays\n  SIGTERM, SIGINT   drain, then exit 0; a second one exits at once"
+    after_help = "Signals:\n  SIGHUP            read the configuration again; a broken one is refused and the old one stays\n  SIGTERM, SIGINT   drain, then exit 0; a further one skips the drain's delay, then cuts what is left"
 )]
 pub struct RunOptions {
     /// Where the configuration is.

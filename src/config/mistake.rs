@@ -34,6 +34,24 @@ pub struct Mistake {
 }
 
 impl Mistake {
+    /// It in one line, for a log: `proxy.toml:12:3: unknown key "adress"; did you mean "addresses"?`.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let Self {
+            file,
+            line,
+            column,
+            what,
+            fix,
+            ..
+        } = self;
+        let place = format!("{}:{line}:{column}: {what}", Printable(file));
+        match fix {
+            Some(fix) => format!("{place}; {fix}"),
+            None => place,
+        }
+    }
+
     /// Whether it is about something that is not there.
     pub(super) const fn is_absence(&self) -> bool {
         self.absence

@@ -211,12 +211,11 @@ impl Domains {
             detail: json!({ "upstream": upstream }),
         });
         let scope = TenantScope::certificate_work(registration.tenant.clone());
-        let applied = self
-            .store
+        self.store
             .apply(Deadline::after(CALL), &scope, batch)
             .await?;
         tracing::info!(
-            domain = %pattern, tenant = %registration.tenant, position = ?applied.position.positions,
+            domain = %pattern, tenant = %registration.tenant,
             "registered: the permission hook allows it"
         );
         Ok(())

@@ -185,7 +185,11 @@ impl KeyEncryptionKey {
             KekId::of(&*key)
         ));
         match write_new(file, text.as_bytes()) {
-            Ok(()) => Self::from_key(&*key, file),
+            Ok(()) => {
+                let shown = file.display();
+                tracing::info!(file = %shown, "made a key-encryption key: keep a copy of it apart from the backups");
+                Self::from_key(&*key, file)
+            }
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
                 Err(KekError::Exists(file.to_owned()))
             }
