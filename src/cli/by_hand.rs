@@ -88,7 +88,9 @@ pub(super) fn health(options: &HealthOptions) -> ExitCode {
     match asked {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
         Ok(status) => failed(&format!("{} answered {status}", options.url)),
-        Err(text) => failed(&text),
+        Err(text) => failed(&format!(
+            "{text}; --url names another address, as [telemetry] address does in the configuration"
+        )),
     }
 }
 

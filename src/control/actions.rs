@@ -107,7 +107,7 @@ impl Actions {
     }
 
     /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not. Does not wait for
-    /// the outcome. For a domain with a certificate this is an early renewal.
+    /// the outcome. A certificate that is not due for renewal stays as it is.
     ///
     /// # Errors
     /// [`ActionError`].

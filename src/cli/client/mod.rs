@@ -93,7 +93,7 @@ pub enum DomainCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
-    /// Ask for its certificate now, whatever its back-off
+    /// Ask for its certificate now, whatever its back-off; one that is not due for renewal stays as it is
     Retry {
         /// The name as registered: shop.example.com or '*.example.com'
         name: String,

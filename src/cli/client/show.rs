@@ -198,7 +198,11 @@ pub(super) fn domain(answer: &Value) -> String {
         0 => String::new(),
         n => format!(" (after {n} failures)"),
     };
-    let next = cell(answer, &["next_attempt_at"]);
+    let waits = cell(answer, &["state"]) == "pending_dns";
+    let next = match cell(answer, &["next_attempt_at"]) {
+        none if none == "-" && waits => "with its first visitor".to_owned(),
+        next => next,
+    };
     lines.add("next attempt", &format!("{next}{after}"));
     for (index, way) in items(answer, "dns_requirements").iter().enumerate() {
         for (row, record) in way.as_array().into_iter().flatten().enumerate() {
