@@ -59,6 +59,30 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError>;
 }
 
+/// What is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewOrder<'a> {
+    /// Exactly these names.
+    pub names: &'a [NamePattern],
+    /// The end-entity certificate, DER, whose place the new one takes (RFC 9773 §5). An authority without renewal
+    /// information is not told.
+    pub replaces: Option<&'a [u8]>,
+    /// The profile, where the authority has any; its default otherwise.
+    pub profile: Option<&'a str>,
+}
+
+impl<'a> NewOrder<'a> {
+    /// These names, replacing nothing, of the authority's default profile.
+    #[must_use]
+    pub const fn of(names: &'a [NamePattern]) -> Self {
+        Self {
+            names,
+            replaces: None,
+            profile: None,
+        }
+    }
+}
+
 /// The right to place orders with an authority.
 #[async_trait]
 pub trait Account: Send + Sync + fmt::Debug + 'static {
@@ -68,11 +92,11 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// The root certificate, DER, where the authority is our own: what clients must trust.
     fn root(&self) -> Option<&[u8]>;
 
-    /// Places an order for exactly these names (RFC 8555 §7.4).
+    /// Places an order (RFC 8555 §7.4).
     ///
     /// # Errors
     /// [`CaError`].
-    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError>;
+    async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError>;
 
     /// Takes up the order at `url` in whatever state it is.
     ///

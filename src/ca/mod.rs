@@ -24,7 +24,7 @@ use crate::model::certificate::CaId;
 use crate::net::error::SetupError;
 
 pub use authority::{
-    Account, CertificateAuthority, Challenge, Material, Opened, Order, OrderStatus,
+    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
 };
 pub use error::CaError;
 

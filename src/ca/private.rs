@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
-    Account, CertificateAuthority, Challenge, Material, Opened, Order, OrderStatus,
+    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
 };
 use crate::ca::error::{CaError, Step};
 use crate::model::NamePattern;
@@ -301,8 +301,8 @@ impl Account for PrivateAccount {
         Some(&self.0.root)
     }
 
-    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError> {
-        Ok(self.place(names))
+    async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
+        Ok(self.place(wanted.names))
     }
 
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
@@ -393,7 +393,12 @@ mod tests {
             .unwrap()
             .serialize_request(&key)
             .unwrap();
-        let url = account.order(&names).await.unwrap().url().to_owned();
+        let url = account
+            .order(&NewOrder::of(&names))
+            .await
+            .unwrap()
+            .url()
+            .to_owned();
         let mut order = account.resume(&url).await.unwrap();
         order.finalize(request.der()).await.unwrap();
         assert_eq!(order.status(), OrderStatus::Valid);

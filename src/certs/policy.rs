@@ -134,6 +134,7 @@ mod tests {
             upstream: None,
             certificate: None,
             problem: None,
+            memory: crate::model::standing::DomainMemory::default(),
             version: 1,
             created_at: Timestamp::EPOCH,
         }

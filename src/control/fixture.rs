@@ -17,6 +17,7 @@ use crate::control::publish::{Parts, Publisher};
 use crate::keys;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::Source;
+use crate::model::standing::CertificateStanding;
 use crate::model::{DnsName, NamePattern, Snapshot, TenantId, TenantScope};
 use crate::store::batch::Operation;
 use crate::store::embedded::{self, Embedded};
@@ -115,6 +116,7 @@ impl World {
             leaf: leaf.clone(),
             chain: Vec::new(),
             sealed_key: sealed.await.unwrap(),
+            standing: CertificateStanding::default(),
             created_at: now,
         };
         let batch = Batch::new()

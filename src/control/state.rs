@@ -169,6 +169,7 @@ mod tests {
     use crate::model::certificate::{CaId, CertificateId};
     use crate::model::domain::Source;
     use crate::model::problem::Problem;
+    use crate::model::standing::DomainMemory;
     use crate::model::{NamePattern, TenantId};
     use crate::store::job::Priority;
 
@@ -196,6 +197,7 @@ mod tests {
             upstream: None,
             certificate: None,
             problem: code.map(problem),
+            memory: DomainMemory::default(),
             version: 1,
             created_at: NOW,
         }

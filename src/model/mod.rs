@@ -4,7 +4,7 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: [`name`], [`tenant`], [`domain`], [`certificate`], [`route`], [`snapshot`], [`problem`].
+//! Reading order: [`name`], [`tenant`], [`domain`], [`certificate`], [`standing`], [`route`], [`snapshot`], [`problem`].
 
 pub mod name;
 pub mod tenant;
@@ -12,6 +12,8 @@ pub mod tenant;
 pub mod domain;
 
 pub mod certificate;
+
+pub mod standing;
 
 pub mod route;
 pub mod snapshot;

@@ -8,6 +8,7 @@ use crate::model::certificate::{CaId, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
+use crate::model::standing::{CertificateStanding, DomainMemory};
 use crate::model::{DnsName, NamePattern, TenantId};
 use crate::store::error::StoreError;
 use crate::store::feed::Cursor;
@@ -124,8 +125,23 @@ pub enum Operation {
         /// The name.
         pattern: NamePattern,
     },
-    /// Stores a certificate.
+    /// Remembers what was learnt about a domain, which must exist. Its version stays: nothing that is served depends
+    /// on it.
+    SetDomainMemory {
+        /// The name.
+        pattern: NamePattern,
+        /// All that is known now.
+        memory: Box<DomainMemory>,
+    },
+    /// Stores a certificate, under each of its names.
     PutCertificate(Box<CertificateRecord>),
+    /// Writes what has become of a stored certificate.
+    SetCertificateStanding {
+        /// The certificate.
+        certificate: CertificateId,
+        /// All that is known now.
+        standing: Box<CertificateStanding>,
+    },
     /// Makes a stored certificate the one that serves the domain, as active and without a problem. A domain that is
     /// not served (suspended, being taken down) keeps its state. The certificate must hold the name.
     PointDomain {

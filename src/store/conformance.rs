@@ -29,6 +29,7 @@ macro_rules! conforms_to_the_port {
         $crate::store::conformance::conforms_to_the_port!($factory;
             life::a_domain_lives_from_registration_to_a_served_certificate,
             life::everything_is_there_after_a_restart,
+            life::what_is_learnt_stays_and_a_names_certificates_are_found_newest_first,
             guards::a_refused_batch_leaves_nothing_behind,
             guards::batches_committed_together_fail_alone,
             guards::every_guard_tells_true_from_false,

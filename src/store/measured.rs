@@ -287,6 +287,17 @@ impl<S: Store> Store for Measured<S> {
         self.timed(StoreCall::List, call).await
     }
 
+    async fn certificates_of(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        pattern: &NamePattern,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        let call = self.within.certificates_of(by, scope, pattern, most);
+        self.timed(StoreCall::List, call).await
+    }
+
     async fn jobs(
         &self,
         by: Deadline,

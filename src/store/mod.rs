@@ -236,6 +236,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         page: &PageRequest,
     ) -> Result<Page<CertificateRecord>, StoreError>;
 
+    /// The certificates under exactly this name, of whatever age and standing, newest first; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn certificates_of(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        pattern: &NamePattern,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError>;
+
     /// Jobs in the order of their keys.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
+use crate::model::standing::{CertificateStanding, DomainMemory};
 use crate::model::{NamePattern, TenantId};
 
 /// Whose data key seals something, or whose chain an audit event belongs to.
@@ -55,6 +56,8 @@ pub struct DomainRecord {
     pub certificate: Option<CertificateId>,
     /// What is wrong with it at present.
     pub problem: Option<Problem>,
+    /// What was learnt about it.
+    pub memory: DomainMemory,
     /// Grows by one with every change; guards compare it.
     pub version: u64,
     /// When it was registered.
@@ -72,6 +75,8 @@ pub struct CertificateRecord {
     pub chain: Vec<Vec<u8>>,
     /// The private key, PKCS #8, sealed with the tenant's data key.
     pub sealed_key: Vec<u8>,
+    /// What has become of it.
+    pub standing: CertificateStanding,
     /// When it was stored.
     pub created_at: Timestamp,
 }

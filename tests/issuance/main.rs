@@ -23,7 +23,7 @@ use vestibule::base::clock::{Clock, monotonic};
 use vestibule::base::published::Published;
 use vestibule::base::secret::Secret;
 use vestibule::base::task::Tasks;
-use vestibule::ca::{self, CaSettings, Kind, Order, OrderStatus};
+use vestibule::ca::{self, CaSettings, Kind, NewOrder, Order, OrderStatus};
 use vestibule::certs::Settings;
 use vestibule::certs::accounts::{self, Accounts};
 use vestibule::certs::challenge::Challenges;
@@ -223,7 +223,10 @@ impl Engine {
     /// An order of this engine's account, brought as far as `to`.
     async fn order(&self, name: &str, key: &KeyPair, to: Stage) -> Box<dyn Order> {
         let account = self.accounts.account(&CaId::new("test")).await.unwrap();
-        let mut order = account.order(&[pattern(name)]).await.unwrap();
+        let mut order = account
+            .order(&NewOrder::of(&[pattern(name)]))
+            .await
+            .unwrap();
         let by = monotonic() + PATIENCE;
         if to == Stage::Placed {
             return order;

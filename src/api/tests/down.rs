@@ -136,6 +136,16 @@ impl Store for Down {
         down()
     }
 
+    async fn certificates_of(
+        &self,
+        _: Deadline,
+        _: &TenantScope,
+        _: &NamePattern,
+        _: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        down()
+    }
+
     async fn jobs(
         &self,
         _: Deadline,

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::{Problem, ProblemCode};
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{JobOutcome, Operation, Urgency};
 use crate::store::embedded::{Embedded, Settings};
@@ -119,6 +120,7 @@ impl Stored {
             leaf: vec![0x30, 0x01],
             chain: vec![vec![0x30, 0x02]],
             sealed_key: SEALED.as_bytes().to_vec(),
+            standing: CertificateStanding::default(),
             created_at: NOW,
         }
     }

@@ -3,15 +3,15 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use instant_acme::{Identifier, NewOrder};
+use instant_acme::{CertificateIdentifier, Identifier};
+use rustls_pki_types::CertificateDer;
 
 use super::order::AcmeOrder;
 use super::repeat_stale_nonce;
 use super::transport::Line;
 use crate::base::clock::Timestamp;
-use crate::ca::authority::{Account, Order};
+use crate::ca::authority::{Account, NewOrder, Order};
 use crate::ca::error::{CaError, Step};
-use crate::model::NamePattern;
 
 pub(super) struct AcmeAccount {
     account: instant_acme::Account,
@@ -43,13 +43,29 @@ impl Account for AcmeAccount {
         None
     }
 
-    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError> {
-        let identifiers: Vec<Identifier> = names
+    async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
+        let identifiers: Vec<Identifier> = wanted
+            .names
             .iter()
             .map(|name| Identifier::Dns(name.to_string()))
             .collect();
-        let wanted = NewOrder::new(&identifiers);
-        let order = repeat_stale_nonce!(self.line, Step::NewOrder, self.account.new_order(&wanted));
+        let leaf = wanted.replaces.map(CertificateDer::from);
+        // A certificate that cannot be named so was not issued by an authority with renewal information.
+        let replaces = leaf
+            .as_ref()
+            .and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
+        let mut wanted_order = instant_acme::NewOrder::new(&identifiers);
+        if let Some(replaces) = replaces {
+            wanted_order = wanted_order.replaces(replaces);
+        }
+        if let Some(profile) = wanted.profile {
+            wanted_order = wanted_order.profile(profile);
+        }
+        let order = repeat_stale_nonce!(
+            self.line,
+            Step::NewOrder,
+            self.account.new_order(&wanted_order)
+        );
         Ok(Box::new(AcmeOrder::new(order?, self.line.clone())))
     }
 

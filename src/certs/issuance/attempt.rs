@@ -22,6 +22,7 @@ use crate::certs::request::{IssuanceRequest, Reason};
 use crate::certs::resolver::Ticket;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::Source;
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Batch, Guard};
 use crate::store::error::Retry;
@@ -61,7 +62,7 @@ pub(super) enum Success {
     /// With a certificate, which is stored and serves.
     Issued(Arc<Credential>),
     /// The certificate there is need not be replaced yet.
-    StillGood(CertificateRecord, Timestamp),
+    StillGood(Box<CertificateRecord>, Timestamp),
 }
 
 impl<'a> Attempt<'a> {
@@ -137,7 +138,7 @@ impl<'a> Attempt<'a> {
         let reason = match lifecycle::due(facts, &self.settings.renewal, now) {
             Due::Now(reason) => reason,
             Due::NotBefore(at) => match &known.certificate {
-                Some(record) => return Ok(Success::StillGood(record.clone(), at)),
+                Some(record) => return Ok(Success::StillGood(Box::new(record.clone()), at)),
                 None => Reason::First,
             },
         };
@@ -218,6 +219,7 @@ impl<'a> Attempt<'a> {
             leaf: chain.next().unwrap_or_default(),
             chain: chain.collect(),
             sealed_key: obtained.sealed_key,
+            standing: CertificateStanding::default(),
             created_at: now,
         };
         let key = Secret::new(obtained.key.serialize_der());

@@ -80,7 +80,7 @@ impl Attempt<'_> {
     pub(super) async fn end(&self, known: Option<&Known>, result: Result<Success, Failure>) {
         match result {
             Ok(Success::Issued(credential)) => self.issued(known, credential),
-            Ok(Success::StillGood(record, due)) => self.still_good(known, record, due).await,
+            Ok(Success::StillGood(record, due)) => self.still_good(known, *record, due).await,
             Err(failure) => self.failed(known, failure).await,
         }
     }

@@ -8,7 +8,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use super::attempt::Attempt;
 use super::failure::{Cause, Failure};
 use crate::base::secret::Secret;
-use crate::ca::{Account, CaError, Challenge, Order, OrderStatus};
+use crate::ca::{Account, CaError, Challenge, NewOrder, Order, OrderStatus};
 use crate::certs::challenge::Challenges;
 use crate::certs::credential::sealed_as;
 use crate::certs::lifecycle::{self, Event};
@@ -120,8 +120,8 @@ impl Attempt<'_> {
             )
             .await
             .map_err(Cause::Vault)?;
-        let names = std::slice::from_ref(self.pattern);
-        let mut order = match account.order(names).await {
+        let wanted_order = NewOrder::of(std::slice::from_ref(self.pattern));
+        let mut order = match account.order(&wanted_order).await {
             Err(error) if error.is_account_gone() => {
                 let account = self
                     .parts
@@ -129,7 +129,7 @@ impl Attempt<'_> {
                     .replace(ca, &account)
                     .await
                     .map_err(Cause::Account)?;
-                account.order(names).await
+                account.order(&wanted_order).await
             }
             result => result,
         }

@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::control::declare::DeclaredTenant;
+    use crate::model::standing::DomainMemory;
 
     fn tenant(id: &str) -> TenantId {
         TenantId::parse(id).unwrap()
@@ -201,6 +202,7 @@ mod tests {
             upstream: None,
             certificate: None,
             problem: None,
+            memory: DomainMemory::default(),
             version: 1,
             created_at: Timestamp::EPOCH,
         }

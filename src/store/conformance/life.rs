@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::support::{Factory, Fresh, certificate, job_key, name, pattern, problem, soon, tenant};
+use crate::base::clock::Timestamp;
 use crate::model::TenantScope;
+use crate::model::certificate::CertificateId;
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
+use crate::model::standing::{CertificateStanding, Origin};
 use crate::store::batch::{Batch, Guard, JobOutcome, Operation};
 use crate::store::job::JobStanding;
-use crate::store::record::{DataKeyRecord, KeyOwner};
+use crate::store::record::{CertificateRecord, DataKeyRecord, KeyOwner};
 
 pub(crate) async fn a_domain_lives_from_registration_to_a_served_certificate(factory: &Factory) {
     let fresh = Fresh::of(factory).await;
@@ -55,6 +58,54 @@ pub(crate) async fn a_domain_lives_from_registration_to_a_served_certificate(fac
     assert!(fresh.try_apply(publish).await.is_err());
     fresh.clock.advance(Duration::from_secs(3600));
     assert_eq!(fresh.claim_one().await.claim.counter, 2);
+}
+
+pub(crate) async fn what_is_learnt_stays_and_a_names_certificates_are_found_newest_first(
+    factory: &Factory,
+) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "a.test").await;
+    let (old, new) = (
+        certificate("acme", &["a.test"]),
+        certificate("acme", &["b.test", "a.test"]),
+    );
+    let standing = CertificateStanding {
+        origin: Origin::Imported,
+        account: Some("https://ca.test/acct/1".to_owned()),
+        superseded_by: Some(new.facts.id),
+        superseded_at: Some(Timestamp::from_millis(1_800_000_000_123)),
+        retire_at: Some(Timestamp::from_seconds(1_900_000_000)),
+        ..CertificateStanding::default()
+    };
+    let batch = Batch::new()
+        .then(Operation::PutCertificate(Box::new(old.clone())))
+        .then(Operation::PutCertificate(Box::new(new.clone())))
+        .then(Operation::SetCertificateStanding {
+            certificate: old.facts.id,
+            standing: Box::new(standing.clone()),
+        })
+        .then(Operation::SetDomainMemory {
+            pattern: pattern("a.test"),
+            memory: Box::default(),
+        });
+    fresh.apply(batch).await;
+    let acme = TenantScope::certificate_work(tenant("acme"));
+    let of = async |scope: &TenantScope, name: &str, most| {
+        let (store, name) = (&fresh.store, pattern(name));
+        let found = store.certificates_of(soon(), scope, &name, most);
+        found.await.unwrap()
+    };
+    let old = CertificateRecord { standing, ..old };
+    assert_eq!(of(&acme, "a.test", 9).await, [new.clone(), old]);
+    assert_eq!(of(&acme, "a.test", 1).await, std::slice::from_ref(&new));
+    assert_eq!(of(&acme, "b.test", 9).await, std::slice::from_ref(&new));
+    let globex = TenantScope::certificate_work(tenant("globex"));
+    assert_eq!(of(&globex, "a.test", 9).await, []);
+    let missing = Batch::new().then(Operation::SetCertificateStanding {
+        certificate: CertificateId::new(),
+        standing: Box::default(),
+    });
+    assert!(fresh.try_apply(missing).await.is_err());
 }
 
 pub(crate) async fn everything_is_there_after_a_restart(factory: &Factory) {

@@ -56,6 +56,14 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
         wrapped: vec![1],
     };
     let operations = [
+        Operation::SetDomainMemory {
+            pattern: pattern.clone(),
+            memory: Box::default(),
+        },
+        Operation::SetCertificateStanding {
+            certificate: theirs.facts.id,
+            standing: Box::default(),
+        },
         Operation::PutTenant {
             id: tenant("globex"),
             source: Source::Api,

@@ -11,6 +11,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::Source;
 use crate::model::problem::{Problem, ProblemCode};
+use crate::model::standing::CertificateStanding;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Applied, ApplyError, Batch, Operation, Urgency};
 use crate::store::job::{ClaimRequest, ClaimedJob, JobKey, JobKind, JobStanding, Priority};
@@ -162,6 +163,7 @@ pub(crate) fn certificate(slug: &str, names: &[&str]) -> CertificateRecord {
         leaf: vec![0x30, 1, 2],
         chain: vec![vec![0x30, 3], vec![0x30, 4, 5]],
         sealed_key,
+        standing: CertificateStanding::default(),
         created_at: Timestamp::from_seconds(1_800_000_000),
     }
 }

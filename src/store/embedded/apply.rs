@@ -95,8 +95,15 @@ async fn perform(
             state,
             problem,
         } => domains::set_state(transaction, scope, pattern, *state, problem.as_ref()).await?,
+        Operation::SetDomainMemory { pattern, memory } => {
+            domains::set_memory(transaction, scope, pattern, memory).await?;
+        }
         Operation::DeleteDomain { pattern } => domains::delete(transaction, scope, pattern).await?,
         Operation::PutCertificate(record) => certificates::put(transaction, scope, record).await?,
+        Operation::SetCertificateStanding {
+            certificate,
+            standing,
+        } => certificates::set_standing(transaction, scope, *certificate, standing).await?,
         Operation::PointDomain {
             pattern,
             certificate,

@@ -4,13 +4,15 @@ use aws_lc_rs::digest;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 
+use crate::base::clock::Timestamp;
 use crate::keys::sealed::sealed_by;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::domains;
 use crate::store::embedded::rows::{
-    certificate_id, column, fetched, nothing, page, parsed, tenant, time,
+    certificate_id, column, fetched, json_text, nothing, page, parsed, parsed_json, tenant, time,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::error::StoreError;
@@ -84,6 +86,29 @@ pub(super) async fn list(
     ))
 }
 
+/// The certificates under a name, newest first.
+pub(super) async fn of_name(
+    connection: &mut SqliteConnection,
+    pattern: &NamePattern,
+    most: usize,
+) -> Result<Vec<CertificateRecord>, StoreError> {
+    let rows = query(
+        "SELECT c.*, h.certificates FROM certificate_name n \
+         JOIN certificate c ON c.certificate_id = n.certificate_id \
+         JOIN chain h ON h.chain_id = c.chain_id \
+         WHERE n.pattern = ? ORDER BY n.certificate_id DESC LIMIT ?",
+    )
+    .bind(pattern.to_string())
+    .bind(i64::try_from(most.min(PageRequest::MOST)).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &SqliteRow| {
+        let id = certificate_id(column(row, "certificate_id")?)?;
+        record(row, id, "tenant_id", "created_at")
+    };
+    rows.iter().map(read).collect()
+}
+
 /// A certificate from a row that holds its columns, two of them under names of their own.
 pub(super) fn record(
     row: &SqliteRow,
@@ -106,6 +131,7 @@ pub(super) fn record(
         chain: read_chain(chain)
             .ok_or_else(|| StoreError::Corrupt(format!("the chain of certificate {id}")))?,
         sealed_key: column(row, "sealed_key")?,
+        standing: parsed_json(row, "standing")?,
         created_at: time(row, created_column)?,
     })
 }
@@ -171,7 +197,8 @@ pub(super) async fn put(
         .await?;
     query(
         "INSERT INTO certificate (certificate_id, tenant_id, names, ca, serial, not_before, not_after, leaf, \
-         chain_id, sealed_key, data_key, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         chain_id, sealed_key, data_key, created_at, standing, retire_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT DO NOTHING",
     )
     .bind(facts.id.as_bytes().to_vec())
@@ -186,8 +213,39 @@ pub(super) async fn put(
     .bind(certificate.sealed_key.clone())
     .bind(sealed_by(&certificate.sealed_key).map(i64::from))
     .bind(certificate.created_at.as_millis())
+    .bind(json_text(&certificate.standing)?)
+    .bind(certificate.standing.retire_at.map(Timestamp::as_millis))
     .execute(&mut *transaction.connection)
     .await?;
+    for name in &facts.names {
+        query(
+            "INSERT INTO certificate_name (pattern, certificate_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(name.to_string())
+        .bind(facts.id.as_bytes().to_vec())
+        .execute(&mut *transaction.connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Writes what has become of a certificate, which must exist.
+pub(super) async fn set_standing(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    id: CertificateId,
+    standing: &CertificateStanding,
+) -> Result<(), ApplyError> {
+    let (tenant, _) = names(transaction.connection, id)
+        .await?
+        .ok_or_else(|| ApplyError::Missing(format!("certificate {id}")))?;
+    check_scope(scope, &tenant)?;
+    query("UPDATE certificate SET standing = ?, retire_at = ? WHERE certificate_id = ?")
+        .bind(json_text(standing)?)
+        .bind(standing.retire_at.map(Timestamp::as_millis))
+        .bind(id.as_bytes().to_vec())
+        .execute(&mut *transaction.connection)
+        .await?;
     Ok(())
 }
 

@@ -7,10 +7,12 @@ use crate::model::certificate::CertificateId;
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
+use crate::model::standing::DomainMemory;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::rows::{
-    certificate_id, column, fetched, page, parsed, problem, problem_text, tenant, time, unsigned,
+    certificate_id, column, fetched, json_text, page, parsed, parsed_json, problem, problem_text,
+    tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::embedded::{certificates, feed};
@@ -29,7 +31,7 @@ pub(super) async fn resolve(
         "SELECT d.pattern, d.tenant_id, d.source, d.state, d.upstream, d.certificate_id, d.problem, d.version, \
                 d.created_at, \
                 c.tenant_id AS c_tenant_id, c.names, c.ca, c.serial, c.not_before, c.not_after, c.leaf, \
-                c.sealed_key, c.created_at AS c_created_at, h.certificates, k.number, k.wrapped \
+                d.memory, c.sealed_key, c.standing, c.created_at AS c_created_at, h.certificates, k.number, k.wrapped \
          FROM domain d \
          LEFT JOIN certificate c ON c.certificate_id = d.certificate_id \
          LEFT JOIN chain h ON h.chain_id = c.chain_id \
@@ -155,9 +157,26 @@ fn record(row: &SqliteRow) -> Result<DomainRecord, StoreError> {
         upstream: upstream.map(UpstreamName::new),
         certificate: certificate.map(certificate_id).transpose()?,
         problem: problem(row, "problem")?,
+        memory: parsed_json(row, "memory")?,
         version: unsigned(row, "version")?,
         created_at: time(row, "created_at")?,
     })
+}
+
+/// Remembers what was learnt about a domain.
+pub(super) async fn set_memory(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    pattern: &NamePattern,
+    memory: &DomainMemory,
+) -> Result<(), ApplyError> {
+    require(transaction.connection, scope, pattern).await?;
+    query("UPDATE domain SET memory = ? WHERE pattern = ?")
+        .bind(json_text(memory)?)
+        .bind(pattern.to_string())
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(())
 }
 
 /// Declares a tenant.

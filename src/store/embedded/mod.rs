@@ -339,6 +339,18 @@ impl Store for Embedded {
         }
     }
 
+    async fn certificates_of(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        pattern: &NamePattern,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        let found = read!(self, by, certificates::of_name(pattern, most))?;
+        let ours = |certificate: &CertificateRecord| scope.reaches(&certificate.facts.tenant);
+        Ok(found.into_iter().filter(ours).collect())
+    }
+
     async fn jobs(
         &self,
         by: Deadline,

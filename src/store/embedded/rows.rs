@@ -29,6 +29,21 @@ pub(super) fn parsed<T>(
     parse(text).ok_or_else(|| StoreError::Corrupt(format!("{name} cannot be {text:?}")))
 }
 
+/// The value in a column that holds JSON.
+pub(super) fn parsed_json<T: serde::de::DeserializeOwned>(
+    row: &SqliteRow,
+    name: &'static str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(column(row, name)?)
+        .map_err(|error| StoreError::Corrupt(format!("{name}: {error}")))
+}
+
+/// A value for a column that holds JSON.
+pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Corrupt(format!("a value that is no JSON: {error}")))
+}
+
 /// The time in a column.
 pub(super) fn time(row: &SqliteRow, name: &'static str) -> Result<Timestamp, StoreError> {
     column::<i64, _>(row, name).map(Timestamp::from_millis)

@@ -77,7 +77,8 @@ async fn run(store: &Embedded, statements: &'static str) {
 }
 
 const MANY_DOMAINS: &str = "INSERT INTO tenant VALUES ('acme', 'file', 0); \
-    INSERT INTO domain WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999) \
+    INSERT INTO domain (pattern, tenant_id, source, state, upstream, certificate_id, problem, version, created_at) \
+    WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999) \
     SELECT printf('n%06d.example.com', i), 'acme', 'file', 'active', NULL, NULL, NULL, 1, 0 FROM n";
 
 #[tokio::test]
@@ -118,19 +119,50 @@ async fn a_start_with_many_domains_reads_none_of_them() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let stored = certificate("acme", &["a.test"]);
+    let batch = registration("acme", "a.test")
+        .then(Operation::PutCertificate(Box::new(stored.clone())))
+        .then(Operation::PointDomain {
+            pattern: pattern("a.test"),
+            certificate: stored.facts.id,
+        });
+    apply(&store, batch).await.unwrap();
+    for back in [
+        "DROP TABLE certificate_name",
+        "DROP INDEX certificate_by_retirement",
+        "ALTER TABLE certificate DROP COLUMN retire_at",
+        "ALTER TABLE certificate DROP COLUMN standing",
+        "ALTER TABLE domain DROP COLUMN memory",
+        "PRAGMA user_version = 1",
+    ] {
+        run(&store, back).await;
+    }
+    store.close(soon()).await.unwrap();
+    let store = open(folder.path()).await;
+    let resolved = store.resolve(soon(), &name("a.test")).await.unwrap();
+    assert_eq!(resolved.unwrap().certificate, Some(stored.clone()));
+    let (scope, name) = (TenantScope::upkeep(), pattern("a.test"));
+    let found = store.certificates_of(soon(), &scope, &name, 9);
+    assert_eq!(found.await.unwrap(), [stored]);
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     apply(&store, registration("acme", "a.test")).await.unwrap();
-    run(&store, "PRAGMA user_version = 2").await;
+    run(&store, "PRAGMA user_version = 99").await;
     store.close(soon()).await.unwrap();
     let error = refused(folder.path()).await;
     assert!(
         matches!(
             error,
             OpenError::Newer {
-                found: 2,
-                known: 1,
+                found: 99,
+                known: schema::NEWEST,
                 ..
             }
         ),

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use crate::base::clock::{Instant, Timestamp};
 use crate::ca::error::{CaError, Document, Step};
 use crate::ca::private::Private;
-use crate::ca::{Account, CertificateAuthority, Challenge, Material, Opened, Order, OrderStatus};
+use crate::ca::{
+    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
+};
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 
@@ -118,9 +120,9 @@ impl Account for ScriptedAccount {
         self.account.root()
     }
 
-    async fn order(&self, names: &[NamePattern]) -> Result<Box<dyn Order>, CaError> {
+    async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
         self.script.placed.fetch_add(1, Ordering::SeqCst);
-        Ok(self.order(self.account.order(names).await?))
+        Ok(self.order(self.account.order(wanted).await?))
     }
 
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
@@ -181,7 +183,7 @@ impl Order for ScriptedOrder {
             Does::Busy => Err(refused("serverInternal", Some(HOUR))),
             Does::OtherName => {
                 let other = [NamePattern::parse("other.test").unwrap()];
-                self.order = self.account.order(&other).await?;
+                self.order = self.account.order(&NewOrder::of(&other)).await?;
                 self.order.finalize(request).await
             }
             Does::Hangs => std::future::pending().await,

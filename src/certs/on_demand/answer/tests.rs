@@ -15,6 +15,7 @@ use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::{Problem, ProblemCode};
 use crate::model::snapshot::KnownDomain;
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{JobOutcome, Operation};
 use crate::store::embedded::{self, Embedded};
@@ -132,6 +133,7 @@ impl World {
             leaf: leaf.clone(),
             chain: Vec::new(),
             sealed_key: self.vault.seal(&owner, &name, &key).await.unwrap(),
+            standing: CertificateStanding::default(),
             created_at: now,
         };
         let batch = Batch::new()

@@ -1,0 +1,41 @@
+//! What becomes of a certificate after it was stored, and what is learnt about a domain on the way.
+//!
+//! Both are kept as JSON objects beside their rows: a field may be added without a change of the schema, and what an older
+//! version wrote reads as the default.
+
+use crate::base::clock::Timestamp;
+use crate::model::certificate::CertificateId;
+
+/// What has become of a certificate since it was stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct CertificateStanding {
+    /// How it came here.
+    pub origin: Origin,
+    /// The URL of the account that ordered it: an authority refuses `replaces` to any other (RFC 9773 §5).
+    pub account: Option<String>,
+    /// The profile that it was ordered with, where the authority has any.
+    pub profile: Option<String>,
+    /// The certificate that took its place.
+    pub superseded_by: Option<CertificateId>,
+    /// When another took its place.
+    pub superseded_at: Option<Timestamp>,
+    /// When its private key is to be destroyed; nothing while it may serve.
+    pub retire_at: Option<Timestamp>,
+}
+
+/// How a certificate came here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Issued to us, on a key that we made.
+    #[default]
+    Issued,
+    /// Brought along with its key.
+    Imported,
+}
+
+/// What was learnt about a domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct DomainMemory {}
