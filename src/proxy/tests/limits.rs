@@ -159,10 +159,12 @@ async fn unfinished_handshakes_are_bounded_and_those_who_wait_for_a_certificate_
     let mut waits = soon(TcpStream::connect(edge.https)).await.unwrap();
     soon(waits.write_all(&hello)).await.unwrap();
     let _asked = soon(edge.wanted.recv()).await.unwrap();
-    let silent = {
-        edge.visit("app.example").await.unwrap();
-        soon(TcpStream::connect(edge.https)).await.unwrap()
-    };
+    // Its answer tells that the handshake has ended here too, and its place is free.
+    let mut visitor = edge.visit("app.example").await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n\r\n";
+    super::support::tell(&mut visitor, request).await;
+    drop(visitor);
+    let silent = soon(TcpStream::connect(edge.https)).await.unwrap();
     edge.until_open(2).await;
     let refusals = &edge.shared.metrics.admission_refusals;
     soon(async {
