@@ -5,7 +5,7 @@
 //! way: visitors first, the store last.
 //!
 //! Reading order: [`start`] (what is built, in order) over [`ground`] and [`work`], [`serving`] (what runs), [`stop`](mod@stop) (how it ends),
-//! [`reload`](mod@reload) (how it changes), [`roots`] (what clients of a private CA trust), [`process`] (the process and its surroundings).
+//! [`reload`](mod@reload) (how it changes), `standing` (how that stands to its files), [`roots`] (what clients of a private CA trust), [`process`] (the process and its surroundings).
 
 pub mod start;
 
@@ -18,6 +18,8 @@ pub mod serving;
 pub mod stop;
 
 pub mod reload;
+
+mod standing;
 
 pub mod roots;
 

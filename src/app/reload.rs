@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::start::health;
+use crate::app::standing::Standing;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
@@ -22,10 +22,10 @@ use crate::control::names;
 use crate::model::Snapshot;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::labels::{ConfigState, Reload as Outcome};
+use crate::telemetry::labels::Reload as Outcome;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::{Condition, Health, Readiness};
+use crate::telemetry::readiness::Readiness;
 
 /// How long a start and a reload wait for the names that the files declare. Visitors are served meanwhile.
 pub(super) const DECLARED_NAMES: Duration = Duration::from_secs(5);
@@ -115,21 +115,13 @@ impl InForce {
         match outcome {
             Reload::Unchanged => Ok(Reloaded::default()),
             Reload::Refused { mistakes } => {
-                tracing::error!(
-                    mistakes = mistakes.len(),
-                    "reload refused: the old configuration stays"
-                );
-                for mistake in &mistakes {
-                    tracing::error!(mistake = mistake.headline(), "mistake");
-                }
+                tracing::error!("reload refused: the old configuration stays");
                 self.metrics.reloaded(Outcome::Failure, self.clock.now());
-                let told = format!(
-                    "the file has {} mistakes; the configuration before it is served",
-                    mistakes.len()
-                );
-                self.readiness
-                    .set(Condition::Configuration, Health::Degraded(told.into()));
-                self.metrics.set_config_state(ConfigState::LastGood);
+                let older = Standing::Older {
+                    mistakes: &mistakes,
+                    serves: "the configuration before it",
+                };
+                older.tell(&self.readiness, &self.metrics);
                 let mistakes = mistakes.iter().map(ToString::to_string).collect();
                 Err(ReloadRefused { mistakes })
             }
@@ -155,17 +147,9 @@ impl InForce {
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));
         names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;
-        for warning in &warnings {
-            tracing::warn!(
-                mistake = warning.headline(),
-                "an included file goes on with its last good text, or without"
-            );
-        }
         tracing::info!(changed = ?changes.changed, needs_restart = ?changes.needs_restart, "reloaded");
         self.metrics.reloaded(Outcome::Success, self.clock.now());
-        self.readiness
-            .set(Condition::Configuration, health(&warnings));
-        self.metrics.set_config_state(ConfigState::Current);
+        Standing::Current(&warnings).tell(&self.readiness, &self.metrics);
         Reloaded {
             warnings: warnings.iter().map(ToString::to_string).collect(),
             needs_restart: changes.needs_restart,

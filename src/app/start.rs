@@ -9,11 +9,11 @@ use crate::app::process::{Phase as ServicePhase, tell_service_manager};
 use crate::app::reload;
 use crate::app::roots;
 use crate::app::serving::{Addresses, Serving};
+use crate::app::standing::Standing;
 use crate::app::work::Work;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::config::load::{Loaded, Origin};
-use crate::config::mistake::Mistake;
 use crate::config::reload::Reloader;
 use crate::config::settings::Settings;
 use crate::control::actions::Actions;
@@ -25,10 +25,9 @@ use crate::proxy::listener::{Bound, Inherited, Port};
 use crate::proxy::report::Reports;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::proxy::worker::{Services, Shared};
-use crate::telemetry::labels::ConfigState;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::{Condition, Health, Phase, Readiness};
+use crate::telemetry::readiness::Phase;
 
 /// Why nothing serves.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ pub async fn start(
     let settings = &loaded.settings;
     let bound = bind(settings)?;
     let ground = Ground::open(settings, &basics).await?;
-    note_origin(&loaded, &ground.readiness, &ground.metrics);
+    standing(&loaded).tell(&ground.readiness, &ground.metrics);
     let work = Work::start(settings, &ground)?;
     let in_force = InForce {
         proxy: Published::new(settings.proxy.clone()),
@@ -202,74 +201,13 @@ fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) 
     }
 }
 
-/// Says where a configuration that is not the file's came from, wherever an operator looks.
-fn note_origin(loaded: &Loaded, readiness: &Readiness, metrics: &Metrics) {
+/// How the configuration that a start begins with stands.
+fn standing(loaded: &Loaded) -> Standing<'_> {
     match &loaded.origin {
-        Origin::File => {
-            readiness.set(Condition::Configuration, health(&loaded.warnings));
-            metrics.set_config_state(ConfigState::Current);
-        }
-        Origin::LastGood { mistakes } => {
-            let count = mistakes.len();
-            tracing::error!(
-                mistakes = count,
-                "the configuration file is broken: serving the last good one"
-            );
-            for mistake in mistakes {
-                tracing::error!(mistake = mistake.headline(), "mistake");
-            }
-            let told =
-                format!("the file has {count} mistakes; the last good configuration is served");
-            readiness.set(Condition::Configuration, Health::Degraded(told.into()));
-            metrics.set_config_state(ConfigState::LastGood);
-        }
-    }
-    for warning in &loaded.warnings {
-        tracing::warn!(
-            mistake = warning.headline(),
-            "an included file was left out, or goes on with its last good text"
-        );
-    }
-}
-
-/// How a configuration stands whose included files have these mistakes.
-pub(super) fn health(included: &[Mistake]) -> Health {
-    match included.first() {
-        None => Health::Well,
-        Some(first) => {
-            let (count, file, line) = (included.len(), &first.file, first.line);
-            let told = format!(
-                "included files have {count} mistakes, the first at {file}:{line}: they go on with \
-                 their last good text, or without"
-            );
-            Health::Degraded(told.into())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::file::{Access, replace};
-    use crate::config::load::load;
-
-    #[test]
-    fn a_broken_included_file_shows_in_the_health_of_the_configuration() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            replace(&folder.path().join(name), text.as_bytes(), Access::Everyone).unwrap();
-        };
-        write(
-            "proxy.toml",
-            "include = [\"*.tenant\"]\n[[ca]]\nname = \"own\"\nkind = \"private\"\n",
-        );
-        write("good.tenant", "[[tenant]]\nname = \"good\"\n");
-        let path = folder.path().join("proxy.toml");
-        assert_eq!(health(&load(&path).unwrap().warnings), Health::Well);
-        write("bad.tenant", "[[tenant]]\nnome = \"bad\"\n");
-        let Health::Degraded(told) = health(&load(&path).unwrap().warnings) else {
-            panic!("a mistake that nobody is told of");
-        };
-        assert!(told.contains("bad.tenant:"), "{told}");
+        Origin::File => Standing::Current(&loaded.warnings),
+        Origin::LastGood { mistakes } => Standing::Older {
+            mistakes,
+            serves: "the last good configuration",
+        },
     }
 }

@@ -1,13 +1,13 @@
 //! Facts about certificates and the authorities that issue them; the key material itself is in `certs`.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
+use crate::model::label::label;
 use crate::model::{NamePattern, TenantId};
 
 /// A certificate's identity in the store, the API and the logs. Sorts by time of creation (UUID version 7).
@@ -73,46 +73,9 @@ impl<'de> serde::Deserialize<'de> for CertificateId {
     }
 }
 
-/// The name that the configuration gives to a certification authority. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CaId(Arc<str>);
-
-impl CaId {
-    /// Takes the name over; the configuration has checked it.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(Arc::from(name))
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for CaId {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for CaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for CaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl serde::Serialize for CaId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
+label! {
+    /// The name that the configuration gives to a certification authority.
+    CaId
 }
 
 /// What is known of a certificate without its key.

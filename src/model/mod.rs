@@ -4,7 +4,9 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: [`name`], [`tenant`], [`domain`], [`certificate`], [`standing`], [`route`], [`snapshot`], [`problem`].
+//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`standing`], [`route`], [`snapshot`], [`problem`].
+
+mod label;
 
 pub mod name;
 pub mod tenant;

@@ -1,6 +1,5 @@
 //! Where requests go: upstreams, and the routes that choose one.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,42 +8,12 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::base::published::Published;
+use crate::model::label::label;
 use crate::model::{DnsName, NamePattern, TenantId};
 
-/// The name that the configuration gives to an upstream. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpstreamName(Arc<str>);
-
-impl UpstreamName {
-    /// Takes the name over; the configuration has checked it.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(Arc::from(name))
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for UpstreamName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for UpstreamName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for UpstreamName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+label! {
+    /// The name that the configuration gives to an upstream.
+    UpstreamName
 }
 
 /// A place where an upstream listens, as configured: resolved again and again where it is a name.
