@@ -133,6 +133,10 @@ impl Dns {
         })
     }
 
+    pub(super) const fn resolver(&self) -> &TokioResolver {
+        &self.resolver
+    }
+
     /// The addresses of `name`.
     ///
     /// # Errors

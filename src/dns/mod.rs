@@ -3,9 +3,12 @@
 //! Nothing here waits on a visitor's behalf: the addresses of upstreams are kept up to date in the background, and
 //! workers read what is there. What was true last stays true while no resolver answers.
 //!
-//! Reading order: [`lookup`] (one name), [`upstreams`] (all names of upstreams, again and again).
+//! Reading order: [`lookup`] (one name), [`caa`] (who may certify it), [`upstreams`] (all names of upstreams, again and
+//! again).
 
 pub mod lookup;
+
+pub mod caa;
 
 pub mod upstreams;
 
