@@ -240,6 +240,31 @@ impl CaError {
         matches!(self, Self::Refused { document, .. } if document.kind == "badNonce")
     }
 
+    /// Whether an order that said what it replaces may have been refused for that alone: replaced already, ordered by
+    /// another account, unknown, or not understood (RFC 9773 §5). Authorities disagree about the type.
+    #[must_use]
+    pub fn may_refuse_replaced(&self) -> bool {
+        if let Self::Refused { document, .. } = self {
+            return matches!(
+                document.kind.as_str(),
+                "alreadyReplaced"
+                    | "conflict"
+                    | "malformed"
+                    | "unauthorized"
+                    | "notFound"
+                    | "about:blank"
+                    | ""
+            );
+        }
+        matches!(
+            self,
+            Self::Status {
+                status: 400 | 403 | 404 | 409,
+                ..
+            }
+        )
+    }
+
     /// Whether the authority no longer knows our account.
     #[must_use]
     pub fn is_account_gone(&self) -> bool {

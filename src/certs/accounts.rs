@@ -133,6 +133,7 @@ impl Accounts {
                 true => Suitable::Yes,
                 false => Suitable::No,
             },
+            profile: None,
         };
         self.0.authorities.iter().map(offer).collect()
     }

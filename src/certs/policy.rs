@@ -2,9 +2,10 @@
 //! issuance consumes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::certs::request::IssuanceRequest;
-use crate::model::certificate::CaId;
+use crate::model::certificate::{CaId, CertificateId};
 use crate::model::domain::DomainState;
 use crate::store::record::DomainRecord;
 
@@ -15,6 +16,8 @@ pub struct Offer {
     pub ca: CaId,
     /// Whether it certifies such a name at all.
     pub suitable: Suitable,
+    /// The profile that is ordered of it, where it has any and one is configured.
+    pub profile: Option<Arc<str>>,
 }
 
 /// Whether an authority certifies a name.
@@ -26,18 +29,45 @@ pub enum Suitable {
     No,
 }
 
-/// Leave to order one certificate. Made only by [`decide`], used up by issuance.
+/// Leave to order one certificate: what, of whom, in whose place. Made only by [`decide`], whatever the reason; used up
+/// by issuance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IssuancePermit {
     request: IssuanceRequest,
     ca: CaId,
+    replaces: Option<CertificateId>,
+    profile: Option<Arc<str>>,
 }
 
 impl IssuancePermit {
-    /// Uses the permit up: what to order, and where.
+    /// What is wanted, and why.
     #[must_use]
-    pub fn consume(self) -> (IssuanceRequest, CaId) {
-        (self.request, self.ca)
+    pub const fn request(&self) -> &IssuanceRequest {
+        &self.request
+    }
+
+    /// The authority to order of.
+    #[must_use]
+    pub const fn ca(&self) -> &CaId {
+        &self.ca
+    }
+
+    /// The certificate of the same authority in whose place the new one comes: the order says so (RFC 9773 §5).
+    #[must_use]
+    pub const fn replaces(&self) -> Option<CertificateId> {
+        self.replaces
+    }
+
+    /// The profile to order, where one is configured.
+    #[must_use]
+    pub fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+
+    /// Uses the permit up.
+    #[must_use]
+    pub fn consume(self) -> IssuanceRequest {
+        self.request
     }
 }
 
@@ -99,14 +129,21 @@ pub fn decide(
     if offers.is_empty() {
         return Err(Denial::NoAuthority);
     }
-    offers
+    let offer = offers
         .iter()
         .find(|offer| offer.suitable == Suitable::Yes)
-        .map(|offer| IssuancePermit {
-            request,
-            ca: offer.ca.clone(),
-        })
-        .ok_or(Denial::NoneSuitable)
+        .ok_or(Denial::NoneSuitable)?;
+    let replaces = request
+        .reason
+        .certificate()
+        .filter(|facts| facts.ca == offer.ca)
+        .map(|facts| facts.id);
+    Ok(IssuancePermit {
+        request,
+        ca: offer.ca.clone(),
+        replaces,
+        profile: offer.profile.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -144,6 +181,7 @@ mod tests {
         let offer = |(ca, suitable): &(&str, Suitable)| Offer {
             ca: CaId::new(ca),
             suitable: *suitable,
+            profile: None,
         };
         offers.iter().map(offer).collect()
     }
@@ -154,7 +192,7 @@ mod tests {
         expected: Result<&str, Denial>,
     ) {
         let decided = decide(request("a.test", "acme"), domain, &offers(given));
-        let ca = decided.map(|permit| permit.consume().1);
+        let ca = decided.map(|permit| permit.ca().clone());
         assert_eq!(
             ca.as_ref().map(CaId::as_str).map_err(|denial| *denial),
             expected

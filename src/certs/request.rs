@@ -38,6 +38,15 @@ impl Reason {
         }
     }
 
+    /// The certificate in whose place another is wanted.
+    #[must_use]
+    pub const fn certificate(&self) -> Option<&CertificateFacts> {
+        match self {
+            Self::First => None,
+            Self::Renewal(facts) | Self::Expired(facts) => Some(facts),
+        }
+    }
+
     /// The label for it in metrics.
     #[must_use]
     pub const fn kind(&self) -> IssuanceKind {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use instant_acme::{CertificateIdentifier, Identifier};
+use instant_acme::{CertificateIdentifier, Error, Identifier};
 use rustls_pki_types::CertificateDer;
 
 use super::order::AcmeOrder;
@@ -21,6 +21,41 @@ pub(super) struct AcmeAccount {
 impl AcmeAccount {
     pub(super) const fn new(account: instant_acme::Account, line: Line) -> Self {
         Self { account, line }
+    }
+}
+
+impl AcmeAccount {
+    async fn place(&self, wanted: &instant_acme::NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
+        let order = repeat_stale_nonce!(self.line, Step::NewOrder, self.account.new_order(wanted))?;
+        Ok(Box::new(AcmeOrder::new(order, self.line.clone())))
+    }
+
+    /// Places an order that says what it replaces, or the plain one where the authority knows nothing of that
+    /// (RFC 9773 §5).
+    async fn replace(
+        &self,
+        wanted: &instant_acme::NewOrder<'_>,
+        plain: &instant_acme::NewOrder<'_>,
+    ) -> Result<Box<dyn Order>, CaError> {
+        let mut stale = 0;
+        loop {
+            let (result, seen) = Box::pin(Line::observe(self.account.new_order(wanted))).await;
+            let error = match result {
+                Ok(order) => return Ok(Box::new(AcmeOrder::new(order, self.line.clone()))),
+                // No renewal information in the directory; nobody was asked.
+                Err(Error::Unsupported(_)) => return self.place(plain).await,
+                Err(error) => error,
+            };
+            // The order is there, but the answer does not repeat what it replaces: not worth a second order.
+            if let (Some(201), Some(url)) = (seen.status, &seen.location) {
+                return self.resume(url).await;
+            }
+            let error = self.line.explain(Step::NewOrder, error, seen);
+            if !error.is_bad_nonce() || stale == super::MOST_STALE {
+                return Err(error);
+            }
+            stale += 1;
+        }
     }
 }
 
@@ -49,24 +84,22 @@ impl Account for AcmeAccount {
             .iter()
             .map(|name| Identifier::Dns(name.to_string()))
             .collect();
+        let plain = || {
+            let order = instant_acme::NewOrder::new(&identifiers);
+            match wanted.profile {
+                Some(profile) => order.profile(profile),
+                None => order,
+            }
+        };
         let leaf = wanted.replaces.map(CertificateDer::from);
         // A certificate that cannot be named so was not issued by an authority with renewal information.
         let replaces = leaf
             .as_ref()
             .and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
-        let mut wanted_order = instant_acme::NewOrder::new(&identifiers);
-        if let Some(replaces) = replaces {
-            wanted_order = wanted_order.replaces(replaces);
+        match replaces {
+            Some(replaces) => self.replace(&plain().replaces(replaces), &plain()).await,
+            None => self.place(&plain()).await,
         }
-        if let Some(profile) = wanted.profile {
-            wanted_order = wanted_order.profile(profile);
-        }
-        let order = repeat_stale_nonce!(
-            self.line,
-            Step::NewOrder,
-            self.account.new_order(&wanted_order)
-        );
-        Ok(Box::new(AcmeOrder::new(order?, self.line.clone())))
     }
 
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {

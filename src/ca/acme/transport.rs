@@ -31,10 +31,13 @@ tokio::task_local! {
 /// What passed in a call.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    status: Option<u16>,
+    /// The status of the answer.
+    pub status: Option<u16>,
     excerpt: String,
     /// How long the authority asks to wait.
     pub retry_after: Option<Duration>,
+    /// Where what was made is found.
+    pub location: Option<String>,
 }
 
 /// The line. Clones share its connections.
@@ -74,14 +77,21 @@ impl Line {
         step: Step,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<(T, Seen), CaError> {
+        match Box::pin(Self::observe(call)).await {
+            (Ok(value), seen) => Ok((value, seen)),
+            (Err(error), seen) => Err(self.explain(step, error, seen)),
+        }
+    }
+
+    /// Makes a call of instant-acme's; the result as it is, and what was seen.
+    pub(super) async fn observe<T>(
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> (Result<T, Error>, Seen) {
         let watched = async {
             let result = call.await;
             (result, SEEN.with(RefCell::take))
         };
-        match SEEN.scope(RefCell::default(), watched).await {
-            (Ok(value), seen) => Ok((value, seen)),
-            (Err(error), seen) => Err(self.explain(step, error, seen)),
-        }
+        SEEN.scope(RefCell::default(), watched).await
     }
 
     /// The content at a URL that needs no account.
@@ -108,7 +118,8 @@ impl Line {
         })
     }
 
-    fn explain(&self, step: Step, error: Error, seen: Seen) -> CaError {
+    /// The error, with what was seen of the answer.
+    pub(super) fn explain(&self, step: Step, error: Error, seen: Seen) -> CaError {
         let ca = self.id.clone();
         if let Error::Api(problem) = error {
             return CaError::Refused {
@@ -174,6 +185,11 @@ impl Line {
                 false => excerpt(&answer.body),
             },
             retry_after: answer.retry_after(self.clock.now()),
+            location: answer
+                .headers
+                .get(http::header::LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
         };
         // Outside of a call nobody wants to know.
         SEEN.try_with(|slot| slot.replace(seen)).ok();

@@ -1,39 +1,24 @@
 //! One run of one job: what is due, whether it is allowed, the order, and how it ended.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use rcgen::PublicKeyData as _;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Cause, Failure};
-use super::lease::{Gone, Lease};
-use super::order::{Obtained, Wanted};
+use super::lease::Lease;
+use super::order::Wanted;
 use super::{PATIENCE, Parts};
 use crate::base::clock::{Instant, Timestamp, monotonic};
-use crate::base::secret::Secret;
 use crate::certs::Settings;
-use crate::certs::chain;
-use crate::certs::credential::{Credential, sealed_as};
-use crate::certs::lifecycle::{self, Due};
-use crate::certs::permission::ask::Standing;
+use crate::certs::credential::Credential;
+use crate::certs::lifecycle;
 use crate::certs::policy::{self, Denial};
 use crate::certs::request::{IssuanceRequest, Reason};
 use crate::certs::resolver::Ticket;
-use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
-use crate::model::domain::Source;
-use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
-use crate::store::batch::{Batch, Guard};
-use crate::store::error::Retry;
 use crate::store::job::{ClaimedJob, JobKey};
 use crate::store::record::{CertificateRecord, DomainRecord, KeyOwner};
-use crate::store::{ApplyError, Deadline, StoreError};
-
-/// Tries of one change of the store.
-const MOST_TRIES: u32 = 6;
-/// The wait before a change is tried again; it doubles.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::store::{Deadline, StoreError};
 
 /// A run in progress.
 pub(super) struct Attempt<'a> {
@@ -132,157 +117,66 @@ impl<'a> Attempt<'a> {
         })
     }
 
+    /// The run as a list of steps, each with a file of its own. What stands before the permit asks no authority; what
+    /// the authority refuses is dealt with in [`ending`](super::ending).
     async fn work(&self, known: &Known) -> Result<Success, Failure> {
-        let facts = known.certificate.as_ref().map(|record| &record.facts);
-        let now = self.parts.clock.now();
-        let reason = match lifecycle::due(facts, &self.settings.renewal, now) {
+        // What is due, and why.
+        let reason = match self.due(known) {
             Due::Now(reason) => reason,
-            Due::NotBefore(at) => match &known.certificate {
-                Some(record) => return Ok(Success::StillGood(Box::new(record.clone()), at)),
-                None => Reason::First,
-            },
+            Due::NotBefore(record, at) => return Ok(Success::StillGood(record, at)),
         };
         let request = IssuanceRequest {
             pattern: self.pattern.clone(),
             tenant: self.tenant.clone(),
             reason,
         };
-        let offers = self.parts.accounts.offers(self.pattern);
         let domain = known
             .domain
             .as_ref()
             .ok_or(Cause::Denied(Denial::NotRegistered))?;
+        // Whether the name is still allowed.
         self.ask_again(domain, &request.reason).await?;
+        // Who could certify it.
+        let offers = self.parts.accounts.offers(self.pattern);
+        // Whether it is ordered, where, and in whose place.
         let permit = policy::decide(request, Some(domain), &offers).map_err(Cause::Denied)?;
-        let (request, ca) = permit.consume();
+        // The order, from its placing or taking up to the chain.
         let wanted = Wanted {
-            request: &request,
+            permit: &permit,
+            known,
             domain,
         };
-        let obtained = self.obtain(wanted, &ca).await?;
-        let (record, credential) = self.accept(&ca, obtained).map_err(Cause::with_dead_order)?;
+        let obtained = self.obtain(wanted).await?;
+        // What came back is checked, stored, and serves.
+        let (record, credential) = self
+            .accept(&permit, obtained)
+            .map_err(Cause::with_dead_order)?;
         // Should the domain be removed from now on, its credential does not come back.
         let ticket = self.parts.resolver.ticket();
-        self.activate(&request, record).await?;
+        self.activate(permit, record).await?;
         self.parts
             .resolver
             .put_loaded(self.pattern, &credential, ticket);
         Ok(Success::Issued(credential))
     }
 
-    /// Whether a name that the permission hook allowed once still is: only a denial stops its renewal.
-    async fn ask_again(&self, domain: &DomainRecord, reason: &Reason) -> Result<(), Cause> {
-        let renews = !matches!(reason, Reason::First);
-        let (Some(hook), NamePattern::Exact(name)) = (&self.parts.permission, self.pattern) else {
-            return Ok(());
-        };
-        if !renews || domain.source != Source::Hook {
-            return Ok(());
-        }
-        match hook.renewal(name).await {
-            Standing::Allowed => Ok(()),
-            Standing::Denied(_) => Err(Cause::Denied(Denial::HookDenies)),
-            Standing::Unknown(error) => {
-                tracing::warn!(domain = %name, %error, "the permission hook cannot be asked: renewing all the same");
-                Ok(())
-            }
-        }
-    }
-
-    /// Checks what the authority sent; only what was ordered becomes a certificate of ours.
-    fn accept(
-        &self,
-        ca: &CaId,
-        obtained: Obtained,
-    ) -> Result<(CertificateRecord, Arc<Credential>), Cause> {
-        let names = std::slice::from_ref(self.pattern);
-        let public_key = obtained.key.subject_public_key_info();
-        let ordered = chain::Ordered {
-            names,
-            public_key: &public_key,
-        };
+    fn due(&self, known: &Known) -> Due {
+        let facts = known.certificate.as_ref().map(|record| &record.facts);
         let now = self.parts.clock.now();
-        let leaf = chain::check(&obtained.chain, ordered, now)
-            .map_err(|error| Cause::Chain(ca.clone(), error))?;
-        let facts = CertificateFacts {
-            id: CertificateId::new(),
-            tenant: self.tenant.clone(),
-            names: names.to_vec(),
-            ca: ca.clone(),
-            serial: leaf.serial,
-            not_before: leaf.not_before,
-            not_after: leaf.not_after,
-        };
-        let mut chain = obtained.chain.into_iter();
-        let record = CertificateRecord {
-            facts: facts.clone(),
-            leaf: chain.next().unwrap_or_default(),
-            chain: chain.collect(),
-            sealed_key: obtained.sealed_key,
-            standing: CertificateStanding::default(),
-            created_at: now,
-        };
-        let key = Secret::new(obtained.key.serialize_der());
-        let credential =
-            Credential::from_der(facts, record.leaf.clone(), record.chain.clone(), &key)
-                .map_err(Cause::Credential)?;
-        Ok((record, Arc::new(credential)))
-    }
-
-    /// The stored certificate as a credential, for those who wait for one.
-    pub(super) async fn load(&self, record: CertificateRecord) -> Result<Arc<Credential>, Cause> {
-        let key = self
-            .parts
-            .vault
-            .open(&self.owner(), &sealed_as(self.pattern), &record.sealed_key)
-            .await
-            .map_err(Cause::Vault)?;
-        Credential::from_der(record.facts, record.leaf, record.chain, &key)
-            .map(Arc::new)
-            .map_err(Cause::Credential)
-    }
-
-    /// Makes a change while the job is ours; tries again where the store fails in passing. Every change that comes
-    /// here may be made twice.
-    pub(super) async fn commit(&self, batch: &Batch) -> Result<(), Failure> {
-        let batch = Batch {
-            guards: std::iter::once(Guard::ClaimHeld(self.job.claim.clone()))
-                .chain(batch.guards.iter().cloned())
-                .collect(),
-            ..batch.clone()
-        };
-        let mut pause = PAUSE;
-        for _ in 1..MOST_TRIES {
-            match self.apply(batch.clone()).await {
-                Err(ApplyError::Store(error)) if may_pass(&error) => {
-                    tracing::warn!(domain = %self.pattern, %error, "a change is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                result => return result.map_err(refused),
-            }
+        match lifecycle::due(facts, &self.settings.renewal, now) {
+            lifecycle::Due::Now(reason) => Due::Now(reason),
+            lifecycle::Due::NotBefore(at) => match &known.certificate {
+                Some(record) => Due::NotBefore(Box::new(record.clone()), at),
+                None => Due::Now(Reason::First),
+            },
         }
-        self.apply(batch).await.map_err(refused)
-    }
-
-    async fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
-        let by = Deadline::after(PATIENCE);
-        let applied = self.parts.store.apply(by, &self.scope, batch).await;
-        applied.map(|_applied| ())
     }
 }
 
-/// Whether a change may succeed if tried again.
-fn may_pass(error: &StoreError) -> bool {
-    error.retry() != Retry::Never
-}
-
-fn refused(error: ApplyError) -> Failure {
-    if let ApplyError::GuardFailed(Guard::ClaimHeld(_)) = error {
-        return Cause::Gone(Gone::Taken).into();
-    }
-    if let ApplyError::Store(error) = error {
-        return Cause::Store(error).into();
-    }
-    Cause::Refused(error).into()
+/// What is due.
+enum Due {
+    /// A certificate.
+    Now(Reason),
+    /// Nothing before this time: the certificate there is is good.
+    NotBefore(Box<CertificateRecord>, Timestamp),
 }

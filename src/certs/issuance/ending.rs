@@ -13,9 +13,9 @@ use crate::base::clock::{Timestamp, monotonic};
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle::{self, Event};
 use crate::certs::outcome::Outcome;
-use crate::certs::policy::{Denial, Suitable};
+use crate::certs::policy::{Denial, IssuancePermit, Suitable};
 use crate::certs::renewal;
-use crate::certs::request::{IssuanceRequest, Reason};
+use crate::certs::request::Reason;
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::DomainState;
@@ -40,9 +40,10 @@ impl Attempt<'_> {
     /// Stores the certificate, points the domain to it and ends the job, all or nothing.
     pub(super) async fn activate(
         &self,
-        request: &IssuanceRequest,
+        permit: IssuancePermit,
         record: CertificateRecord,
     ) -> Result<(), Failure> {
+        let request = permit.consume();
         let facts = record.facts.clone();
         let due = renewal::due_at(&facts, &self.settings.renewal);
         let next = renewal::wait_until(due, self.parts.clock.now());

@@ -11,15 +11,24 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`], [`order`], [`ending`], [`failure`], [`lease`].
+//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`order`],
+//! [`new_order`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
 
 mod attempt;
 
+mod allowed;
+
 mod order;
+
+mod new_order;
+
+mod accept;
 
 mod ending;
 
 mod failure;
+
+mod commit;
 
 mod lease;
 

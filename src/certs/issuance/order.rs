@@ -5,14 +5,14 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use crate::base::secret::Secret;
-use crate::ca::{Account, CaError, Challenge, NewOrder, Order, OrderStatus};
+use crate::ca::{Account, CaError, Challenge, Order, OrderStatus};
 use crate::certs::challenge::Challenges;
 use crate::certs::credential::sealed_as;
 use crate::certs::lifecycle::{self, Event};
-use crate::certs::request::IssuanceRequest;
+use crate::certs::policy::IssuancePermit;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::store::ApplyError;
@@ -35,7 +35,8 @@ struct Placed {
 /// What is to be ordered, and the domain it is for as last read.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    pub request: &'a IssuanceRequest,
+    pub permit: &'a IssuancePermit,
+    pub known: &'a Known,
     pub domain: &'a DomainRecord,
 }
 
@@ -51,7 +52,8 @@ pub(super) struct Obtained {
 
 impl Attempt<'_> {
     /// Takes up the order that an earlier run left, or places one, and sees it through.
-    pub(super) async fn obtain(&self, wanted: Wanted<'_>, ca: &CaId) -> Result<Obtained, Failure> {
+    pub(super) async fn obtain(&self, wanted: Wanted<'_>) -> Result<Obtained, Failure> {
+        let ca = wanted.permit.ca();
         let account = self
             .parts
             .accounts
@@ -60,7 +62,7 @@ impl Attempt<'_> {
             .map_err(Cause::Account)?;
         let placed = match self.resume(ca, &account).await? {
             Some(placed) => placed,
-            None => self.place(wanted, ca, account).await?,
+            None => self.place(wanted, account).await?,
         };
         self.see_through(placed).await
     }
@@ -106,9 +108,9 @@ impl Attempt<'_> {
     async fn place(
         &self,
         wanted: Wanted<'_>,
-        ca: &CaId,
         account: Arc<dyn Account>,
     ) -> Result<Placed, Failure> {
+        let ca = wanted.permit.ca();
         let key = KeyPair::generate().map_err(Cause::Key)?;
         let sealed_key = self
             .parts
@@ -120,20 +122,7 @@ impl Attempt<'_> {
             )
             .await
             .map_err(Cause::Vault)?;
-        let wanted_order = NewOrder::of(std::slice::from_ref(self.pattern));
-        let mut order = match account.order(&wanted_order).await {
-            Err(error) if error.is_account_gone() => {
-                let account = self
-                    .parts
-                    .accounts
-                    .replace(ca, &account)
-                    .await
-                    .map_err(Cause::Account)?;
-                account.order(&wanted_order).await
-            }
-            result => result,
-        }
-        .map_err(Cause::Ca)?;
+        let mut order = self.new_order(&wanted, account).await?;
         let saved = SavedOrder {
             ca: ca.clone(),
             url: order.url().to_owned(),
@@ -165,7 +154,7 @@ impl Attempt<'_> {
             key: self.job.claim.key.clone(),
             order: Some(order),
         });
-        let state = lifecycle::state(&wanted.request.reason, Event::Began);
+        let state = lifecycle::state(&wanted.permit.request().reason, Event::Began);
         if state == wanted.domain.state {
             return self.commit(&save).await;
         }

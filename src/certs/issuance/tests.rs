@@ -2,6 +2,8 @@
 
 mod script;
 
+mod replaced;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 

@@ -37,6 +37,9 @@ pub(super) enum Does {
 pub(super) struct Script {
     ca: Private,
     next: Mutex<VecDeque<Does>>,
+    refusals: Mutex<VecDeque<CaError>>,
+    /// What each order asked for said that it replaces.
+    pub(super) replaced: Mutex<Vec<Option<Vec<u8>>>>,
     pub(super) placed: AtomicUsize,
     pub(super) resumed: AtomicUsize,
 }
@@ -46,6 +49,8 @@ impl Script {
         Self {
             ca,
             next: Mutex::default(),
+            refusals: Mutex::default(),
+            replaced: Mutex::default(),
             placed: AtomicUsize::new(0),
             resumed: AtomicUsize::new(0),
         }
@@ -56,9 +61,28 @@ impl Script {
         self.next.lock().unwrap().push_back(does);
     }
 
+    /// Refuses the next order that is asked for; further ones the one after.
+    pub(super) fn will_refuse(&self, error: CaError) {
+        self.refusals.lock().unwrap().push_back(error);
+    }
+
     fn does(&self) -> Does {
         let mut next = self.next.lock().unwrap();
         next.pop_front().unwrap_or(Does::Well)
+    }
+}
+
+/// A refusal with a problem document of this type.
+pub(super) fn refused(kind: &str, retry_after: Option<Duration>) -> CaError {
+    CaError::Refused {
+        ca: CaId::new("test"),
+        step: Step::Finalize,
+        document: Box::new(Document {
+            kind: kind.to_owned(),
+            detail: "in its own words".to_owned(),
+            parts: Vec::new(),
+        }),
+        retry_after,
     }
 }
 
@@ -121,6 +145,12 @@ impl Account for ScriptedAccount {
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
+        let replaces = wanted.replaces.map(<[u8]>::to_vec);
+        self.script.replaced.lock().unwrap().push(replaces);
+        let refusal = self.script.refusals.lock().unwrap().pop_front();
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         self.script.placed.fetch_add(1, Ordering::SeqCst);
         Ok(self.order(self.account.order(wanted).await?))
     }
@@ -164,16 +194,6 @@ impl Order for ScriptedOrder {
     }
 
     async fn finalize(&mut self, request: &[u8]) -> Result<(), CaError> {
-        let refused = |kind: &str, retry_after| CaError::Refused {
-            ca: CaId::new("test"),
-            step: Step::Finalize,
-            document: Box::new(Document {
-                kind: kind.to_owned(),
-                detail: "in its own words".to_owned(),
-                parts: Vec::new(),
-            }),
-            retry_after,
-        };
         match self.does {
             Does::Well => self.order.finalize(request).await,
             Does::Refuses => {
