@@ -77,7 +77,11 @@ pub(super) fn duration(
             });
         };
         let Some(duration) = parse_duration(text) else {
-            return Err(Wrong::expected(DURATION));
+            let wrong = Wrong::expected(DURATION);
+            return Err(match nearest_duration(text) {
+                Some(near) => wrong.fix(format!("write {near:?}")),
+                None => wrong,
+            });
         };
         match range.contains(&duration) {
             true => Ok(duration),
@@ -87,6 +91,25 @@ pub(super) fn duration(
             }
         }
     }
+}
+
+/// What a text that is no duration was most likely meant to be: a number without its unit, or with one of another
+/// spelling.
+fn nearest_duration(text: &str) -> Option<String> {
+    let text = text.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Some(format!("{text}s"));
+    }
+    let (number, unit) = number_and_unit(text)?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "msec" | "msecs" | "milliseconds" => "ms",
+        "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        _ => return None,
+    };
+    Some(format!("{number}{unit}"))
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -124,10 +147,13 @@ pub(super) fn written(duration: Duration) -> String {
 /// A number of bytes within `range`.
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Result<u64, Wrong> {
     move |value| {
-        let bytes = value
-            .text()
-            .and_then(parse_size)
-            .ok_or_else(|| Wrong::expected(SIZE))?;
+        let bytes = value.text().and_then(parse_size).ok_or_else(|| {
+            let wrong = Wrong::expected(SIZE);
+            match nearest_size(value) {
+                Some(near) => wrong.fix(format!("write {near:?}")),
+                None => wrong,
+            }
+        })?;
         match range.contains(&bytes) {
             true => Ok(bytes),
             false => {
@@ -136,6 +162,26 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Result<
             }
         }
     }
+}
+
+/// What a value that is no size was most likely meant to be: a bare number of bytes, or one with a decimal unit.
+fn nearest_size(value: &Value<'_>) -> Option<String> {
+    if let Some(bytes) = value.integer().filter(|bytes| *bytes >= 0) {
+        return Some(format!("{bytes}B"));
+    }
+    let text = value.text()?.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Some(format!("{text}B"));
+    }
+    let (number, unit) = number_and_unit(text)?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "b" | "bytes" => "B",
+        "k" | "kb" | "kib" => "KiB",
+        "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        _ => return None,
+    };
+    Some(format!("{number}{unit}"))
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -336,6 +382,21 @@ mod tests {
         assert_eq!(parse_size("64MiB"), Some(64 << 20));
         assert_eq!(parse_size("64MB"), None);
         assert_eq!(parse_size("18446744073709551615GiB"), None);
+    }
+
+    #[test]
+    fn the_most_likely_meaning_of_a_wrong_duration_is_told() {
+        for (text, expected) in [
+            ("60", Some("60s")),
+            ("5min", Some("5m")),
+            ("2 Hours", Some("2h")),
+            ("1day", Some("1d")),
+            ("10x", None),
+            ("", None),
+            ("-5", None),
+        ] {
+            assert_eq!(nearest_duration(text).as_deref(), expected, "{text:?}");
+        }
     }
 
     #[test]
