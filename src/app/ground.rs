@@ -48,7 +48,9 @@ impl Ground {
             Some(address) => {
                 let (metrics, readiness) = (metrics.clone(), readiness.clone());
                 let served = server::start(address, metrics, readiness, &groups.telemetry).await;
-                Some(served.map_err(StartError::while_doing("serve health and metrics"))?)
+                Some(served.map_err(StartError::while_doing(
+                    "serve health and metrics at the address under [telemetry]",
+                ))?)
             }
             None => None,
         };

@@ -9,7 +9,8 @@
 //! 5. [`published`]: a value that readers see whole, swapped by one writer.
 //! 6. [`secret`]: bytes that are never printed and are wiped.
 //! 7. [`mod@file`]: writes that survive a crash.
-//! 8. [`serve`]: pages for operators over HTTP, bounded; never the traffic.
+//! 8. [`bind`]: why an address cannot be listened on, and what to do about it.
+//! 9. [`serve`]: pages for operators over HTTP, bounded; never the traffic.
 
 pub mod clock;
 pub mod task;
@@ -22,5 +23,7 @@ pub mod published;
 pub mod secret;
 
 pub mod file;
+
+pub mod bind;
 
 pub mod serve;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::base::bind;
 use crate::proxy::settings::Settings;
 
 /// Connections that the kernel completes ahead of our accept, per socket.
@@ -63,28 +64,8 @@ impl Inherited {
 /// Why the sockets could not be had.
 #[derive(Debug)]
 pub enum BindError {
-    /// Somebody listens there already.
-    InUse {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// Ports below 1024 need a privilege.
-    NotPermitted {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The machine has no such address.
-    NotAvailable {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// Anything else.
-    Failed {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// An address cannot be listened on.
+    Address(bind::BindError),
     /// A socket was handed over that no configured address names.
     Unexpected {
         /// Its address.
@@ -99,38 +80,14 @@ pub enum BindError {
 
 impl BindError {
     fn new(address: SocketAddr, source: io::Error) -> Self {
-        let kind = source.kind();
-        if kind == io::ErrorKind::AddrInUse {
-            Self::InUse { address }
-        } else if kind == io::ErrorKind::PermissionDenied {
-            Self::NotPermitted { address }
-        } else if kind == io::ErrorKind::AddrNotAvailable {
-            Self::NotAvailable { address }
-        } else {
-            Self::Failed { address, source }
-        }
+        Self::Address(bind::BindError::new(address, source))
     }
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InUse { address } => write!(
-                f,
-                "address {address} is in use; `ss -ltnp 'sport = :{}'` shows by which process",
-                address.port()
-            ),
-            Self::NotPermitted { address } => write!(
-                f,
-                "not permitted to listen on {address}; ports below 1024 need CAP_NET_BIND_SERVICE, \
-                 or a socket handed over by systemd"
-            ),
-            Self::NotAvailable { address } => write!(
-                f,
-                "this machine has no address {}; `ip address` shows those it has",
-                address.ip()
-            ),
-            Self::Failed { address, .. } => write!(f, "cannot listen on {address}"),
+            Self::Address(error) => error.fmt(f),
             Self::Unexpected { address } => write!(
                 f,
                 "a socket for {address} was handed over, but no address under [listen] is that"
@@ -143,11 +100,9 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Failed { source, .. } | Self::Inherited { source } => Some(source),
-            Self::InUse { .. }
-            | Self::NotPermitted { .. }
-            | Self::NotAvailable { .. }
-            | Self::Unexpected { .. } => None,
+            Self::Address(error) => error.source(),
+            Self::Inherited { source } => Some(source),
+            Self::Unexpected { .. } => None,
         }
     }
 }

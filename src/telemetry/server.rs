@@ -1,7 +1,5 @@
 //! `/healthz`, `/readyz` and `/metrics` on an address of their own, and nothing else.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -12,46 +10,24 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::base::bind::BindError;
 use crate::base::serve::serve;
 use crate::base::task::Tasks;
 use crate::telemetry::metrics::{Exposition, Metrics};
 use crate::telemetry::readiness::Readiness;
 
-/// Why the pages are not served.
-#[derive(Debug)]
-pub struct BindError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cannot listen on {} for health and metrics: choose another address in [telemetry]",
-            self.address
-        )
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
 /// Begins to serve, until `tasks` are cancelled, and gives the address with the port that was bound. These tasks
 /// should end last: `/readyz` must answer while the process drains.
 ///
 /// # Errors
-/// [`BindError`] names the address.
+/// [`BindError`] names the address and the remedy.
 pub async fn start(
     address: SocketAddr,
     metrics: Metrics,
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<SocketAddr, BindError> {
-    let failed = |source| BindError { address, source };
+    let failed = |source| BindError::new(address, source);
     let socket = TcpListener::bind(address).await.map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?;
     serve(tasks, "telemetry", socket, pages(metrics, readiness));

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use tokio::net::TcpStream;
 
 use super::support::{Edge, get, soon};
+use crate::base::bind;
 use crate::proxy::listener::{BindError, Bound, Inherited, Port};
 use crate::proxy::settings::Settings;
 
@@ -24,7 +25,9 @@ fn a_port_of_another_vestibule_is_in_use_in_spite_of_reuseport() {
     let address = first.addresses(Port::Https).next().unwrap();
     assert_ne!(address.port(), 0);
     let error = Bound::bind(&on(&address.to_string(), 3), Inherited::default()).unwrap_err();
-    assert!(matches!(error, BindError::InUse { address: at } if at == address));
+    assert!(
+        matches!(error, BindError::Address(bind::BindError::InUse { address: at }) if at == address)
+    );
     let text = error.to_string();
     let remedy = format!("sport = :{}", address.port());
     assert!(

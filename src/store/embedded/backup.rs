@@ -39,6 +39,8 @@ pub enum BackupError {
     NoStore(PathBuf),
     /// The folder holds a store already.
     FolderInUse(PathBuf),
+    /// There is no folder to write the file in.
+    NoFolder(PathBuf),
     /// The file exists already.
     FileExists(PathBuf),
     /// The file is no backup, is damaged, or was made by a newer version.
@@ -65,6 +67,11 @@ impl fmt::Display for BackupError {
                 "{} holds a store already; restore into an empty folder, or move that one away",
                 folder.display()
             ),
+            Self::NoFolder(folder) => write!(
+                f,
+                "there is no folder {0}; make it first (mkdir -p {0}), or write the file elsewhere",
+                folder.display()
+            ),
             Self::FileExists(file) => write!(
                 f,
                 "{} exists already; choose another name, or remove it first",
@@ -84,9 +91,11 @@ impl std::error::Error for BackupError {
             Self::Unusable(source) => Some(source),
             Self::Database(source) => Some(source),
             Self::File { source, .. } => Some(source),
-            Self::NoStore(_) | Self::FolderInUse(_) | Self::FileExists(_) | Self::Damaged(_) => {
-                None
-            }
+            Self::NoStore(_)
+            | Self::FolderInUse(_)
+            | Self::NoFolder(_)
+            | Self::FileExists(_)
+            | Self::Damaged(_) => None,
         }
     }
 }
@@ -214,6 +223,14 @@ pub async fn inspect(file: &Path) -> Result<Summary, BackupError> {
     })
 }
 
+/// The folder that holds, or is to hold, a file.
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// A file that is written under a name of its own and gets its real one when it is whole; removed if it never is.
 struct Aside(Option<PathBuf>);
 
@@ -227,7 +244,14 @@ impl Aside {
         options.write(true).create_new(true).mode(0o600);
         match options.open(&path) {
             Ok(_) => Ok(Self(Some(path))),
-            Err(source) => Err(BackupError::File { path, source }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                Err(BackupError::NoFolder(folder_of(target).to_owned()))
+            }
+            // Nobody but us knows the name that it would have had meanwhile.
+            Err(source) => Err(BackupError::File {
+                path: target.to_owned(),
+                source,
+            }),
         }
     }
 
@@ -240,15 +264,11 @@ impl Aside {
         let Some(path) = self.0.take() else {
             return Ok(());
         };
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let kept = File::open(&path)
             .and_then(|file| file.sync_all())
             .and_then(|()| fs::hard_link(&path, target))
             .and_then(|()| fs::remove_file(&path))
-            .and_then(|()| File::open(folder)?.sync_all());
+            .and_then(|()| File::open(folder_of(target))?.sync_all());
         match kept {
             Ok(()) => Ok(()),
             Err(source) => {

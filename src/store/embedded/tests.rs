@@ -468,6 +468,10 @@ async fn nothing_is_overwritten_by_backup_or_restore() {
     backup(&data, &file).await.unwrap();
     let twice = backup(&data, &file).await.unwrap_err();
     assert!(matches!(twice, BackupError::FileExists(_)), "{twice}");
+    let nowhere = folder.path().join("no/such/backup");
+    let error = backup(&data, &nowhere).await.unwrap_err().to_string();
+    let made = format!("mkdir -p {}", folder.path().join("no/such").display());
+    assert!(error.contains(&made), "{error}");
     let over = restore(&file, &data).await.unwrap_err();
     assert!(matches!(over, BackupError::FolderInUse(_)), "{over}");
     assert!(
