@@ -149,6 +149,20 @@ pub enum Held {
     Lost,
 }
 
+/// Jobs that are due and wait for somebody to claim them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many; beyond [`Backlog::MOST`] of a priority they are not counted.
+    pub due: u64,
+    /// How long the one has waited that has been due longest; zero where none is.
+    pub oldest: Duration,
+}
+
+impl Backlog {
+    /// Jobs of a priority that are counted, so that looking stays cheap however many wait.
+    pub const MOST: u32 = 100_000;
+}
+
 /// How a requested job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobStanding {

@@ -7,13 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::base::clock::monotonic;
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, Taken};
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
+use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -184,6 +185,16 @@ impl<S: Store> Store for Measured<S> {
     ) -> Result<Held, StoreError> {
         let call = self.within.extend(by, claim, lease);
         self.timed(StoreCall::Claim, call).await
+    }
+
+    async fn release(&self, by: Deadline, holder: Uuid) -> Result<u64, StoreError> {
+        let call = self.within.release(by, holder);
+        self.timed(StoreCall::Claim, call).await
+    }
+
+    async fn backlog(&self, by: Deadline, kind: JobKind) -> Result<Backlog, StoreError> {
+        let call = self.within.backlog(by, kind);
+        self.timed(StoreCall::List, call).await
     }
 
     async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError> {

@@ -41,6 +41,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::base::clock::{Instant, monotonic};
 use crate::model::certificate::{CaId, CertificateId};
@@ -51,7 +52,7 @@ pub use error::StoreError;
 
 use budget::{BucketCost, Taken};
 use feed::{Changes, Cursor};
-use job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
+use job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -124,6 +125,20 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         claim: &Claim,
         lease: Duration,
     ) -> Result<Held, StoreError>;
+
+    /// Puts back every job that `holder` has claimed, due at once, and gives how many those were. Whatever the holder
+    /// still writes under those claims is refused. For a holder that is known to be dead: else the end of its leases
+    /// does the same.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn release(&self, by: Deadline, holder: Uuid) -> Result<u64, StoreError>;
+
+    /// The jobs of a kind that are due and that nobody works on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn backlog(&self, by: Deadline, kind: JobKind) -> Result<Backlog, StoreError>;
 
     /// Takes from all the buckets, or from none (GCRA).
     ///

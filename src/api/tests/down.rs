@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, Taken};
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
+use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -47,6 +48,14 @@ impl Store for Down {
     }
 
     async fn extend(&self, _: Deadline, _: &Claim, _: Duration) -> Result<Held, StoreError> {
+        down()
+    }
+
+    async fn release(&self, _: Deadline, _: Uuid) -> Result<u64, StoreError> {
+        down()
+    }
+
+    async fn backlog(&self, _: Deadline, _: JobKind) -> Result<Backlog, StoreError> {
         down()
     }
 

@@ -288,6 +288,73 @@ pub(crate) async fn a_successor_finds_the_order_that_a_dead_holder_saved(factory
     assert_eq!(fresh.claim_one().await.order, None, "a success forgets it");
 }
 
+pub(crate) async fn what_a_dead_holder_held_is_due_at_once_and_nothing_else(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    for host in ["dead.test", "living.test", "waiting.test"] {
+        fresh.register("acme", host).await;
+        fresh.request("acme", host).await;
+    }
+    let (dead, living) = (Uuid::new_v4(), Uuid::new_v4());
+    let ask = |holder| ClaimRequest {
+        kind: JobKind::Certificate,
+        holder,
+        most: 1,
+        lease: LEASE,
+    };
+    let left = fresh.store.claim(soon(), &ask(dead)).await.unwrap().jobs;
+    let kept = fresh.store.claim(soon(), &ask(living)).await.unwrap().jobs;
+    assert_eq!(fresh.store.release(soon(), dead).await.unwrap(), 1);
+    assert_eq!(fresh.store.release(soon(), dead).await.unwrap(), 0);
+
+    let late = Batch::new().guard(Guard::ClaimHeld(left[0].claim.clone()));
+    assert!(
+        fresh.try_apply(late).await.is_err(),
+        "the dead write no more"
+    );
+    let held = fresh.store.extend(soon(), &left[0].claim, LEASE).await;
+    assert_eq!(held.unwrap(), Held::Lost);
+    let due = fresh.claim(9).await.into_iter().map(|job| job.claim.key);
+    let due: HashSet<_> = due.collect();
+    assert_eq!(due.len(), 2, "{due:?}");
+    assert!(due.contains(&left[0].claim.key) && !due.contains(&kept[0].claim.key));
+    let held = fresh.store.extend(soon(), &kept[0].claim, LEASE).await;
+    assert_eq!(held.unwrap(), Held::Ours);
+}
+
+pub(crate) async fn jobs_that_wait_are_counted_with_the_longest_wait(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let backlog = async || {
+        let found = fresh.store.backlog(soon(), JobKind::Certificate).await;
+        let found = found.unwrap();
+        (found.due, found.oldest)
+    };
+    assert_eq!(backlog().await, (0, Duration::ZERO));
+    for (host, priority, delay) in [
+        ("visitor.test", Priority::Handshake, MINUTE),
+        ("renewal.test", Priority::Renewal, Duration::ZERO),
+        ("tomorrow.test", Priority::Renewal, MINUTE * 1440),
+    ] {
+        fresh.register("acme", host).await;
+        let request = Operation::RequestJob {
+            key: job_key(host),
+            tenant: tenant("acme"),
+            priority,
+            delay,
+            urgency: Urgency::HeedBackoff,
+        };
+        fresh.apply(Batch::new().then(request)).await;
+    }
+    fresh.clock.advance(MINUTE * 3);
+    assert_eq!(backlog().await, (2, MINUTE * 3));
+    let by = fresh.store.backlog(soon(), JobKind::Upkeep).await.unwrap();
+    assert_eq!(by.due, 0);
+    // The visitor's goes first; who works on one is not waited for.
+    fresh.claim_one().await;
+    assert_eq!(backlog().await, (1, MINUTE * 3));
+    fresh.claim_one().await;
+    assert_eq!(backlog().await, (0, Duration::ZERO));
+}
+
 pub(crate) async fn upkeep_has_one_row_a_task(factory: &Factory) {
     let fresh = Fresh::of(factory).await;
     let task: Arc<str> = Arc::from("sweep");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{SqliteConnection, query, query_scalar};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
@@ -11,7 +11,9 @@ use crate::store::embedded::rows::signed;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::error::StoreError;
-use crate::store::job::{Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Priority};
+use crate::store::job::{
+    Backlog, Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Priority,
+};
 
 /// Jobs that one call claims at most.
 const MOST: usize = 1000;
@@ -135,6 +137,51 @@ impl Change for ExtendLease {
             _ => Held::Ours,
         })
     }
+}
+
+/// See [`crate::store::Store::release`].
+pub(super) struct ReleaseJobs(pub(super) Uuid);
+
+impl Change for ReleaseJobs {
+    type Output = u64;
+    type Error = StoreError;
+
+    async fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
+        let done = query(
+            "UPDATE job SET holder = NULL, nonce = NULL, lease_until = NULL, run_at = MIN(run_at, ?) \
+             WHERE holder = ?",
+        )
+        .bind(transaction.now.as_millis())
+        .bind(self.0.as_bytes().to_vec())
+        .execute(&mut *transaction.connection)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Due jobs, counted in the index that claims go by.
+pub(super) async fn backlog(
+    connection: &mut SqliteConnection,
+    kind: JobKind,
+    now: Timestamp,
+) -> Result<Backlog, StoreError> {
+    let mut backlog = Backlog::default();
+    for priority in Priority::ALL {
+        let (due, first): (i64, Option<i64>) = query_as(
+            "SELECT COUNT(*), MIN(run_at) FROM (SELECT run_at FROM job \
+             WHERE kind = ?1 AND priority = ?2 AND run_at <= ?3 ORDER BY run_at LIMIT ?4)",
+        )
+        .bind(kind_value(kind))
+        .bind(priority_value(priority))
+        .bind(now.as_millis())
+        .bind(i64::from(Backlog::MOST))
+        .fetch_one(&mut *connection)
+        .await?;
+        backlog.due += u64::try_from(due).unwrap_or_default();
+        let waited = first.map_or(Duration::ZERO, |at| now.since(Timestamp::from_millis(at)));
+        backlog.oldest = backlog.oldest.max(waited);
+    }
+    Ok(backlog)
 }
 
 /// Whether a claim is still that of its job. The end of its lease does not matter, only that nobody has claimed since.

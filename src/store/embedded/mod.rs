@@ -67,7 +67,7 @@ use crate::store::batch::{Applied, ApplyError, Batch};
 use crate::store::budget::{BucketCost, Taken};
 use crate::store::error::StoreError;
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Claim, ClaimRequest, Claims, Held, JobKey, JobRecord};
+use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -232,6 +232,16 @@ impl Store for Embedded {
         let claim = claim.clone();
         let change = claims::ExtendLease { claim, lease };
         self.parts.writer.change(by, change).await
+    }
+
+    async fn release(&self, by: Deadline, holder: Uuid) -> Result<u64, StoreError> {
+        let change = claims::ReleaseJobs(holder);
+        self.parts.writer.change(by, change).await
+    }
+
+    async fn backlog(&self, by: Deadline, kind: JobKind) -> Result<Backlog, StoreError> {
+        let now = self.parts.clock.now();
+        read!(self, by, claims::backlog(kind, now))
     }
 
     async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError> {
