@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::app::holder::Holder;
 use crate::app::serving::Groups;
 use crate::app::start::{Basics, StartError};
 use crate::base::clock::Clock;
@@ -32,6 +33,8 @@ pub(super) struct Ground {
     /// The port, for everyone else.
     pub(super) store: Arc<dyn Store>,
     pub(super) vault: Vault,
+    /// This process, to others that share the data directory.
+    pub(super) holder: Holder,
     pub(super) groups: Groups,
 }
 
@@ -57,6 +60,8 @@ impl Ground {
         let embedded = open_store(settings, &clock, &groups.store).await?;
         let measured = Measured::around(embedded.clone(), metrics.clone(), readiness.clone());
         let store: Arc<dyn Store> = Arc::new(measured);
+        let holder = Holder::new(&settings.data);
+        holder.bury_the_dead(&*store).await;
         let vault = open_vault(&store, &settings.key_file).await?;
         Ok(Self {
             clock,
@@ -67,6 +72,7 @@ impl Ground {
             embedded,
             store,
             vault,
+            holder,
             groups,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::app::holder::Holder;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::proxy::running::Running;
@@ -19,6 +20,8 @@ pub struct Serving {
     pub(super) store: Embedded,
     pub(super) access_log: AccessLog,
     pub(super) readiness: Readiness,
+    /// Dropped when everything has ended.
+    pub(super) holder: Holder,
     pub(super) groups: Groups,
     pub(super) addresses: Addresses,
 }

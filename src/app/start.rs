@@ -138,6 +138,7 @@ pub async fn start(
         store: ground.embedded,
         access_log: ground.access_log,
         readiness: ground.readiness,
+        holder: ground.holder,
         groups: ground.groups,
         addresses,
     })

@@ -39,6 +39,7 @@ impl Serving {
             tracing::error!(%error, "the store was not closed in order; it recovers at the next start");
         }
         end("store", &self.groups.store).await;
+        drop(self.holder);
         self.access_log.close();
         end("telemetry", &self.groups.telemetry).await;
         tracing::info!(connections_cut = cut, "stopped");

@@ -151,7 +151,7 @@ impl Halves<'_> {
     /// Works on due jobs, and looks after domains that have none.
     fn issue(&self, accounts: &Accounts) -> Issuer {
         let ground = self.ground;
-        let issuer = Issuer::new(issuance::Parts {
+        let parts = issuance::Parts {
             store: Arc::clone(&ground.store),
             vault: ground.vault.clone(),
             accounts: accounts.clone(),
@@ -163,7 +163,8 @@ impl Halves<'_> {
             readiness: ground.readiness.clone(),
             clock: ground.clock.clone(),
             settings: self.certificates.clone(),
-        });
+        };
+        let issuer = Issuer::new(parts, ground.holder.id());
         let running = issuer.clone().run(self.tasks.clone());
         self.tasks.spawn("issuer", running);
         let upkeep = Upkeep {

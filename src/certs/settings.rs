@@ -11,7 +11,8 @@ pub struct Settings {
     pub obtain: Obtain,
     /// When a certificate is renewed, and how long a failure waits.
     pub renewal: renewal::Settings,
-    /// How long a job is ours without a sign of life; a successor goes on after that, this process after a crash too.
+    /// How long a job is ours without a sign of life; another process goes on after that. A process that starts on the
+    /// data directory of one that died goes on at once.
     /// Default 30 s.
     pub lease: Duration,
     /// How long one attempt may take in all. Default 5 minutes.

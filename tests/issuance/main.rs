@@ -105,7 +105,7 @@ impl Engine {
             questions.answer(Arc::clone(&store), tasks.clone()),
         );
         let resolver = Resolver::new(1 << 20);
-        let issuer = Issuer::new(issuance::Parts {
+        let parts = issuance::Parts {
             store: Arc::clone(&store),
             vault: vault.clone(),
             accounts: accounts.clone(),
@@ -117,7 +117,8 @@ impl Engine {
             readiness: Readiness::default(),
             clock: clock.clone(),
             settings: Published::new(settings),
-        });
+        };
+        let issuer = Issuer::new(parts, uuid::Uuid::now_v7());
         tasks.spawn_until_cancelled("port_80", answer(port_80.at(HTTP), challenges.clone()));
         Self {
             issuer,

@@ -111,9 +111,9 @@ impl fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// Works on nothing before [`Issuer::run`].
+    /// Works on nothing before [`Issuer::run`]. Claims name `holder`: this process, and no other that lives.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: Parts, holder: Uuid) -> Self {
         let parallel = parts
             .settings
             .load()
@@ -124,7 +124,7 @@ impl Issuer {
             nudge: Notify::new(),
             places: Arc::new(Semaphore::new(parallel)),
             parallel,
-            holder: Uuid::now_v7(),
+            holder,
         }))
     }
 

@@ -98,7 +98,7 @@ impl World {
             permission: hook.map(|address| permission(address, &tasks)),
             ..parts
         };
-        let issuer = Issuer::new(parts.clone());
+        let issuer = Issuer::new(parts.clone(), Uuid::now_v7());
         tasks.spawn("issuer", issuer.clone().run(tasks.clone()));
         Self {
             parts,

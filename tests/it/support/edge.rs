@@ -66,8 +66,7 @@ impl Setup {
                     place.at(port::TELEMETRY)
                 ),
             ),
-            // A killed process' work is taken over soon.
-            ("certificates", format!("{AT_ONCE}\nlease = \"2s\"")),
+            ("certificates", AT_ONCE.to_owned()),
             ("store", format!("data = {:?}", folder.join("data"))),
             ("keys", format!("file = {:?}", folder.join("keys/edge.key"))),
         ] {
