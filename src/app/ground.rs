@@ -45,6 +45,7 @@ impl Ground {
         let groups = Groups::default();
         groups.watch(&metrics);
         let readiness = Readiness::default();
+        metrics.watch_readiness(&readiness);
         let access_log = AccessLog::start(&settings.telemetry, &metrics, &groups.telemetry)
             .map_err(StartError::while_doing("open the access log"))?;
         let telemetry = match settings.telemetry.address {

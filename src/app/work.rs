@@ -10,6 +10,7 @@ use crate::ca;
 use crate::certs;
 use crate::certs::accounts::{self, Accounts};
 use crate::certs::challenge::Challenges;
+use crate::certs::gauges::Gauges;
 use crate::certs::issuance::{self, Issuer};
 use crate::certs::load::Loader;
 use crate::certs::on_demand::OnDemand;
@@ -175,6 +176,12 @@ impl Halves<'_> {
             settings: self.certificates.clone(),
         };
         self.tasks.spawn("upkeep", upkeep.run(self.tasks.clone()));
+        let gauges = Gauges {
+            store: Arc::clone(&ground.store),
+            resolver: self.resolver.clone(),
+            metrics: ground.metrics.clone(),
+        };
+        self.tasks.spawn("gauges", gauges.run(self.tasks.clone()));
         issuer
     }
 

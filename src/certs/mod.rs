@@ -5,7 +5,8 @@
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`vault`] (seals and opens private
 //! keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
-//! for the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`settings`].
+//! for the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`gauges`] (what is
+//! counted by looking), [`settings`].
 
 pub mod request;
 
@@ -40,6 +41,8 @@ pub mod on_demand;
 pub mod outcome;
 
 pub mod upkeep;
+
+pub mod gauges;
 
 pub mod settings;
 

@@ -118,10 +118,12 @@ impl Upkeep {
             None => None,
         }
         .map(|record| record.facts);
-        if let Some(facts) = &facts {
-            round.census.add(facts.not_after, self.clock.now());
-        }
         let wanted = domain.state.is_served() && domain.state != DomainState::Moved;
+        // That of a name which is not to be renewed may expire without anyone's alarm.
+        if let Some(facts) = facts.as_ref().filter(|_| wanted) {
+            let (begin, end) = (facts.not_before, facts.not_after);
+            round.census.add(begin, end, self.clock.now());
+        }
         let waits_for_visitor =
             facts.is_none() && self.settings.load().obtain == Obtain::AtFirstVisit;
         if !wanted || waits_for_visitor || !self.is_certified(domain) {

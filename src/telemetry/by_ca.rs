@@ -1,4 +1,4 @@
-//! Counters for each configured CA: not a closed enum, but as bounded, for the configuration names them.
+//! Counters and gauges for each configured CA: not a closed enum, but as bounded, for the configuration names them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,6 +85,48 @@ impl<L: Labels> EncodeMetric for CountersByCa<L> {
     fn is_empty(&self) -> bool {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.is_empty()
+    }
+}
+
+/// A value by CA, set as a whole; the last one set stands. Takes a lock: for what changes rarely.
+#[derive(Clone, Debug, Default)]
+pub struct GaugesByCa(Arc<Mutex<BTreeMap<CaId, i64>>>);
+
+impl GaugesByCa {
+    /// Sets the value of `ca`; that of a CA beyond the bound is not told.
+    pub fn set(&self, ca: &CaId, value: i64) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if values.len() < MOST || values.contains_key(ca) {
+            values.insert(ca.clone(), value);
+        }
+    }
+
+    /// The value as last set, where one was.
+    #[must_use]
+    pub fn value(&self, ca: &CaId) -> Option<i64> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.get(ca).copied()
+    }
+}
+
+impl EncodeMetric for GaugesByCa {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (ca, value) in &*values {
+            encoder
+                .encode_family(&[("ca", ca.as_str())])?
+                .encode_gauge(value)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.is_empty()
     }
 }
 

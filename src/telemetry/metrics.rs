@@ -22,13 +22,14 @@ use crate::model::problem::ProblemCode;
 use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
     AdmissionLimit, ChallengeAnswer, ConfigState, Direction, End, Expiry, Handshake, IssuanceKind,
-    IssuanceOutcome, JobState, Listener, Permission, Protocol, Reload, StatusClass, StoreCall,
-    StoreFailure, UpstreamConnection,
+    IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission, Protocol, Reload, StatusClass,
+    StoreCall, StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
+use crate::telemetry::readiness::Readiness;
 use crate::telemetry::worst::WorstTenants;
 
-pub use crate::telemetry::by_ca::CountersByCa;
+pub use crate::telemetry::by_ca::{CountersByCa, GaugesByCa};
 pub use crate::telemetry::exposition::Exposition;
 
 /// Declares the families: field, type, how it is made, name and help, which is also its documentation.
@@ -42,6 +43,7 @@ macro_rules! families {
             /// Errors of the worst tenants. Exposed as `proxy_tenant_errors_total`.
             pub tenant_errors: Arc<WorstTenants>,
             panics: Arc<OnceLock<Tasks>>,
+            readiness: Arc<OnceLock<Readiness>>,
             registry: Registry,
         }
 
@@ -57,8 +59,10 @@ macro_rules! families {
                 registry.register_collector(Box::new(TenantErrors(Arc::clone(&tenant_errors))));
                 let panics = Arc::default();
                 registry.register_collector(Box::new(Panics(Arc::clone(&panics))));
+                let readiness = Arc::default();
+                registry.register_collector(Box::new(Conditions(Arc::clone(&readiness))));
                 registry.register_collector(Box::new(Build));
-                Self { $($field,)* tenant_errors, panics, registry: all }
+                Self { $($field,)* tenant_errors, panics, readiness, registry: all }
             }
         }
     };
@@ -108,14 +112,22 @@ families! {
         "issuance_problems", "Failed issuances, by problem code";
     jobs: Gauges<JobState> = Gauges::default(),
         "jobs", "Certificate jobs that are due and waiting, and that run here";
+    oldest_job: Gauges<()> = Gauges::default(),
+        "job_longest_wait_seconds", "How long the certificate job has waited that has been due longest; 0 where none waits";
+    ca_ready: GaugesByCa = GaugesByCa::default(),
+        "ca_ready", "Whether a CA takes orders, as far as we know: 1, or 0 after an outage; nothing before it was first asked";
     certificates: Gauges<Expiry> = Gauges::default(),
         "certificates", "Certificates that serve a domain, by time to expiry; each is counted once";
+    certificates_left: Gauges<LifetimeLeft> = Gauges::default(),
+        "certificates_by_lifetime", "Certificates that serve a domain, by how much of their lifetime is left; each is counted once";
     earliest_expiry: Gauges<()> = Gauges::default(),
         "certificate_earliest_expiry_timestamp_seconds", "When the first of the certificates that serve a domain expires; 0 where there is none";
     credentials: Gauges<()> = Gauges::default(),
         "credentials_cached", "Certificates with their keys in memory";
     credential_bytes: Gauges<()> = Gauges::default(),
         "credentials_cached_bytes", "About how much memory the cached certificates take";
+    credential_evictions: Counters<()> = Counters::default(),
+        "credentials_evicted", "Certificates dropped from memory to make room for others; they are read again when needed";
     permissions: Counters<Permission> = Counters::default(),
         "permissions", "Questions to the permission hook, by how they were answered";
     permission_duration: Histograms<()> = Histograms::new(REQUEST_BOUNDS),
@@ -222,6 +234,11 @@ impl Metrics {
         self.panics.get_or_init(|| tasks.clone());
     }
 
+    /// Exposes which conditions of `readiness` are degraded. Only the first call counts.
+    pub fn watch_readiness(&self, readiness: &Readiness) {
+        self.readiness.get_or_init(|| readiness.clone());
+    }
+
     /// Counts a handshake and how long it took.
     pub fn handshake_ended(&self, handshake: Handshake, duration: Duration) {
         self.handshakes.count(handshake);
@@ -258,6 +275,9 @@ impl Metrics {
     pub fn set_expiries(&self, census: &ExpiryCensus) {
         for (expiry, count) in Expiry::ALL.iter().zip(census.counts) {
             self.certificates.set(*expiry, count);
+        }
+        for (left, count) in LifetimeLeft::ALL.iter().zip(census.left) {
+            self.certificates_left.set(*left, count);
         }
         let earliest = census.earliest.map_or(0, Timestamp::as_seconds);
         self.earliest_expiry.set((), earliest);
@@ -308,12 +328,13 @@ pub struct EndedRequest<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpiryCensus {
     counts: [u64; Expiry::ALL.len()],
+    left: [u64; LifetimeLeft::ALL.len()],
     earliest: Option<Timestamp>,
 }
 
 impl ExpiryCensus {
-    /// Counts one that expires at `not_after`.
-    pub fn add(&mut self, not_after: Timestamp, now: Timestamp) {
+    /// Counts one that is valid from `not_before` to `not_after`.
+    pub fn add(&mut self, not_before: Timestamp, not_after: Timestamp, now: Timestamp) {
         const DAY: Duration = Duration::from_secs(86_400);
         let left = not_after.since(now);
         let expiry = match left {
@@ -325,6 +346,16 @@ impl ExpiryCensus {
             _ => Expiry::Later,
         };
         if let Some(count) = self.counts.get_mut(expiry as usize) {
+            *count += 1;
+        }
+        let lifetime = not_after.since(not_before);
+        let share = match left {
+            Duration::ZERO => LifetimeLeft::None,
+            _ if left <= lifetime / 4 => LifetimeLeft::Quarter,
+            _ if left <= lifetime / 2 => LifetimeLeft::Half,
+            _ => LifetimeLeft::More,
+        };
+        if let Some(count) = self.left.get_mut(share as usize) {
             *count += 1;
         }
         let earliest = self
@@ -368,6 +399,26 @@ impl Collector for Panics {
 }
 
 #[derive(Debug)]
+struct Conditions(Arc<OnceLock<Readiness>>);
+
+impl Collector for Conditions {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(readiness) = self.0.get() else {
+            return Ok(());
+        };
+        let help = "Whether a condition that /readyz tells of is degraded: 1 where it is, else 0.";
+        let name = "condition_degraded";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (condition, degraded) in readiness.degraded() {
+            family
+                .encode_family(&[("condition", condition.as_str())])?
+                .encode_gauge(&i64::from(degraded))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
 struct Build;
 
 impl Collector for Build {
@@ -379,160 +430,4 @@ impl Collector for Build {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{HashMap, HashSet};
-
-    use super::*;
-    use crate::model::certificate::CaId;
-    use crate::telemetry::labels::{CredentialOrigin, HandshakeReason};
-
-    fn request(tenant: Option<&TenantId>, status: u16, end: End) -> EndedRequest<'_> {
-        EndedRequest {
-            tenant,
-            status,
-            protocol: Protocol::H2,
-            end,
-            duration: Duration::from_millis(3),
-        }
-    }
-
-    fn used() -> Metrics {
-        let metrics = Metrics::new(3);
-        let tenant = TenantId::parse("acme").unwrap();
-        metrics.request_ended(&request(Some(&tenant), 200, End::Completed));
-        metrics.request_ended(&request(Some(&tenant), 502, End::UpstreamUnreachable));
-        metrics.request_ended(&request(None, 400, End::BadRequest));
-        let origin = CredentialOrigin::Issued;
-        metrics.handshake_ended(Handshake::full(origin), Duration::from_millis(80));
-        metrics.handshake_ended(
-            Handshake::without(HandshakeReason::UnknownName),
-            Duration::from_micros(90),
-        );
-        let (kind, outcome) = (IssuanceKind::First, IssuanceOutcome::Issued);
-        metrics
-            .issuances
-            .count(&CaId::new("a\"b\\c\nd"), (kind, outcome));
-        metrics.reloaded(Reload::Failure, Timestamp::from_seconds(1_800_000_000));
-        metrics.set_config_state(ConfigState::LastGood);
-        metrics
-    }
-
-    #[test]
-    fn counts_what_the_program_tells() {
-        let metrics = used();
-        let _guard = metrics.connections_open.enter(Listener::Https);
-        let text = metrics.expose(Exposition::Prometheus).unwrap();
-        for line in [
-            "proxy_request_duration_seconds_count{status=\"2xx\",protocol=\"h2\"} 1",
-            "proxy_requests_ended_total{end=\"upstream_unreachable\"} 1",
-            "proxy_tenant_errors_total{tenant=\"acme\"} 1",
-            "proxy_handshakes_total{outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
-            "proxy_handshakes_total{outcome=\"refused\",reason=\"unknown_name\",origin=\"none\"} 1",
-            "proxy_handshake_duration_seconds_bucket{le=\"0.1\",outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
-            "proxy_issuances_total{ca=\"a\\\"b\\\\c\\nd\",kind=\"first\",outcome=\"issued\"} 1",
-            "proxy_connections_open{listener=\"https\"} 1",
-            "proxy_reload_timestamp_seconds{outcome=\"failure\"} 1800000000",
-            "proxy_config_state{state=\"last_good\"} 1",
-            "proxy_task_panics_total 0",
-            "# TYPE process_cpu_seconds_total counter",
-            "# TYPE process_resident_memory_bytes gauge",
-            "proxy_access_records_dropped_total 0",
-        ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line}\nnot in\n{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn panics_are_read_from_the_tasks() {
-        let (metrics, tasks) = (Metrics::default(), Tasks::new());
-        metrics.watch_panics(&tasks);
-        assert!(
-            metrics
-                .expose(Exposition::OpenMetrics)
-                .unwrap()
-                .contains("proxy_task_panics_total 0")
-        );
-    }
-
-    /// The rules of both text forms: each family has help and type before its samples and appears once, every sample
-    /// belongs to it, no series appears twice, buckets grow and end with the count.
-    fn check_exposition(text: &str, form: Exposition) {
-        let (mut helped, mut kind) = (HashSet::new(), HashMap::new());
-        let mut series = HashSet::new();
-        let mut current = String::new();
-        let mut growing: HashMap<String, u64> = HashMap::new();
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("# HELP ") {
-                let (name, help) = rest.split_once(' ').unwrap();
-                assert!(helped.insert(name.to_owned()), "{name} twice");
-                assert!(help.ends_with('.') && !help.ends_with(".."), "{help}");
-                let own = name.starts_with("proxy_") || name.starts_with("process_");
-                assert!(own, "{name}");
-                current = name.to_owned();
-            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-                let (name, is) = rest.split_once(' ').unwrap();
-                assert_eq!(name, current, "a type without help before it");
-                kind.insert(name.to_owned(), is.to_owned());
-            } else if line.starts_with('#') {
-                assert_eq!((line, form), ("# EOF", Exposition::OpenMetrics));
-            } else {
-                let (name_and_labels, value) = line.rsplit_once(' ').unwrap();
-                let value: f64 = value.parse().unwrap();
-                assert!(value.is_finite());
-                assert!(series.insert(name_and_labels.to_owned()), "{line} twice");
-                let name = name_and_labels.split('{').next().unwrap();
-                let suffix = name
-                    .strip_prefix(&current)
-                    .unwrap_or_else(|| panic!("{line} is not of {current}"));
-                let allowed: &[&str] = match (kind[&current].as_str(), form) {
-                    ("counter", Exposition::OpenMetrics) => &["_total"],
-                    ("counter" | "gauge", _) => &[""],
-                    ("info", Exposition::OpenMetrics) => &["_info"],
-                    ("histogram", _) => &["_sum", "_count", "_bucket"],
-                    (other, _) => panic!("{other}"),
-                };
-                assert!(allowed.contains(&suffix), "{line}");
-                if suffix == "_bucket" {
-                    let labels = name_and_labels.split_once(',').map_or("", |(_, rest)| rest);
-                    let last = growing.entry(format!("{name}{labels}")).or_default();
-                    let cumulative: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
-                    assert!(cumulative >= *last, "{line}");
-                    *last = cumulative;
-                }
-            }
-        }
-        assert_eq!(text.ends_with("# EOF\n"), form == Exposition::OpenMetrics);
-        assert!(helped.len() > 30, "{}", helped.len());
-    }
-
-    #[test]
-    fn both_text_forms_keep_their_rules() {
-        for form in [Exposition::OpenMetrics, Exposition::Prometheus] {
-            for metrics in [Metrics::new(0), used()] {
-                check_exposition(&metrics.expose(form).unwrap(), form);
-            }
-        }
-    }
-
-    #[test]
-    fn a_census_sorts_by_time_left_and_finds_the_earliest() {
-        let now = Timestamp::from_seconds(1_000_000);
-        let mut census = ExpiryCensus::default();
-        for hours in [0, 1, 24, 25, 72, 100, 24 * 20, 24 * 80] {
-            census.add(now.plus(Duration::from_secs(3600 * hours)), now);
-        }
-        let metrics = Metrics::default();
-        metrics.set_expiries(&census);
-        let counts: Vec<i64> = Expiry::ALL
-            .iter()
-            .map(|expiry| metrics.certificates.value(*expiry))
-            .collect();
-        assert_eq!(counts, [1, 2, 2, 1, 1, 1]);
-        assert_eq!(metrics.earliest_expiry.value(()), 1_000_000);
-        metrics.set_expiries(&ExpiryCensus::default());
-        assert_eq!(metrics.earliest_expiry.value(()), 0);
-    }
-}
+mod tests;

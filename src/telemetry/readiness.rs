@@ -102,6 +102,15 @@ impl Readiness {
         self.state().phase
     }
 
+    /// Every condition, and whether it is degraded.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<(Condition, bool)> {
+        let state = self.state();
+        let degraded = state.health.iter();
+        let degraded = degraded.map(|health| matches!(health, Health::Degraded(_)));
+        Condition::ALL.into_iter().zip(degraded).collect()
+    }
+
     /// The whole state, to be written out.
     #[must_use]
     pub fn report(&self) -> Report {

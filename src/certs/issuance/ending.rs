@@ -113,6 +113,7 @@ impl Attempt<'_> {
             kind = kind.as_str(), duration_ms = duration.as_millis(), expires = %facts.not_after,
             "certificate issued"
         );
+        metrics.ca_ready.set(&facts.ca, 1);
         let readiness = &self.parts.readiness;
         readiness.set(Condition::Authorities, Health::Well);
         self.tell(Outcome::Issued(credential));
@@ -205,6 +206,9 @@ impl Attempt<'_> {
         if problem.code == ProblemCode::CaOutage {
             let told = Health::Degraded(problem.detail.clone().into());
             self.parts.readiness.set(Condition::Authorities, told);
+            if let Some(ca) = self.offered() {
+                self.parts.metrics.ca_ready.set(&ca, 0);
+            }
         }
         let mut batch = self.without_challenges(Batch::new());
         if failure.order == Fate::Dead {
@@ -303,15 +307,18 @@ impl Attempt<'_> {
     }
 
     fn count(&self, reason: &Reason, outcome: IssuanceOutcome) {
-        let offers = self.parts.accounts.offers(self.pattern);
-        let ca = offers
-            .into_iter()
-            .find(|offer| offer.suitable == Suitable::Yes)
-            .map_or_else(|| CaId::new("none"), |offer| offer.ca);
+        let ca = self.offered().unwrap_or_else(|| CaId::new("none"));
         self.parts
             .metrics
             .issuances
             .count(&ca, (reason.kind(), outcome));
+    }
+
+    /// The authority that the order went to, or would have.
+    fn offered(&self) -> Option<CaId> {
+        let mut offers = self.parts.accounts.offers(self.pattern).into_iter();
+        let suitable = offers.find(|offer| offer.suitable == Suitable::Yes);
+        suitable.map(|offer| offer.ca)
     }
 
     fn tell(&self, outcome: Outcome) {

@@ -424,10 +424,8 @@ impl Follower {
     }
 
     fn measure(&self) {
-        let (metrics, resolver) = (&self.parts.metrics, &self.parts.resolver);
-        metrics.domains.set((), self.parts.snapshot.load().len());
-        metrics.credentials.set((), resolver.entries());
-        metrics.credential_bytes.set((), resolver.bytes());
+        let known = self.parts.snapshot.load().len();
+        self.parts.metrics.domains.set((), known);
     }
 }
 

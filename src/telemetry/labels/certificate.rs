@@ -56,6 +56,20 @@ label! {
 }
 
 label! {
+    /// How much of its lifetime a certificate has left: what tells 6-day and 90-day certificates in trouble alike.
+    LifetimeLeft = "left" {
+        /// None: it has expired.
+        None = "none",
+        /// At most a quarter: its renewal is late.
+        Quarter = "quarter",
+        /// At most a half.
+        Half = "half",
+        /// More.
+        More = "more",
+    }
+}
+
+label! {
     /// How a question to the permission hook was answered.
     Permission = "outcome" {
         /// The hook allowed it.

@@ -43,7 +43,7 @@ mod connection;
 mod request;
 mod state;
 
-pub use certificate::{Expiry, IssuanceKind, IssuanceOutcome, JobState, Permission};
+pub use certificate::{Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission};
 pub use connection::{
     AdmissionLimit, ChallengeAnswer, CredentialOrigin, Handshake, HandshakeOutcome,
     HandshakeReason, Listener,
