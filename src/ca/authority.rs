@@ -9,6 +9,7 @@ use crate::base::clock::{Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::error::CaError;
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 use crate::model::{DnsName, NamePattern};
 
 /// Something an authority must have to be used, kept for it from one start to the next.
@@ -120,14 +121,16 @@ pub enum OrderStatus {
     Invalid,
 }
 
-/// What must be answered on port 80 of `host` (RFC 8555 §8.3).
+/// What must be answered for `host`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Challenge {
+    /// How it is asked.
+    pub kind: ChallengeKind,
     /// The name to be proved.
     pub host: DnsName,
-    /// The last segment of the path.
+    /// The authority's random part of the answer.
     pub token: String,
-    /// The answer.
+    /// The answer (RFC 8555 §8.1).
     pub key_authorization: String,
 }
 
@@ -135,6 +138,7 @@ pub struct Challenge {
 impl fmt::Debug for Challenge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Challenge")
+            .field("kind", &self.kind)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }
@@ -149,13 +153,14 @@ pub trait Order: Send {
     /// Its state as last seen.
     fn status(&self) -> OrderStatus;
 
-    /// What must be answered before [`Order::begin`]; nothing where every name is proved already.
+    /// What must be answered before [`Order::begin`]; nothing where every name is proved already. Of `kinds`, the
+    /// preferred first, each name gets the first that the authority offers for it, unless it works on another already.
     ///
     /// # Errors
-    /// [`CaError::NotOffered`] where a name cannot be proved over HTTP.
-    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError>;
+    /// [`CaError::NotOffered`] where a name can be proved by none of them.
+    async fn challenges(&mut self, kinds: &[ChallengeKind]) -> Result<Vec<Challenge>, CaError>;
 
-    /// Tells the authority that every challenge is answered now. They must be, everywhere.
+    /// Tells the authority that every challenge that [`Order::challenges`] gave is answered now. They must be, everywhere.
     ///
     /// # Errors
     /// [`CaError`].

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::ca::problem;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 use crate::model::problem::{Actor, ProblemCode};
 use crate::net::FetchError;
 
@@ -52,6 +53,8 @@ pub struct Document {
     pub detail: String,
     /// One for each name concerned: the name, the type, the authority's words.
     pub parts: Vec<Part>,
+    /// The kind of challenge that failed, where one did.
+    pub challenge: Option<ChallengeKind>,
 }
 
 /// A subproblem (RFC 8555 §6.7.1).
@@ -342,7 +345,8 @@ impl fmt::Display for CaError {
             Self::NotOffered { ca, .. } => {
                 write!(
                     f,
-                    "{ca} does not offer to prove the name over HTTP (http-01)"
+                    "{ca} does not offer to prove the name by any kind of challenge that [certificates] challenges \
+                     names and that suits the name"
                 )
             }
             Self::Deadline { ca, step } => write!(f, "{ca} was not done in time while {step}"),

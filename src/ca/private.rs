@@ -24,6 +24,7 @@ use crate::ca::authority::{
 use crate::ca::error::{CaError, Step};
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -343,7 +344,7 @@ impl Order for PrivateOrder {
         }
     }
 
-    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
+    async fn challenges(&mut self, _kinds: &[ChallengeKind]) -> Result<Vec<Challenge>, CaError> {
         Ok(Vec::new())
     }
 

@@ -4,6 +4,7 @@
 //! them apart; words that are not known leave the code that fits the type.
 
 use crate::ca::error::Document;
+use crate::model::challenge::ChallengeKind;
 use crate::model::problem::ProblemCode;
 
 /// The code that says who must do what.
@@ -15,12 +16,12 @@ pub fn code(document: &Document) -> ProblemCode {
         _ => None,
     };
     match part {
-        Some(part) => by_type(&part.kind, &part.detail),
-        None => by_type(&document.kind, &document.detail),
+        Some(part) => by_type(&part.kind, &part.detail, document.challenge),
+        None => by_type(&document.kind, &document.detail, document.challenge),
     }
 }
 
-fn by_type(kind: &str, detail: &str) -> ProblemCode {
+fn by_type(kind: &str, detail: &str, challenge: Option<ChallengeKind>) -> ProblemCode {
     let detail = detail.to_lowercase();
     // Boulder's words where only remote vantage points failed.
     if detail.contains("during secondary validation") {
@@ -33,6 +34,11 @@ fn by_type(kind: &str, detail: &str) -> ProblemCode {
         "dns" => by_words(&detail, DNS, ProblemCode::DnsServfail),
         "caa" => by_words(&detail, CAA, ProblemCode::CaaForbidsCa),
         "connection" => by_words(&detail, CONNECTION, ProblemCode::HttpUnreachable),
+        "unauthorized" | "incorrectResponse"
+            if challenge == Some(ChallengeKind::TlsAlpn01) && !detail.contains("caa record") =>
+        {
+            ProblemCode::TlsAlpnIntercepted
+        }
         "unauthorized" | "incorrectResponse" => {
             by_words(&detail, UNAUTHORIZED, ProblemCode::HttpWrongBody)
         }
@@ -91,6 +97,7 @@ mod tests {
             kind: kind.to_owned(),
             detail: detail.to_owned(),
             parts: Vec::new(),
+            challenge: None,
         };
         assert_eq!(code(&document), expected, "{kind}: {detail}");
     }
@@ -176,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn what_else_ends_tls_is_told_from_what_else_answers_on_port_80() {
+        let check = |kind: &str, challenge, expected| {
+            let document = Document {
+                kind: kind.to_owned(),
+                challenge: Some(challenge),
+                ..Document::default()
+            };
+            assert_eq!(code(&document), expected, "{kind}");
+        };
+        let (http, alpn) = (ChallengeKind::Http01, ChallengeKind::TlsAlpn01);
+        check("unauthorized", http, ProblemCode::HttpWrongBody);
+        check("unauthorized", alpn, ProblemCode::TlsAlpnIntercepted);
+        check("connection", alpn, ProblemCode::HttpUnreachable);
+    }
+
+    #[test]
     fn a_compound_problem_is_read_by_its_first_part() {
         let document = Document {
             kind: "compound".to_owned(),
@@ -185,6 +208,7 @@ mod tests {
                 kind: "caa".to_owned(),
                 detail: "CAA record prevents issuance".to_owned(),
             }],
+            challenge: None,
         };
         assert_eq!(code(&document), ProblemCode::CaaForbidsCa);
     }

@@ -1,8 +1,11 @@
-//! What we answer when a CA asks on port 80: exactly the published (host, token), nothing else.
+//! What we answer when a CA asks for a proof, on port 80 (HTTP-01) or on port 443 (TLS-ALPN-01, [`tls_alpn`]): exactly
+//! what is published for the host and token, nothing else.
 //!
 //! An answer is committed to the store, then published here, and only then is the CA told (RFC 8555 §7.5.1): any
 //! worker of any node can answer it. Workers look in memory first. A miss may be another node's challenge: it is asked
 //! of the store, but only for a known host and a well-formed token, and by the control runtime, never by a worker.
+
+pub mod tls_alpn;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::published::Published;
 use crate::base::single_flight::SingleFlight;
 use crate::base::task::Tasks;
+use crate::ca::Challenge;
+use crate::model::challenge::ChallengeKind;
 use crate::model::{DnsName, Snapshot};
 use crate::store::{Deadline, Store};
 
@@ -26,7 +31,7 @@ const MOST_READS: usize = 32;
 /// A CA asks for one token from several places.
 const MOST_ASKERS: usize = 16;
 
-/// The HTTP-01 answers of this process, and the way to those of others. Clones are the same. Holds the answers of the
+/// The answers of this process, and the way to those of others. Clones are the same. Holds the answers of the
 /// issuances that run here, and none else.
 #[derive(Clone, Debug, Default)]
 pub struct Challenges {
@@ -95,7 +100,7 @@ impl Challenges {
         (challenges, Questions(asked))
     }
 
-    /// Answers `token` of `host` from now on. The caller has committed it to the store.
+    /// Answers `token` of `host` from now on; see [`kept_as`]. The caller has committed it to the store.
     pub fn publish(&self, host: &DnsName, token: &str, key_authorization: &str) {
         let answer = Answer {
             token: token.to_owned(),
@@ -117,9 +122,22 @@ impl Challenges {
     /// # Errors
     /// [`LookupError`] where another node may have published one and the store does not tell.
     pub async fn http01(&self, host: &DnsName, token: &str) -> Found {
-        if !is_well_formed(token) {
-            return Ok(None);
+        match is_well_formed(token) {
+            true => self.find(host, token).await,
+            false => Ok(None),
         }
+    }
+
+    /// The key authorization whose digest answers for this host (RFC 8737 §3). A host that nobody registered costs no
+    /// question. Nothing where none is published.
+    ///
+    /// # Errors
+    /// As [`Challenges::http01`].
+    pub async fn tls_alpn01(&self, host: &DnsName) -> Found {
+        self.find(host, tls_alpn::PROTOCOL).await
+    }
+
+    async fn find(&self, host: &DnsName, token: &str) -> Found {
         if let Some(found) = self.published_here(host, token) {
             return Ok(Some(found));
         }
@@ -141,12 +159,22 @@ impl Challenges {
         }
     }
 
-    /// Like [`Challenges::http01`], from the memory of this process alone.
+    /// What is kept under `token`, in the memory of this process alone.
     #[must_use]
     pub fn published_here(&self, host: &DnsName, token: &str) -> Option<Arc<str>> {
         let answers = self.own.get(host)?;
         let found = answers.iter().find(|answer| answer.token == token)?;
         Some(Arc::clone(&found.key_authorization))
+    }
+}
+
+/// The token under which the answer to `challenge` is kept, in the store and here: its own, but for TLS-ALPN-01, where
+/// the authority asks for none.
+#[must_use]
+pub fn kept_as(challenge: &Challenge) -> &str {
+    match challenge.kind {
+        ChallengeKind::Http01 => &challenge.token,
+        ChallengeKind::TlsAlpn01 => tls_alpn::PROTOCOL,
     }
 }
 
@@ -274,6 +302,30 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(asking, answering);
         assert_eq!(answer, Ok(Some(Arc::from("theirs"))));
+    }
+
+    #[tokio::test]
+    async fn what_answers_by_tls_is_never_given_on_port_80_and_the_other_way_round() {
+        let challenges = Challenges::default();
+        let challenge = |kind, host: &str| Challenge {
+            kind,
+            host: name(host),
+            token: TOKEN.to_owned(),
+            key_authorization: "proof".to_owned(),
+        };
+        for challenge in [
+            challenge(ChallengeKind::Http01, "a.test"),
+            challenge(ChallengeKind::TlsAlpn01, "b.test"),
+        ] {
+            challenges.publish(&challenge.host, kept_as(&challenge), "proof");
+        }
+        let proof = Ok(Some(Arc::from("proof")));
+        assert_eq!(challenges.http01(&name("a.test"), TOKEN).await, proof);
+        assert_eq!(challenges.tls_alpn01(&name("a.test")).await, Ok(None));
+        assert_eq!(challenges.tls_alpn01(&name("b.test")).await, proof);
+        for token in [TOKEN, tls_alpn::PROTOCOL] {
+            assert_eq!(challenges.http01(&name("b.test"), token).await, Ok(None));
+        }
     }
 
     #[tokio::test]

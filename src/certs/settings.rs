@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use crate::certs::renewal;
+use crate::model::challenge::ChallengeOrder;
 
 /// What the configuration decides for issuance. The defaults suit any CA; stories and tests make them short.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// When a name that has no certificate yet gets its first one. Default: in its first handshake.
     pub obtain: Obtain,
+    /// How names are proved, the preferred kind first. Default: HTTP-01, then TLS-ALPN-01.
+    pub challenges: ChallengeOrder,
     /// When a certificate is renewed, and how long a failure waits.
     pub renewal: renewal::Settings,
     /// How long a job is ours without a sign of life; another process goes on after that. A process that starts on the
@@ -29,6 +32,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             obtain: Obtain::default(),
+            challenges: ChallengeOrder::default(),
             renewal: renewal::Settings::default(),
             lease: Duration::from_secs(30),
             job_deadline: Duration::from_secs(300),

@@ -4,7 +4,8 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`standing`], [`route`], [`snapshot`], [`problem`].
+//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`standing`], [`route`],
+//! [`snapshot`], [`problem`].
 
 mod label;
 
@@ -14,6 +15,8 @@ pub mod tenant;
 pub mod domain;
 
 pub mod certificate;
+
+pub mod challenge;
 
 pub mod standing;
 

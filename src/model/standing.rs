@@ -5,6 +5,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateId;
+use crate::model::challenge::ChallengeMemory;
 
 /// What has become of a certificate since it was stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -38,4 +39,7 @@ pub enum Origin {
 /// What was learnt about a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-pub struct DomainMemory {}
+pub struct DomainMemory {
+    /// How its challenges ended.
+    pub challenges: ChallengeMemory,
+}

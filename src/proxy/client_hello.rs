@@ -8,13 +8,12 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::StartHandshake;
 
 use crate::base::clock::Instant;
+use crate::certs::challenge::tls_alpn;
 use crate::model::DnsName;
 use crate::proxy::facts::HttpProtocol;
 use crate::proxy::report::Reject;
 use crate::proxy::street::{SpeaksHttp, Street};
 
-/// The ALPN identifier of TLS-ALPN-01 challenges (RFC 8737 §4).
-const ACME_ALPN: &[u8] = b"acme-tls/1";
 /// The answer to plain HTTP on the TLS port.
 const SPEAK_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -27,8 +26,19 @@ const SPEAK_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 pub struct Hello {
     /// The server name it asks for (RFC 6066 §3), canonical.
     pub server_name: DnsName,
+    /// What it wants.
+    pub intent: Intent,
     /// The handshake, waiting for a configuration.
     pub start: StartHandshake<Street>,
+}
+
+/// What a ClientHello wants, by the protocols that it offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// To be served.
+    Serve,
+    /// A proof for a certification authority (RFC 8737).
+    Prove,
 }
 
 /// A visitor who is not served, and the stream to tell it on, where there is one left.
@@ -61,7 +71,7 @@ pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
     };
     let hello = start.client_hello();
     let alpn = hello.alpn().map(Iterator::collect::<Vec<_>>);
-    let fault = alpn.as_deref().and_then(fault_of_alpn);
+    let intent = alpn.as_deref().map_or(Ok(Intent::Serve), intent_of_alpn);
     // RFC 6066 §3: an address is no server name; rustls has none then.
     let server_name = hello
         .server_name()
@@ -73,24 +83,26 @@ pub async fn read(street: Street, deadline: Instant) -> Result<Hello, Refused> {
             street: Some(start.io),
         });
     };
-    match fault {
-        Some(reject) => Err(Refused::named(reject, name, start.io)),
-        None => Ok(Hello {
+    match intent {
+        Err(reject) => Err(Refused::named(reject, name, start.io)),
+        Ok(intent) => Ok(Hello {
             server_name: name,
+            intent,
             start,
         }),
     }
 }
 
-/// What is wrong with the protocols offered: found out here, before a signature is spent on them.
-fn fault_of_alpn(offered: &[&[u8]]) -> Option<Reject> {
+/// What the protocols offered ask for, or what is wrong with them: found out here, before a signature is spent on
+/// them. An authority offers `acme-tls/1` alone (RFC 8737 §3); beside others it is nobody's proof.
+fn intent_of_alpn(offered: &[&[u8]]) -> Result<Intent, Reject> {
     let ours = [HttpProtocol::Http1.alpn(), HttpProtocol::Http2.alpn()];
-    if offered.contains(&ACME_ALPN) {
-        Some(Reject::NoChallenge)
-    } else if offered.iter().any(|protocol| ours.contains(protocol)) {
-        None
-    } else {
-        Some(Reject::NothingInCommon)
+    let proof = tls_alpn::PROTOCOL.as_bytes();
+    match offered {
+        [only] if *only == proof => Ok(Intent::Prove),
+        _ if offered.contains(&proof) => Err(Reject::NoChallenge),
+        _ if offered.iter().any(|protocol| ours.contains(protocol)) => Ok(Intent::Serve),
+        _ => Err(Reject::NothingInCommon),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::proxy::client_hello::Refused;
 use crate::proxy::counted::Counted;
 use crate::proxy::drive::{Driver, Ended, Pause, Rest};
 use crate::proxy::facts::{ConnectionFacts, HttpProtocol};
-use crate::proxy::handshake::{self, Arrival, Established};
+use crate::proxy::handshake::{self, Arrival, Established, Performed};
 use crate::proxy::limits::{Deadlines, Limits};
 use crate::proxy::pulse::Pulse;
 use crate::proxy::report::{AnsweredBy, FirstAnswer, PendingReport};
@@ -54,7 +54,10 @@ pub(in crate::proxy) async fn serve<A: Answer>(worker: Rc<Worker>, arrival: Arri
     // Each half is boxed, so that an idle connection does not keep the room that its handshake needed.
     let arrived = arrival.at;
     match Box::pin(handshake::perform(&worker, arrival)).await {
-        Ok(established) => Box::pin(converse(worker, established, answer)).await,
+        Ok(Performed::Established(established)) => {
+            Box::pin(converse(worker, established, answer)).await;
+        }
+        Ok(Performed::Proved) => {}
         Err(refused) => Box::pin(refuse(&worker, refused, arrived)).await,
     }
 }

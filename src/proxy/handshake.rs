@@ -18,7 +18,8 @@ use crate::base::clock::{Instant, monotonic};
 use crate::certs::on_demand::{Origin, Served};
 use crate::model::{DnsName, TenantId};
 use crate::proxy::admission::Place;
-use crate::proxy::client_hello::{self, Hello, Refused};
+use crate::proxy::challenge;
+use crate::proxy::client_hello::{self, Hello, Intent, Refused};
 use crate::proxy::facts::{ConnectionFacts, Endpoints, HttpProtocol, TlsFacts, TlsVersion};
 use crate::proxy::proxy_protocol;
 use crate::proxy::report::Reject;
@@ -53,11 +54,20 @@ pub struct Established {
     pub took: Duration,
 }
 
+/// How a handshake ended well.
+#[derive(Debug)]
+pub enum Performed {
+    /// With a connection to be served.
+    Established(Box<Established>),
+    /// A certification authority has had its proof; the connection is closed.
+    Proved,
+}
+
 /// Makes the handshake.
 ///
 /// # Errors
 /// [`Refused`] with the reason; the caller tells the visitor.
-pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Box<Established>, Refused> {
+pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Performed, Refused> {
     let settings = worker.shared.settings.get();
     let place = worker
         .shared
@@ -67,9 +77,15 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Box<Establishe
     let at = arrival.at;
     let (street, endpoints) = arrive(worker, &settings, arrival).await?;
     let mut hello = client_hello::read(street, at + settings.deadlines.client_hello).await?;
+    if hello.intent == Intent::Prove {
+        Box::pin(challenge::answer(worker, hello, at)).await?;
+        return Ok(Performed::Proved);
+    }
     let admitted = admit(worker, &settings, &mut hello, endpoints.visitor.ip(), place);
     let admitted = admitted.await;
-    let Hello { server_name, start } = hello;
+    let Hello {
+        server_name, start, ..
+    } = hello;
     let (tenant, served, _place) = match admitted {
         Ok(admitted) => admitted,
         Err(reject) => return Err(Refused::named(reject, server_name, start.io)),
@@ -96,7 +112,7 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Box<Establishe
         protocol,
         origin: served.origin,
     };
-    Ok(Box::new(Established {
+    Ok(Performed::Established(Box::new(Established {
         facts: ConnectionFacts {
             id: worker.shared.next_connection(),
             endpoints,
@@ -104,7 +120,7 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Box<Establishe
         },
         stream,
         took: monotonic().saturating_duration_since(at),
-    }))
+    })))
 }
 
 /// Finds out who visits, and takes his places.
@@ -235,7 +251,7 @@ fn in_memory(worker: &Worker, name: &DnsName, standing: &Standing) -> Option<Ser
 }
 
 /// The rest of the handshake. The signature is made here, on this worker, before anything is awaited.
-async fn finish(
+pub(in crate::proxy) async fn finish(
     start: StartHandshake<Street>,
     config: Arc<ServerConfig>,
     deadline: Instant,

@@ -27,7 +27,7 @@ use crate::proxy::pulse::Pulse;
 use crate::proxy::watched::Watched;
 use crate::proxy::worker::Worker;
 use crate::telemetry::access::{AccessRecord, RequestId, RequestPath};
-use crate::telemetry::labels::{ChallengeAnswer, End, Protocol};
+use crate::telemetry::labels::{ChallengeAnswer, ChallengeAsked, End, Protocol};
 
 /// Where challenges are answered (RFC 8555 §8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
@@ -141,15 +141,16 @@ async fn challenge<B>(worker: &Worker, request: &Request<B>, host: &DnsName) -> 
     }
     let (challenges, counted) = (&worker.shared.challenges, &worker.shared.metrics.challenges);
     if let Some(found) = challenges.published_here(host, token) {
-        counted.count(ChallengeAnswer::Memory);
+        counted.count((ChallengeAsked::Http01, ChallengeAnswer::Memory));
         return Some(found);
     }
     let found = challenges.http01(host, token).await;
-    counted.count(match found {
+    let outcome = match found {
         Ok(Some(_)) => ChallengeAnswer::Store,
         Ok(None) => ChallengeAnswer::Unknown,
         Err(_) => ChallengeAnswer::Failed,
-    });
+    };
+    counted.count((ChallengeAsked::Http01, outcome));
     match found {
         Ok(found) => found,
         Err(error) => {

@@ -9,7 +9,7 @@
 //!    [`worker`]: one of them. `accept`: its loop.
 //! 3. [`admission`]: places, taken or refused at once. [`street`]: the TCP stream, which holds them.
 //!    [`proxy_protocol`]: who visits, where a proxy in front tells.
-//! 4. [`client_hello`], [`handshake`], [`tls`], [`tickets`]: from the first bytes to TLS. [`report`]: how it ended
+//! 4. [`client_hello`], [`handshake`], [`tls`], [`tickets`]: from the first bytes to TLS; `challenge`: to a CA's proof. [`report`]: how it ended
 //!    and which alert says so.
 //! 5. `connection`: HTTP over TLS, which is `resting` while nothing comes; [`drive`] runs it under [`pulse`]'s
 //!    deadlines and [`drain`]; [`watched`] and [`frames`] watch what passes; [`counted`] keeps a request open until
@@ -40,6 +40,8 @@ pub mod proxy_protocol;
 pub mod client_hello;
 
 pub mod handshake;
+
+mod challenge;
 
 pub mod tls;
 

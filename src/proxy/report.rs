@@ -37,6 +37,8 @@ pub enum Reject {
     NoServerName,
     /// A TLS-ALPN-01 check (RFC 8737), for which no challenge is pending.
     NoChallenge,
+    /// A TLS-ALPN-01 check, and it is not known whether a challenge is pending: the CA will ask again.
+    ChallengeUnread,
     /// There is no credential.
     Credential(Refusal),
     /// The visitor did not finish the handshake in time.
@@ -64,6 +66,7 @@ impl Reject {
             Self::PeerGone => "peer_gone",
             Self::NoServerName => "no_server_name",
             Self::NoChallenge => "no_challenge",
+            Self::ChallengeUnread => "challenge_unread",
             Self::Credential(refusal) => refusal.as_str(),
             Self::HandshakeDeadline => "handshake_deadline",
             Self::HandshakeFailed => "handshake_failed",
@@ -90,6 +93,7 @@ impl Reject {
                 | Refusal::StoreFailed,
             )
             | Self::Full(Full::Tenant)
+            | Self::ChallengeUnread
             | Self::Internal => Some(Alert::InternalError),
             Self::Full(Full::Connections | Full::Address | Full::Handshakes)
             | Self::ProxyHeader(_)
@@ -119,6 +123,7 @@ impl Reject {
             Self::NoServerName => HandshakeReason::NoServerName,
             Self::NoChallenge | Self::NothingInCommon => HandshakeReason::NothingInCommon,
             Self::PeerAlert => HandshakeReason::ClientAlert,
+            Self::ChallengeUnread => HandshakeReason::StoreFailed,
             Self::Internal => HandshakeReason::Internal,
             Self::Credential(refusal) => match refusal {
                 Refusal::UnknownName => HandshakeReason::UnknownName,

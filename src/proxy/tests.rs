@@ -32,6 +32,8 @@ mod limits;
 
 mod bounds;
 
+mod proofs;
+
 mod announced;
 
 mod port80;

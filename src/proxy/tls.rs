@@ -13,8 +13,9 @@ use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use crate::certs::challenge::tls_alpn;
 use crate::certs::credential::Credential;
 use crate::model::TenantId;
 use crate::model::certificate::CertificateId;
@@ -128,6 +129,25 @@ impl Composer {
         let made = Arc::new(self.make(credential, tenant, policy)?);
         self.kept.borrow_mut().put(key, Arc::clone(&made));
         Ok(made)
+    }
+
+    /// The configuration that answers a challenge with `certified`, and speaks no HTTP (RFC 8737 §3); used once.
+    ///
+    /// # Errors
+    /// As [`Composer::compose`].
+    pub fn compose_challenge(
+        &self,
+        certified: Arc<CertifiedKey>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        // TLS 1.2 or newer whatever the tenant demands (RFC 8737 §3): the authority is no visitor.
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(rustls::ALL_VERSIONS)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![tls_alpn::PROTOCOL.as_bytes().to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
     }
 
     fn make(

@@ -150,11 +150,11 @@ pub enum Operation {
         /// The certificate.
         certificate: CertificateId,
     },
-    /// Publishes the answer to an HTTP-01 challenge of a registered host.
+    /// Publishes the answer to a challenge of a registered host.
     PutChallenge {
         /// The host it is asked of.
         host: DnsName,
-        /// The last segment of its path.
+        /// The last segment of its path; `acme-tls/1` for TLS-ALPN-01, which is asked for without a token.
         token: String,
         /// What to answer (RFC 8555 §8.1).
         key_authorization: String,

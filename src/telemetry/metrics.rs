@@ -21,9 +21,9 @@ use crate::model::TenantId;
 use crate::model::problem::ProblemCode;
 use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
-    AdmissionLimit, ChallengeAnswer, ConfigState, Direction, End, Expiry, Handshake, IssuanceKind,
-    IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission, Protocol, Reload, StatusClass,
-    StoreCall, StoreFailure, UpstreamConnection,
+    AdmissionLimit, ChallengeAnswer, ChallengeAsked, ConfigState, Direction, End, Expiry,
+    Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission,
+    Protocol, Reload, StatusClass, StoreCall, StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
@@ -80,8 +80,8 @@ families! {
         "handshakes", "TLS handshakes, by outcome, reason, and where the certificate came from";
     handshake_duration: Histograms<Handshake> = Histograms::new(HANDSHAKE_BOUNDS),
         "handshake_duration_seconds", "Time from the accepted connection to the end of its TLS handshake";
-    challenges: Counters<ChallengeAnswer> = Counters::default(),
-        "challenges", "Requests for a challenge's path on port 80";
+    challenges: Counters<(ChallengeAsked, ChallengeAnswer)> = Counters::default(),
+        "challenges", "Questions for a challenge, on port 80 or by acme-tls/1";
 
     // --- requests
     requests: Histograms<(StatusClass, Protocol)> = Histograms::new(REQUEST_BOUNDS),

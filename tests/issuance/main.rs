@@ -35,8 +35,9 @@ use vestibule::certs::resolver::Resolver;
 use vestibule::certs::vault::Vault;
 use vestibule::keys::KeyEncryptionKey;
 use vestibule::model::certificate::CaId;
+use vestibule::model::challenge::{ChallengeKind, ChallengeOrder};
 use vestibule::model::domain::{DomainState, Source};
-use vestibule::model::problem::{Problem, ProblemCode};
+use vestibule::model::problem::{Actor, Problem, ProblemCode};
 use vestibule::model::{DnsName, NamePattern, Snapshot, TenantId, TenantScope};
 use vestibule::net;
 use vestibule::store::batch::{JobOutcome, Operation, Urgency};
@@ -232,7 +233,7 @@ impl Engine {
         if to == Stage::Placed {
             return order;
         }
-        for challenge in order.challenges().await.unwrap() {
+        for challenge in order.challenges(&ChallengeKind::ALL).await.unwrap() {
             if to != Stage::Failed {
                 let answer = &challenge.key_authorization;
                 self.challenges
@@ -452,6 +453,29 @@ async fn a_proof_that_fails_backs_off_with_its_cause_and_succeeds_later() {
     let domain = engine.domain("late.example.com").await;
     assert_eq!((domain.state, domain.problem), (DomainState::Active, None));
     assert_eq!(engine.job("late.example.com").await.failures, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kind_of_challenge_that_worked_is_remembered_with_the_domain() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    // Nobody answers on port 443 here.
+    let mut settings = short();
+    settings.challenges =
+        ChallengeOrder::new(&[ChallengeKind::TlsAlpn01, ChallengeKind::Http01]).unwrap();
+    let engine = Engine::start(&place, acme(&pebble), settings).await;
+    engine.run();
+    engine.register("learnt.example.com").await;
+    let problem = engine.obtain("learnt.example.com").await.unwrap_err();
+    assert_eq!(problem.actor, Actor::Customer, "{problem:?}");
+    let memory = engine.domain("learnt.example.com").await.memory.challenges;
+    assert_eq!(memory.failed, [ChallengeKind::TlsAlpn01]);
+
+    engine.obtain("learnt.example.com").await.unwrap();
+    let memory = engine.domain("learnt.example.com").await.memory.challenges;
+    assert_eq!(memory.passed, Some(ChallengeKind::Http01));
+    assert_eq!(memory.failed, [ChallengeKind::TlsAlpn01]);
+    assert_eq!(pebble.orders(), 2, "one for each kind");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod ca_trouble;
+mod challenges;
 mod command_line;
 mod demo;
 mod first_handshake;

@@ -13,6 +13,7 @@ use crate::base::clock::{Instant, monotonic};
 use crate::ca::authority::{Challenge, Order, OrderStatus};
 use crate::ca::error::{CaError, Document, Step};
 use crate::model::DnsName;
+use crate::model::challenge::ChallengeKind;
 
 /// The wait before the first look at an order; it grows by half each time.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
@@ -29,6 +30,8 @@ const MOST_CERTIFICATES: usize = 10;
 pub(super) struct AcmeOrder {
     order: instant_acme::Order,
     status: OrderStatus,
+    /// How each name is proved, by the identifier as the authority writes it.
+    chosen: Vec<(String, ChallengeKind)>,
     line: Line,
 }
 
@@ -38,6 +41,7 @@ impl AcmeOrder {
         Self {
             order,
             status,
+            chosen: Vec::new(),
             line,
         }
     }
@@ -102,6 +106,7 @@ impl AcmeOrder {
                 kind: String::new(),
                 detail: "the order is invalid, and the authority does not say why".to_owned(),
                 parts: Vec::new(),
+                challenge: None,
             }),
         };
         CaError::Refused {
@@ -121,12 +126,15 @@ impl AcmeOrder {
             repeat_stale_nonce!(self.line, Step::Authorization, async {
                 authorization.refresh().await.map(|_state| ())
             })?;
-            let failed = authorization
-                .challenges
-                .iter()
-                .find_map(|challenge| challenge.error.as_ref());
-            if let Some(problem) = failed {
-                return Ok(Some(document(problem)));
+            let failed = authorization.challenges.iter().find_map(|challenge| {
+                let problem = challenge.error.as_ref()?;
+                Some(Document {
+                    challenge: kind_of(&challenge.r#type),
+                    ..document(problem)
+                })
+            });
+            if failed.is_some() {
+                return Ok(failed);
             }
         }
         Ok(None)
@@ -159,6 +167,33 @@ const fn status(status: instant_acme::OrderStatus) -> OrderStatus {
     }
 }
 
+const fn type_of(kind: ChallengeKind) -> ChallengeType {
+    match kind {
+        ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+    }
+}
+
+fn kind_of(r#type: &ChallengeType) -> Option<ChallengeKind> {
+    ChallengeKind::ALL
+        .into_iter()
+        .find(|kind| type_of(*kind) == *r#type)
+}
+
+/// The kind that the authority works on already, or else the first of `kinds` among those `offered`.
+fn choose(offered: &[instant_acme::Challenge], kinds: &[ChallengeKind]) -> Option<ChallengeKind> {
+    let begun = offered
+        .iter()
+        .filter(|challenge| challenge.status == ChallengeStatus::Processing)
+        .find_map(|challenge| kind_of(&challenge.r#type));
+    let is_offered = |kind: &&ChallengeKind| {
+        offered
+            .iter()
+            .any(|challenge| challenge.r#type == type_of(**kind))
+    };
+    begun.or_else(|| kinds.iter().find(is_offered).copied())
+}
+
 #[async_trait]
 impl Order for AcmeOrder {
     fn url(&self) -> &str {
@@ -169,8 +204,9 @@ impl Order for AcmeOrder {
         self.status
     }
 
-    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
+    async fn challenges(&mut self, kinds: &[ChallengeKind]) -> Result<Vec<Challenge>, CaError> {
         let mut found = Vec::new();
+        self.chosen.clear();
         self.fetch_authorizations().await?;
         let mut authorizations = self.order.authorizations();
         while let Some(mut authorization) =
@@ -184,7 +220,9 @@ impl Order for AcmeOrder {
                 .iter()
                 .map(|challenge| format!("{:?}", challenge.r#type))
                 .collect();
-            let Some(challenge) = authorization.challenge(ChallengeType::Http01) else {
+            let chosen = choose(&authorization.challenges, kinds)
+                .and_then(|kind| Some((kind, authorization.challenge(type_of(kind))?)));
+            let Some((kind, challenge)) = chosen else {
                 return Err(CaError::NotOffered {
                     ca: self.line.id().clone(),
                     offered,
@@ -196,7 +234,9 @@ impl Order for AcmeOrder {
                 step: Step::Authorization,
                 why: format!("the authority wants a proof for {name:?}: {error}"),
             })?;
+            self.chosen.push((name, kind));
             found.push(Challenge {
+                kind,
                 host,
                 token: challenge.token.clone(),
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
@@ -214,8 +254,13 @@ impl Order for AcmeOrder {
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
+            let name = authorization.identifier().to_string();
+            let kind = self.chosen.iter().find(|(of, _)| *of == name);
+            let Some((_, kind)) = kind else {
+                continue;
+            };
             // One that the authority works on already (a resumed order) is not to be begun again.
-            if let Some(mut challenge) = authorization.challenge(ChallengeType::Http01)
+            if let Some(mut challenge) = authorization.challenge(type_of(*kind))
                 && challenge.status == ChallengeStatus::Pending
             {
                 repeat_stale_nonce!(self.line, Step::Authorization, challenge.set_ready())?;

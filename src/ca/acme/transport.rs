@@ -235,6 +235,7 @@ pub(super) fn document(problem: &Problem) -> Document {
     };
     let words = |words: &Option<String>| bounded(words.as_deref().unwrap_or_default());
     Document {
+        challenge: None,
         kind: kind(&problem.r#type),
         detail: words(&problem.detail),
         parts: problem

@@ -215,7 +215,7 @@ fn fix(code: ProblemCode, pattern: &NamePattern) -> Option<String> {
         }
         ProblemCode::HttpUnreachable | ProblemCode::GeoBlocked | ProblemCode::MpicDisagree => {
             format!(
-                "point every A and AAAA record of {name} to this edge, and let port 80 be reached from everywhere"
+                "point every A and AAAA record of {name} to this edge, and let ports 80 and 443 be reached from everywhere"
             )
         }
         ProblemCode::HttpWrongBody | ProblemCode::RedirectLoop => format!(

@@ -12,7 +12,7 @@
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
 //! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`order`],
-//! [`new_order`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
+//! [`new_order`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
 
 mod attempt;
 
@@ -21,6 +21,8 @@ mod allowed;
 mod order;
 
 mod new_order;
+
+mod proof;
 
 mod accept;
 

@@ -7,14 +7,16 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
+use super::proof::{self, Proof};
 use crate::base::secret::Secret;
 use crate::ca::{Account, CaError, Challenge, Order, OrderStatus};
-use crate::certs::challenge::Challenges;
+use crate::certs::challenge::{Challenges, kept_as};
 use crate::certs::credential::sealed_as;
 use crate::certs::lifecycle::{self, Event};
 use crate::certs::policy::IssuancePermit;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 use crate::store::ApplyError;
 use crate::store::batch::{Batch, Guard, Operation};
 use crate::store::job::SavedOrder;
@@ -60,7 +62,7 @@ impl Attempt<'_> {
             .account(ca)
             .await
             .map_err(Cause::Account)?;
-        let placed = match self.resume(ca, &account).await? {
+        let placed = match self.resume(wanted, ca, &account).await? {
             Some(placed) => placed,
             None => self.place(wanted, account).await?,
         };
@@ -70,6 +72,7 @@ impl Attempt<'_> {
     /// The saved order, in whatever state it is, unless nothing can be done with it any more.
     async fn resume(
         &self,
+        wanted: Wanted<'_>,
         ca: &CaId,
         account: &Arc<dyn Account>,
     ) -> Result<Option<Placed>, Failure> {
@@ -94,7 +97,10 @@ impl Attempt<'_> {
         tracing::info!(domain = %self.pattern, %ca, order = saved.url, status = ?order.status(), "order taken up");
         let challenges = match order.status() {
             OrderStatus::Invalid => return Ok(None),
-            OrderStatus::Pending => order.challenges().await.map_err(Cause::Ca)?,
+            OrderStatus::Pending => {
+                let kinds = proof::kinds(&self.settings.challenges, &wanted.domain.memory);
+                order.challenges(&kinds).await.map_err(Cause::Ca)?
+            }
             OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => Vec::new(),
         };
         Ok(Some(Placed {
@@ -128,10 +134,11 @@ impl Attempt<'_> {
             url: order.url().to_owned(),
             sealed_key: sealed_key.clone(),
         };
+        let kinds = proof::kinds(&self.settings.challenges, &wanted.domain.memory);
         // The authority is asked what to prove while the order is being saved; it is told nothing yet.
         let asked = async {
             if order.status() == OrderStatus::Pending {
-                order.challenges().await
+                order.challenges(&kinds).await
             } else {
                 Ok(Vec::new())
             }
@@ -180,8 +187,9 @@ impl Attempt<'_> {
             sealed_key,
             challenges,
         } = placed;
+        let kinds = proof::kinds_of(&challenges);
         let answers = self.answer(challenges).await?;
-        let result = drive(&mut *order, &key, self).await;
+        let result = drive(&mut *order, &key, (self, &kinds)).await;
         drop(answers);
         let chain = result.map_err(|cause| match order.status() == OrderStatus::Invalid {
             true => cause.with_dead_order(),
@@ -200,7 +208,7 @@ impl Attempt<'_> {
         for challenge in &challenges {
             batch = batch.then(Operation::PutChallenge {
                 host: challenge.host.clone(),
-                token: challenge.token.clone(),
+                token: kept_as(challenge).to_owned(),
                 key_authorization: challenge.key_authorization.clone(),
                 lifetime: self.settings.job_deadline.saturating_add(SLACK),
             });
@@ -211,7 +219,7 @@ impl Attempt<'_> {
         for challenge in &challenges {
             self.parts.challenges.publish(
                 &challenge.host,
-                &challenge.token,
+                kept_as(challenge),
                 &challenge.key_authorization,
             );
         }
@@ -226,12 +234,32 @@ impl Attempt<'_> {
 async fn drive(
     order: &mut dyn Order,
     key: &KeyPair,
-    attempt: &Attempt<'_>,
+    (attempt, kinds): (&Attempt<'_>, &[ChallengeKind]),
 ) -> Result<Vec<Vec<u8>>, Cause> {
+    let mut proved: &[ChallengeKind] = &[];
     if order.status() == OrderStatus::Pending {
         order.begin().await.map_err(Cause::Ca)?;
-        order.settle(attempt.by).await.map_err(Cause::Ca)?;
+        let settled = order.settle(attempt.by).await.map_err(Cause::Ca);
+        if let Err(cause) = &settled
+            && proof::concerns_kind(cause)
+        {
+            attempt.remember(kinds, Proof::Failed).await;
+        }
+        settled?;
+        proved = kinds;
     }
+    // Remembering takes a write, and the authority some time to sign: both at once.
+    let finish = finish(order, key, attempt);
+    let (chain, ()) = tokio::join!(finish, attempt.remember(proved, Proof::Passed));
+    chain
+}
+
+/// From a proved name to the chain.
+async fn finish(
+    order: &mut dyn Order,
+    key: &KeyPair,
+    attempt: &Attempt<'_>,
+) -> Result<Vec<Vec<u8>>, Cause> {
     if order.status() == OrderStatus::Ready {
         let request = request(attempt.pattern, key).map_err(Cause::Key)?;
         order.finalize(&request).await.map_err(Cause::Ca)?;

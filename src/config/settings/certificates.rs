@@ -7,6 +7,7 @@ use crate::config::file::Certificates;
 pub(super) fn settle(section: &Certificates) -> Settings {
     let mut settings = Settings::default();
     set(&mut settings.obtain, section.obtain.as_ref());
+    set(&mut settings.challenges, section.challenges.as_ref());
     let renewal = &mut settings.renewal;
     set(&mut renewal.fraction, section.renew_after.as_ref());
     set(

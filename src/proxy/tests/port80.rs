@@ -8,7 +8,7 @@ use crate::certs::challenge::Challenges;
 use crate::model::Snapshot;
 use crate::proxy::request as requests;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::labels::ChallengeAnswer;
+use crate::telemetry::labels::{ChallengeAnswer, ChallengeAsked};
 
 async fn ask(edge: &Edge, request: &str) -> String {
     let mut tcp = soon(TcpStream::connect(edge.http)).await.unwrap();
@@ -115,7 +115,10 @@ async fn what_became_of_each_challenge_is_counted() {
     let edge = Edge::start_whole(|_| {}, AccessLog::off(), unasked, &requests::serve);
     edge.know("acme", &["app.example"]);
     let path = |token: &str| format!("/.well-known/acme-challenge/{token}");
-    let count = |what| edge.shared.metrics.challenges.total(what);
+    let count = |what| {
+        let challenges = &edge.shared.metrics.challenges;
+        challenges.total((ChallengeAsked::Http01, what))
+    };
     let counts = || {
         [
             count(ChallengeAnswer::Memory),

@@ -197,7 +197,17 @@ impl Labels for Handshake {
 }
 
 label! {
-    /// What port 80 did with the path of a challenge.
+    /// How a challenge was asked for.
+    ChallengeAsked = "kind" {
+        /// Its path on port 80.
+        Http01 = "http-01",
+        /// The protocol `acme-tls/1` on port 443.
+        TlsAlpn01 = "tls-alpn-01",
+    }
+}
+
+label! {
+    /// What was answered to a CA that asked for a challenge.
     ChallengeAnswer = "outcome" {
         /// Answered from memory.
         Memory = "memory",

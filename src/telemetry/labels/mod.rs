@@ -45,7 +45,7 @@ mod state;
 
 pub use certificate::{Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission};
 pub use connection::{
-    AdmissionLimit, ChallengeAnswer, CredentialOrigin, Handshake, HandshakeOutcome,
+    AdmissionLimit, ChallengeAnswer, ChallengeAsked, CredentialOrigin, Handshake, HandshakeOutcome,
     HandshakeReason, Listener,
 };
 pub use request::{Direction, End, Protocol, StatusClass, UpstreamConnection};

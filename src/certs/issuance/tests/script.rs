@@ -15,6 +15,7 @@ use crate::ca::{
 };
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -81,6 +82,7 @@ pub(super) fn refused(kind: &str, retry_after: Option<Duration>) -> CaError {
             kind: kind.to_owned(),
             detail: "in its own words".to_owned(),
             parts: Vec::new(),
+            challenge: None,
         }),
         retry_after,
     }
@@ -181,7 +183,7 @@ impl Order for ScriptedOrder {
         }
     }
 
-    async fn challenges(&mut self) -> Result<Vec<Challenge>, CaError> {
+    async fn challenges(&mut self, _kinds: &[ChallengeKind]) -> Result<Vec<Challenge>, CaError> {
         Ok(Vec::new())
     }
 

@@ -1,0 +1,115 @@
+//! How a name is proved: which kinds of challenge are tried, and what is remembered of how they end.
+
+use super::attempt::Attempt;
+use super::failure::Cause;
+use crate::ca::{CaError, Challenge};
+use crate::model::challenge::{ChallengeKind, ChallengeOrder};
+use crate::model::standing::DomainMemory;
+use crate::store::Deadline;
+use crate::store::batch::{Batch, Operation};
+
+/// How a challenge ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The authority took it.
+    Passed,
+    /// It did not.
+    Failed,
+}
+
+/// The kinds to try for a domain, the one to try first first: the policy's, in the order that experience gives.
+pub(super) fn kinds(order: &ChallengeOrder, memory: &DomainMemory) -> Vec<ChallengeKind> {
+    memory.challenges.prefer(order)
+}
+
+/// Whether a failure says something about the kind of challenge, so that another may succeed: what an authority says
+/// about the name's DNS, its CAA records or its own limits holds for every kind.
+pub(super) fn concerns_kind(cause: &Cause) -> bool {
+    let Cause::Ca(CaError::Refused { document, .. }) = cause else {
+        return false;
+    };
+    let kind = match document.kind.as_str() {
+        "compound" | "" => document.parts.first().map_or("", |part| &part.kind),
+        kind => kind,
+    };
+    matches!(
+        kind,
+        "connection" | "unauthorized" | "incorrectResponse" | "tls" | "malformed" | ""
+    )
+}
+
+impl Attempt<'_> {
+    /// Remembers with the domain how its challenges ended, where that is news. The certificate does not depend on it: what
+    /// cannot be stored is told and forgotten.
+    pub(super) async fn remember(&self, challenges: &[ChallengeKind], proof: Proof) {
+        if challenges.is_empty() {
+            return;
+        }
+        let by = Deadline::after(super::PATIENCE);
+        let domain = self.parts.store.domain(by, &self.scope, self.pattern).await;
+        let mut memory = match domain {
+            Ok(Some(domain)) => domain.memory,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(domain = %self.pattern, %error, "how a challenge ended is not remembered");
+                return;
+            }
+        };
+        let before = memory.challenges.clone();
+        for kind in challenges {
+            match proof {
+                Proof::Passed => memory.challenges.note_passed(*kind),
+                Proof::Failed => memory.challenges.note_failed(*kind),
+            }
+        }
+        if memory.challenges == before {
+            return;
+        }
+        let batch = Batch::new().then(Operation::SetDomainMemory {
+            pattern: self.pattern.clone(),
+            memory: Box::new(memory),
+        });
+        if let Err(failure) = self.commit(&batch).await {
+            let cause = failure.cause;
+            tracing::warn!(domain = %self.pattern, ?cause, "how a challenge ended is not remembered");
+        }
+    }
+}
+
+/// The kinds among `challenges`, each once.
+pub(super) fn kinds_of(challenges: &[Challenge]) -> Vec<ChallengeKind> {
+    let mut kinds: Vec<ChallengeKind> = challenges.iter().map(|challenge| challenge.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::error::{Document, Step};
+    use crate::model::certificate::CaId;
+
+    #[test]
+    fn only_what_another_kind_may_avoid_counts_against_a_kind() {
+        let check = |kind: &str, expected| {
+            let document = Document {
+                kind: kind.to_owned(),
+                ..Document::default()
+            };
+            let cause = Cause::Ca(CaError::Refused {
+                ca: CaId::new("ca"),
+                step: Step::Authorization,
+                document: Box::new(document),
+                retry_after: None,
+            });
+            assert_eq!(concerns_kind(&cause), expected, "{kind}");
+        };
+        for kind in ["connection", "unauthorized", "incorrectResponse", "tls"] {
+            check(kind, true);
+        }
+        for kind in ["dns", "caa", "rateLimited", "serverInternal", "badNonce"] {
+            check(kind, false);
+        }
+    }
+}
