@@ -10,6 +10,7 @@ use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
 use crate::model::standing::{CertificateStanding, DomainMemory};
 use crate::model::{DnsName, NamePattern, TenantId};
+use crate::store::budget::BucketCost;
 use crate::store::error::StoreError;
 use crate::store::feed::Cursor;
 use crate::store::job::{Claim, JobKey, JobStanding, Priority, SavedOrder};
@@ -225,6 +226,15 @@ pub enum Operation {
         /// For how long.
         duration: Duration,
     },
+    /// Takes from a bucket what has been spent already, whatever it holds: at worst it is empty.
+    ChargeBucket(BucketCost),
+    /// Puts the units of an earlier cost back.
+    GiveBack(BucketCost),
+    /// Fills a bucket; a stop stays.
+    FillBucket {
+        /// Which bucket.
+        bucket: String,
+    },
 }
 
 /// Whether a request for a job heeds its back-off.
@@ -244,9 +254,12 @@ pub enum JobOutcome {
     /// It failed; counted, with the problem kept. No request brings it forward before its next run, which is no more
     /// urgent than a renewal: whoever waited for this one has been answered.
     Failed(Problem),
-    /// It was interrupted through no fault of the domain (shutdown, no budget): nothing is counted, and it stays as
-    /// urgent as it was.
+    /// It was interrupted through no fault of the domain (shutdown): nothing is counted, and it stays as urgent as it
+    /// was.
     Deferred,
+    /// It must wait through no fault of the domain (no budget): nothing is counted, and the problem is kept. Only a
+    /// request that is more urgent than the job was brings it forward before its next run, or [`Urgency::Now`].
+    Held(Problem),
 }
 
 /// An event for an audit chain; the store adds place, time and hash.

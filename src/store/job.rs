@@ -170,7 +170,7 @@ pub enum JobStanding {
     Queued(Duration),
     /// A node works on it.
     Running,
-    /// It failed; its next attempt comes after so long.
+    /// It failed, or must wait for a budget; its next attempt comes after so long.
     BackingOff(Duration, Option<Problem>),
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::base::clock::monotonic;
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
-use crate::store::budget::{BucketCost, Taken};
+use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
 use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use crate::store::record::{
@@ -200,6 +200,16 @@ impl<S: Store> Store for Measured<S> {
     async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError> {
         let call = self.within.take(by, costs);
         self.timed(StoreCall::Take, call).await
+    }
+
+    async fn buckets(
+        &self,
+        by: Deadline,
+        prefix: &str,
+        page: &PageRequest,
+    ) -> Result<Page<BucketRecord>, StoreError> {
+        let call = self.within.buckets(by, prefix, page);
+        self.timed(StoreCall::List, call).await
     }
 
     async fn changes(

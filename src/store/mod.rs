@@ -50,7 +50,7 @@ use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 pub use batch::{Applied, ApplyError, Batch};
 pub use error::StoreError;
 
-use budget::{BucketCost, Taken};
+use budget::{BucketCost, BucketRecord, Taken};
 use feed::{Changes, Cursor};
 use job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use record::{
@@ -145,6 +145,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError`].
     async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError>;
+
+    /// Buckets whose keys begin with `prefix`, in the order of their keys: those that are not full or are frozen, for
+    /// every other is as if it had never been touched.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn buckets(
+        &self,
+        by: Deadline,
+        prefix: &str,
+        page: &PageRequest,
+    ) -> Result<Page<BucketRecord>, StoreError>;
 
     /// What changed since `from`, at most `most` entries, in commit order within each shard, without gaps.
     ///

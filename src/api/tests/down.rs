@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
-use crate::store::budget::{BucketCost, Taken};
+use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
 use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
 use crate::store::record::{
@@ -60,6 +60,15 @@ impl Store for Down {
     }
 
     async fn take(&self, _: Deadline, _: &[BucketCost]) -> Result<Taken, StoreError> {
+        down()
+    }
+
+    async fn buckets(
+        &self,
+        _: Deadline,
+        _: &str,
+        _: &PageRequest,
+    ) -> Result<Page<BucketRecord>, StoreError> {
         down()
     }
 

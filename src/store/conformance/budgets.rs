@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::support::{Factory, Fresh, soon};
+use crate::store::PageRequest;
 use crate::store::batch::{Batch, Operation};
-use crate::store::budget::{BucketCost, Taken};
+use crate::store::budget::{BucketCost, BucketRecord, Taken};
 
 pub(crate) fn cost(bucket: &str, units: u32) -> BucketCost {
     BucketCost {
@@ -88,4 +89,80 @@ pub(crate) async fn a_frozen_bucket_gives_nothing_even_after_a_restart(factory: 
     assert_eq!(again.take(soon(), &wanted).await.unwrap(), denied);
     fresh.clock.advance(retry_after);
     assert_eq!(again.take(soon(), &wanted).await.unwrap(), Taken::Granted);
+}
+
+pub(crate) async fn what_was_spent_elsewhere_is_charged_and_can_be_given_back(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let charge = |units| Batch::new().then(Operation::ChargeBucket(cost("orders", units)));
+    fresh.apply(charge(29)).await;
+    assert_eq!(take(&fresh, &[cost("orders", 1)]).await, Taken::Granted);
+    // An empty bucket is charged all the same, and is no emptier.
+    fresh.apply(charge(30)).await;
+    let denied = Taken::Denied {
+        bucket: "orders".to_owned(),
+        retry_after: Duration::from_secs(36),
+    };
+    assert_eq!(take(&fresh, &[cost("orders", 1)]).await, denied);
+    let back = Batch::new().then(Operation::GiveBack(cost("orders", 2)));
+    fresh.apply(back).await;
+    assert_eq!(take(&fresh, &[cost("orders", 2)]).await, Taken::Granted);
+    assert_eq!(take(&fresh, &[cost("orders", 1)]).await, denied);
+    let bucket = "orders".to_owned();
+    fresh
+        .apply(Batch::new().then(Operation::FillBucket { bucket }))
+        .await;
+    assert_eq!(take(&fresh, &[cost("orders", 30)]).await, Taken::Granted);
+}
+
+pub(crate) async fn a_cost_of_nothing_is_refused_where_too_little_is_left(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let one_left = BucketCost {
+        capacity: 29,
+        ..cost("failures", 0)
+    };
+    let both = [one_left, cost("orders", 1)];
+    assert_eq!(take(&fresh, &both).await, Taken::Granted);
+    assert_eq!(take(&fresh, &[cost("failures", 30)]).await, Taken::Granted);
+    let refused = take(&fresh, &both).await;
+    assert!(matches!(refused, Taken::Denied { bucket, .. } if bucket == "failures"));
+    assert_eq!(take(&fresh, &[cost("orders", 29)]).await, Taken::Granted);
+}
+
+pub(crate) async fn buckets_in_use_are_listed_by_prefix_page_by_page(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    for name in ["a:le:", "a:le2:", "b:le:x", "b:le:y", "b:le:z", "c:le:"] {
+        assert_eq!(take(&fresh, &[cost(name, 1)]).await, Taken::Granted);
+    }
+    let freeze = Operation::FreezeBucket {
+        bucket: "b:le:frozen".to_owned(),
+        duration: Duration::from_secs(600),
+    };
+    fresh.apply(Batch::new().then(freeze)).await;
+    let list = async |prefix: &str, page: PageRequest| {
+        let page = fresh.store.buckets(soon(), prefix, &page).await.unwrap();
+        let keys = page.items.iter().map(|item| item.bucket.clone());
+        (keys.collect::<Vec<_>>(), page)
+    };
+    assert_eq!(list("a:le:", PageRequest::first()).await.0, ["a:le:"]);
+    let two = PageRequest {
+        after: None,
+        most: 2,
+    };
+    let (keys, first) = list("b:le:", two).await;
+    assert_eq!(keys, ["b:le:frozen", "b:le:x"]);
+    let records = [(0, 600), (36, 0)]
+        .map(|(full, frozen)| (Duration::from_secs(full), Duration::from_secs(frozen)));
+    let times = |record: &BucketRecord| (record.full_in, record.frozen_for);
+    let found: Vec<_> = first.items.iter().map(times).collect();
+    assert_eq!(found, records);
+    let rest = PageRequest::following(first.next.unwrap());
+    let (keys, rest) = list("b:le:", rest).await;
+    assert_eq!(
+        (keys, rest.next),
+        (vec!["b:le:y".to_owned(), "b:le:z".to_owned()], None)
+    );
+    assert_eq!(list("", PageRequest::first()).await.0.len(), 7);
+    // What is full again is as if it had never been touched.
+    fresh.clock.advance(Duration::from_secs(36));
+    assert_eq!(list("", PageRequest::first()).await.0, ["b:le:frozen"]);
 }

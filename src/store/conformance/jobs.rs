@@ -429,3 +429,44 @@ pub(crate) async fn jobs_of_many_names_are_all_claimed_in_the_end(factory: &Fact
     assert_eq!(seen.len(), 250);
     assert!(seen.values().all(|times| *times == 1));
 }
+
+pub(crate) async fn a_held_job_counts_nothing_and_only_a_more_urgent_request_brings_it_forward(
+    factory: &Factory,
+) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "a.test").await;
+    let ask = async |priority| {
+        let request = Operation::RequestJob {
+            key: job_key("a.test"),
+            tenant: tenant("acme"),
+            priority,
+            delay: Duration::ZERO,
+            urgency: Urgency::HeedBackoff,
+        };
+        fresh.apply(Batch::new().then(request)).await.jobs
+    };
+    ask(Priority::Background).await;
+    fresh.claim_one().await;
+    let exhausted = problem(ProblemCode::RateLimitedAccount);
+    let hold = || Batch::new().then(finish(JobOutcome::Held(exhausted.clone()), MINUTE * 10));
+    fresh.apply(hold()).await;
+    let waits = |wait| [JobStanding::BackingOff(wait, Some(exhausted.clone()))];
+    assert_eq!(ask(Priority::Background).await, waits(MINUTE * 10));
+    assert!(fresh.claim(1).await.is_empty());
+
+    // A visitor may get what bulk work may not; one visitor after another does not ask again and again.
+    let at_once = [JobStanding::Queued(Duration::ZERO)];
+    assert_eq!(ask(Priority::Handshake).await, at_once);
+    let job = fresh.claim_one().await;
+    assert_eq!((job.failures, job.priority), (0, Priority::Handshake));
+    assert_eq!(job.problem, Some(exhausted.clone()));
+    fresh.apply(hold()).await;
+    assert_eq!(ask(Priority::Handshake).await, waits(MINUTE * 10));
+    fresh.clock.advance(MINUTE * 10);
+    assert_eq!(fresh.claim_one().await.failures, 0);
+    fresh
+        .apply(Batch::new().then(finish(JobOutcome::Done, MINUTE)))
+        .await;
+    fresh.clock.advance(MINUTE);
+    assert_eq!(fresh.claim_one().await.problem, None);
+}

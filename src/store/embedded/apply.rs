@@ -159,6 +159,9 @@ async fn perform(
         Operation::FreezeBucket { bucket, duration } => {
             budgets::freeze(transaction, bucket, *duration).await?;
         }
+        Operation::ChargeBucket(cost) => budgets::charge(transaction, cost).await?,
+        Operation::GiveBack(cost) => budgets::give_back(transaction, cost).await?,
+        Operation::FillBucket { bucket } => budgets::fill(transaction, bucket).await?,
     }
     Ok(None)
 }

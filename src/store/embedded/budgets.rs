@@ -7,39 +7,12 @@ use sqlx::{SqliteConnection, query, query_as};
 
 use crate::base::clock::Timestamp;
 use crate::store::batch::ApplyError;
-use crate::store::budget::{BucketCost, Taken};
+use crate::store::budget::{Bucket, BucketCost, BucketRecord, Taken};
+use crate::store::embedded::rows::{fetched, page};
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::error::StoreError;
-
-/// A bucket's row: its theoretical arrival time, and until when it gives nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bucket {
-    tat: Timestamp,
-    frozen_until: Timestamp,
-}
-
-impl Bucket {
-    /// The bucket after `cost` was taken from it at `now`, or after how long it could be. Parts of a millisecond
-    /// count as a whole one. What never fits is refused with the time that it would take.
-    fn take(self, cost: &BucketCost, now: Timestamp) -> Result<Self, Duration> {
-        if self.frozen_until > now {
-            return Err(self.frozen_until.since(now));
-        }
-        let refill = whole_millis(cost.refill);
-        let tat = self.tat.max(now).plus(refill.saturating_mul(cost.units));
-        let allowed = now.plus(refill.saturating_mul(cost.capacity));
-        match tat <= allowed && cost.units <= cost.capacity {
-            true => Ok(Self { tat, ..self }),
-            false => Err(tat.since(allowed)),
-        }
-    }
-}
-
-fn whole_millis(duration: Duration) -> Duration {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-}
+use crate::store::{Page, PageRequest};
 
 /// See [`crate::store::Store::take`].
 pub(super) struct TakeCosts(pub(super) Vec<BucketCost>);
@@ -49,14 +22,20 @@ impl Change for TakeCosts {
     type Error = StoreError;
 
     async fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<Taken, StoreError> {
+        let mut before: HashMap<&str, Bucket> = HashMap::new();
         let mut taken: HashMap<&str, Bucket> = HashMap::new();
         for cost in &self.0 {
-            let bucket = match taken.get(cost.bucket.as_str()) {
+            let name = cost.bucket.as_str();
+            let bucket = match taken.get(name) {
                 Some(bucket) => *bucket,
-                None => read(transaction.connection, &cost.bucket).await?,
+                None => {
+                    let bucket = read(transaction.connection, name).await?;
+                    before.insert(name, bucket);
+                    bucket
+                }
             };
             match bucket.take(cost, transaction.now) {
-                Ok(after) => taken.insert(&cost.bucket, after),
+                Ok(after) => taken.insert(name, after),
                 // Nothing has been written yet.
                 Err(retry_after) => {
                     return Ok(Taken::Denied {
@@ -67,7 +46,9 @@ impl Change for TakeCosts {
             };
         }
         for (name, bucket) in taken {
-            write(transaction.connection, name, bucket).await?;
+            if before.get(name) != Some(&bucket) {
+                write(transaction.connection, name, bucket).await?;
+            }
         }
         Ok(Taken::Granted)
     }
@@ -80,12 +61,67 @@ pub(super) async fn freeze(
     duration: Duration,
 ) -> Result<(), ApplyError> {
     let bucket = read(transaction.connection, name).await?;
-    let until = transaction.now.plus(duration).max(bucket.frozen_until);
-    let frozen = Bucket {
-        frozen_until: until,
-        ..bucket
-    };
+    let frozen = bucket.freeze(transaction.now.plus(duration));
     Ok(write(transaction.connection, name, frozen).await?)
+}
+
+/// Takes what was spent elsewhere, whatever the bucket holds.
+pub(super) async fn charge(
+    transaction: &mut Transaction<'_>,
+    cost: &BucketCost,
+) -> Result<(), ApplyError> {
+    let bucket = read(transaction.connection, &cost.bucket).await?;
+    let charged = bucket.charge(cost, transaction.now);
+    Ok(write(transaction.connection, &cost.bucket, charged).await?)
+}
+
+/// Puts the units of a cost back.
+pub(super) async fn give_back(
+    transaction: &mut Transaction<'_>,
+    cost: &BucketCost,
+) -> Result<(), ApplyError> {
+    let bucket = read(transaction.connection, &cost.bucket).await?;
+    let fuller = bucket.give_back(cost);
+    Ok(write(transaction.connection, &cost.bucket, fuller).await?)
+}
+
+/// Fills a bucket; a stop stays.
+pub(super) async fn fill(transaction: &mut Transaction<'_>, name: &str) -> Result<(), ApplyError> {
+    query("UPDATE budget SET tat = 0 WHERE bucket = ?")
+        .bind(name.to_owned())
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(())
+}
+
+/// A page of the buckets whose keys begin with `prefix` and that are not full, or frozen.
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    prefix: &str,
+    request: &PageRequest,
+    now: Timestamp,
+) -> Result<Page<BucketRecord>, StoreError> {
+    let from = request.after.as_deref().unwrap_or_default();
+    let rows: Vec<(String, i64, i64)> = query_as(
+        "SELECT bucket, tat, frozen_until FROM budget WHERE bucket > ?1 AND bucket >= ?2 \
+         AND bucket < ?2 || char(1114111) \
+         AND MAX(tat, frozen_until) > ?3 ORDER BY bucket LIMIT ?4",
+    )
+    .bind(from.to_owned())
+    .bind(prefix.to_owned())
+    .bind(now.as_millis())
+    .bind(fetched(request))
+    .fetch_all(connection)
+    .await?;
+    let record = |(bucket, tat, frozen_until): (String, i64, i64)| BucketRecord {
+        bucket,
+        full_in: Timestamp::from_millis(tat).since(now),
+        frozen_for: Timestamp::from_millis(frozen_until).since(now),
+    };
+    let records = rows.into_iter().map(record).collect();
+    Ok(page(records, request, |record: &BucketRecord| {
+        record.bucket.clone()
+    }))
 }
 
 async fn read(connection: &mut SqliteConnection, name: &str) -> Result<Bucket, StoreError> {
@@ -96,7 +132,7 @@ async fn read(connection: &mut SqliteConnection, name: &str) -> Result<Bucket, S
             .await?;
     let (tat, frozen_until) = found.unwrap_or_default();
     Ok(Bucket {
-        tat: Timestamp::from_millis(tat),
+        full_at: Timestamp::from_millis(tat),
         frozen_until: Timestamp::from_millis(frozen_until),
     })
 }
@@ -111,62 +147,9 @@ async fn write(
          ON CONFLICT (bucket) DO UPDATE SET tat = ?2, frozen_until = ?3",
     )
     .bind(name.to_owned())
-    .bind(bucket.tat.as_millis())
+    .bind(bucket.full_at.as_millis())
     .bind(bucket.frozen_until.as_millis())
     .execute(connection)
     .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cost(units: u32) -> BucketCost {
-        BucketCost {
-            bucket: "b".to_owned(),
-            units,
-            refill: Duration::from_secs(36),
-            capacity: 3,
-        }
-    }
-
-    #[test]
-    fn a_full_bucket_gives_its_capacity_and_then_one_unit_each_refill() {
-        let start = Timestamp::from_seconds(1_000_000);
-        let mut bucket = Bucket::default();
-        for _ in 0..3 {
-            bucket = bucket.take(&cost(1), start).unwrap();
-        }
-        assert_eq!(bucket.take(&cost(1), start), Err(Duration::from_secs(36)));
-        let later = start.plus(Duration::from_secs(35));
-        assert_eq!(bucket.take(&cost(1), later), Err(Duration::from_secs(1)));
-        let refilled = start.plus(Duration::from_secs(36));
-        let bucket = bucket.take(&cost(1), refilled).unwrap();
-        assert!(bucket.take(&cost(1), refilled).is_err());
-    }
-
-    #[test]
-    fn a_frozen_bucket_gives_nothing_until_it_thaws() {
-        let now = Timestamp::from_seconds(1_000_000);
-        let frozen = Bucket {
-            frozen_until: now.plus(Duration::from_secs(60)),
-            ..Bucket::default()
-        };
-        assert_eq!(frozen.take(&cost(1), now), Err(Duration::from_secs(60)));
-        assert!(frozen.take(&cost(1), frozen.frozen_until).is_ok());
-    }
-
-    #[test]
-    fn more_than_the_capacity_is_never_given_and_nothing_overflows() {
-        let now = Timestamp::from_seconds(1_000_000);
-        assert!(Bucket::default().take(&cost(4), now).is_err());
-        let endless = BucketCost {
-            refill: Duration::MAX,
-            units: u32::MAX,
-            ..cost(0)
-        };
-        assert!(Bucket::default().take(&endless, Timestamp::MAX).is_err());
-        assert!(Bucket::default().take(&cost(0), now).is_ok());
-    }
 }

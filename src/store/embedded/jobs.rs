@@ -77,7 +77,7 @@ impl JobRow {
         let wait = self.run_at.since(now);
         if self.is_leased(now) {
             JobStanding::Running
-        } else if self.failures > 0 && self.not_before > now {
+        } else if self.not_before > now {
             JobStanding::BackingOff(wait, self.problem.clone())
         } else {
             JobStanding::Queued(wait)
@@ -238,11 +238,13 @@ pub(super) async fn request(
 }
 
 fn bring_forward(job: &mut JobRow, wanted: &Request<'_>, now: Timestamp) {
+    // What is held back for a bulk request need not be for a visitor.
+    let held_for_less = job.failures == 0 && wanted.priority < job.priority;
     job.priority = job.priority.min(wanted.priority);
     if job.is_leased(now) {
         return;
     }
-    if wanted.urgency == Urgency::Now {
+    if wanted.urgency == Urgency::Now || held_for_less {
         job.not_before = Timestamp::EPOCH;
     }
     let earliest = now.plus(wanted.delay).max(job.not_before);
@@ -337,6 +339,10 @@ pub(super) async fn finish(
             job.priority = job.priority.max(Priority::Renewal);
         }
         JobOutcome::Deferred => {}
+        JobOutcome::Held(problem) => {
+            job.problem = Some(problem.clone());
+            job.not_before = job.run_at;
+        }
     }
     let statement = match job.order {
         Some(_) => {

@@ -64,7 +64,7 @@ use crate::base::task::Tasks;
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Applied, ApplyError, Batch};
-use crate::store::budget::{BucketCost, Taken};
+use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::error::StoreError;
 use crate::store::feed::{Changes, Cursor};
 use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
@@ -247,6 +247,16 @@ impl Store for Embedded {
     async fn take(&self, by: Deadline, costs: &[BucketCost]) -> Result<Taken, StoreError> {
         let change = budgets::TakeCosts(costs.to_vec());
         self.parts.writer.change(by, change).await
+    }
+
+    async fn buckets(
+        &self,
+        by: Deadline,
+        prefix: &str,
+        page: &PageRequest,
+    ) -> Result<Page<BucketRecord>, StoreError> {
+        let now = self.parts.clock.now();
+        read!(self, by, budgets::list(prefix, page, now))
     }
 
     async fn changes(

@@ -28,6 +28,26 @@ label! {
 }
 
 label! {
+    /// What a bucket of a CA's budget limits.
+    BudgetFamily = "bucket" {
+        /// Calls of any kind: stopped while the CA asks to be left alone.
+        Calls = "calls",
+        /// New orders of the account.
+        Orders = "orders",
+        /// Certificates of a registered domain, whoever orders them.
+        Domain = "domain",
+        /// Certificates of exactly the same names, whoever orders them.
+        ExactSet = "exact_set",
+        /// Failed validations of a name.
+        Failures = "failures",
+        /// Failed validations of a name in a row.
+        ConsecutiveFailures = "consecutive_failures",
+        /// A tenant's share of the orders.
+        TenantShare = "tenant_share",
+    }
+}
+
+label! {
     /// What became of a due job.
     JobState = "state" {
         /// Due, waiting for a place.

@@ -43,7 +43,9 @@ mod connection;
 mod request;
 mod state;
 
-pub use certificate::{Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission};
+pub use certificate::{
+    BudgetFamily, Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission,
+};
 pub use connection::{
     AdmissionLimit, ChallengeAnswer, ChallengeAsked, CredentialOrigin, Handshake, HandshakeOutcome,
     HandshakeReason, Listener,

@@ -1,0 +1,37 @@
+//! What the authorities bear, and who gets it: a mirror of their limits as buckets that we own.
+//!
+//! An authority's limits are spent by many tenants, and who exhausts them stops all of them. So each order is taken
+//! from buckets of ours first, charged as the authority charges, and held back before the authority would refuse it:
+//!
+//! - We spend a part of each limit only ([`Shares::spend`]); the rest covers orders that we do not know of, and those in
+//!   progress, which an authority charges to registered domains and name sets only when they end.
+//! - Renewals come before visitors of new names, and those before bulk work: each [`Class`] leaves in the bucket what
+//!   is reserved for the classes before it, and emergencies alone may empty it.
+//! - A tenant that has used its share takes only what is left over while the bucket is full enough for the others.
+//! - An authority that asks to wait freezes the bucket that it means, over restarts.
+//!
+//! Everything here is pure: [`Book`] says what an order costs, a store (or [`Ledger`], in memory) gives it or not.
+//!
+//! Reading order: [`limits`], [`shares`], [`bucket`] (names of buckets), [`book`] (what an order costs), [`ledger`] (a
+//! store of buckets in memory), [`forecast`].
+
+pub mod limits;
+
+pub mod shares;
+
+pub mod bucket;
+
+pub mod book;
+
+pub mod ledger;
+
+pub mod forecast;
+
+pub use book::{Book, Charge, Denied, History, Order};
+pub use bucket::BucketName;
+pub use ledger::Ledger;
+pub use limits::{Limit, Limits, Renewals};
+pub use shares::{Class, Shares};
+
+#[cfg(test)]
+mod tests;
