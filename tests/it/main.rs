@@ -11,9 +11,11 @@
 )]
 
 mod bad_input;
+mod ca_faults;
 mod ca_trouble;
 mod challenges;
 mod command_line;
+mod crowd;
 mod demo;
 mod first_handshake;
 mod harness;

@@ -5,6 +5,7 @@
 
 pub(crate) mod curl;
 pub(crate) mod edge;
+pub(crate) mod fault;
 pub(crate) mod metrics;
 pub(crate) mod pebble;
 pub(crate) mod place;

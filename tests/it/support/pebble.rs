@@ -15,8 +15,10 @@ use super::process::{Process, command};
 pub(crate) struct Terms {
     /// How long its certificates live.
     pub(crate) lifetime: Duration,
-    /// Seconds that it waits before it validates.
+    /// Whole seconds that it waits before it validates, at most: each time another number below.
     pub(crate) validation_delay: Duration,
+    /// Further variables of its environment.
+    pub(crate) environment: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Terms {
@@ -24,6 +26,7 @@ impl Default for Terms {
         Self {
             lifetime: Duration::from_secs(90 * 86_400),
             validation_delay: Duration::ZERO,
+            environment: &[],
         }
     }
 }
@@ -58,6 +61,7 @@ impl Pebble {
             let seconds = terms.validation_delay.as_secs().to_string();
             start.env("PEBBLE_VA_SLEEPTIME", seconds);
         }
+        start.envs(terms.environment.iter().copied());
         let mut process = Process::start("pebble", &mut start);
         process.wait_for_line("ACME directory available at");
 

@@ -1,10 +1,12 @@
-//! The wire between the edge and its CA, in a story's hands: it passes every request on, and can hold one at a named
-//! step, or stand for a CA that is broken.
+//! The wire between the edge and its CA, in a story's hands: it passes every request on and counts the orders, and can
+//! hold a request at a named step, let it go wrong, or stand for a CA that is broken.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -19,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::fault::Fault;
 use super::pebble::{Pebble, ServerIdentity};
 use super::place::{Place, port};
 use super::wait;
@@ -26,20 +29,26 @@ use super::wait;
 /// A request of an issuance, by what it asks the CA for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    Directory,
     Account,
+    Nonce,
     Order,
     Authorization,
     Challenge,
+    Look,
     Finalize,
     Certificate,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Directory,
         Self::Account,
+        Self::Nonce,
         Self::Order,
         Self::Authorization,
         Self::Challenge,
+        Self::Look,
         Self::Finalize,
         Self::Certificate,
     ];
@@ -48,6 +57,9 @@ impl Step {
     fn of(path: &str) -> Option<Self> {
         let first = path.split('/').nth(1).unwrap_or_default();
         match first {
+            "dir" => Some(Self::Directory),
+            "nonce-plz" => Some(Self::Nonce),
+            "my-order" => Some(Self::Look),
             "sign-me-up" => Some(Self::Account),
             "order-plz" => Some(Self::Order),
             "authZ" => Some(Self::Authorization),
@@ -75,6 +87,8 @@ pub(crate) enum Mood {
     Pass,
     /// Holds the first request of this step until [`Wire::release`].
     Hold(Step, Side),
+    /// Lets the first request of this step go wrong.
+    Fault(Step, Fault),
     /// Answers everything itself, with a page that is no ACME.
     Garbage,
     /// Answers everything itself with an internal error.
@@ -93,7 +107,9 @@ pub(crate) struct Wire {
 
 struct State {
     mood: Mutex<Mood>,
-    seen: Mutex<Vec<String>>,
+    seen: Mutex<Vec<(String, Instant)>>,
+    faulted_at: Mutex<Option<Instant>>,
+    placed: AtomicUsize,
     holding: watch::Sender<bool>,
     ca: std::net::SocketAddrV4,
     connector: TlsConnector,
@@ -109,6 +125,8 @@ impl Wire {
         let state = Arc::new(State {
             mood: Mutex::new(mood),
             seen: Mutex::default(),
+            faulted_at: Mutex::default(),
+            placed: AtomicUsize::new(0),
             holding: watch::Sender::new(false),
             ca: place.at(port::ACME),
             connector: connector(pebble.server_root()),
@@ -148,12 +166,33 @@ impl Wire {
 
     /// Changes what it does with later requests.
     pub(crate) fn become_(&self, mood: Mood) {
+        *locked(&self.state.faulted_at) = None;
         *locked(&self.state.mood) = mood;
     }
 
     /// Paths of the requests that came, in order.
     pub(crate) fn seen(&self) -> Vec<String> {
-        locked(&self.state.seen).clone()
+        let seen = locked(&self.state.seen);
+        seen.iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Orders that the CA took.
+    pub(crate) fn placed(&self) -> usize {
+        self.state.placed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the request of [`Mood::Fault`] came.
+    pub(crate) fn has_faulted(&self) -> bool {
+        locked(&self.state.faulted_at).is_some()
+    }
+
+    /// How long after it went wrong the next request of that step came; nothing where none did.
+    pub(crate) fn asked_again_after(&self, step: Step) -> Option<Duration> {
+        let at = (*locked(&self.state.faulted_at))?;
+        let seen = locked(&self.state.seen);
+        let mut later = seen.iter().filter(|(_, seen)| *seen > at);
+        let again = later.find(|(path, _)| Step::of(path) == Some(step));
+        again.map(|(_, seen)| *seen - at)
     }
 
     /// Waits until the request of [`Mood::Hold`] is held.
@@ -172,6 +211,20 @@ impl Wire {
 }
 
 impl State {
+    /// What goes wrong with this request.
+    fn fault_at(&self, path: &str, arrived: Instant) -> Option<Fault> {
+        let mut mood = locked(&self.mood);
+        let Mood::Fault(step, fault) = *mood else {
+            return None;
+        };
+        if Step::of(path) != Some(step) {
+            return None;
+        }
+        *mood = Mood::Pass;
+        *locked(&self.faulted_at) = Some(arrived);
+        Some(fault)
+    }
+
     /// Stops here where this request is the one to hold.
     async fn hold_at(&self, path: &str, side: Side) {
         {
@@ -221,7 +274,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> io::Result<Response<Full<Bytes>>> {
     let path = request.uri().path().to_owned();
-    locked(&state.seen).push(path.clone());
+    let arrived = Instant::now();
+    locked(&state.seen).push((path.clone(), arrived));
+    let fault = state.fault_at(&path, arrived);
     let mood = *locked(&state.mood);
     let fixed = |status, text: &'static str| {
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
@@ -234,16 +289,28 @@ async fn answer(
             return Ok(fixed(StatusCode::INTERNAL_SERVER_ERROR, "out of order"));
         }
         Mood::Silent => return std::future::pending().await,
-        Mood::Pass | Mood::Hold(..) => {}
+        Mood::Pass | Mood::Hold(..) | Mood::Fault(..) => {}
+    }
+    if let Some(response) = fault.and_then(Fault::instead) {
+        return Ok(response.map(Full::new));
+    }
+    if fault == Some(Fault::Hung) {
+        return std::future::pending().await;
     }
     state.hold_at(&path, Side::Before).await;
-    let response = passed_on(&state, request).await?;
+    let mut response = passed_on(&state, request).await?;
+    if response.status() == StatusCode::CREATED && Step::of(&path) == Some(Step::Order) {
+        state.placed.fetch_add(1, Ordering::Relaxed);
+    }
     state.hold_at(&path, Side::After).await;
-    Ok(response)
+    if let Some(fault) = fault {
+        response = fault.spoil(&path, response);
+    }
+    Ok(response.map(Full::new))
 }
 
 /// The CA's own answer. `Host` stays as it is, so that the CA's URLs lead through this wire.
-async fn passed_on(state: &State, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+async fn passed_on(state: &State, request: Request<Incoming>) -> io::Result<Response<Bytes>> {
     let stream = TcpStream::connect(state.ca).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::IpAddress((*state.ca.ip()).into());
@@ -258,7 +325,7 @@ async fn passed_on(state: &State, request: Request<Incoming>) -> io::Result<Resp
     let response = sender.send_request(request).await;
     let (head, body) = response.map_err(io::Error::other)?.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Response::from_parts(head, Full::new(body)))
+    Ok(Response::from_parts(head, body))
 }
 
 fn acceptor(identity: &ServerIdentity) -> TlsAcceptor {
