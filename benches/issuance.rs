@@ -10,6 +10,8 @@
 //! - `asked`: a name that nobody declared; the permission hook allows it, it is registered, then issued.
 //! - `warm`: a full handshake and request of a name that has its certificate, to subtract.
 //!
+//! Then crowds, see `crowd`; `cargo bench --bench issuance crowd` for them alone.
+//!
 //! Criterion tells means; the median of all visits of a case, those of the warm-up too, follows on a line of its own.
 //! To hold: at most 150 ms for a first visit. On two cores of an Intel Xeon that others kept busy (load 6), the medians
 //! were 34 ms declared, 36 ms asked and 0.7 ms warm.
@@ -27,6 +29,9 @@
 #[expect(dead_code, reason = "the tests of issuance ask more of it")]
 #[path = "../tests/issuance/pebble.rs"]
 mod pebble;
+
+#[path = "issuance/crowd.rs"]
+mod crowd;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
@@ -66,7 +71,7 @@ impl Edge {
         let pebble = Pebble::start(place);
         let core = TcpListener::bind(place.at(CORE)).unwrap();
         thread::spawn(move || serve(&core));
-        let config = place.write("proxy.toml", &configuration(place, &pebble));
+        let config = place.write("proxy.toml", &configuration(place, &pebble, DECLARED));
         let run = ["run", "--config", config.to_str().unwrap()].map(str::to_owned);
         let program = Path::new(env!("CARGO_BIN_EXE_vestibule"));
         let program = Process::start(program, &run, "serving");
@@ -93,11 +98,11 @@ impl Edge {
     }
 }
 
-/// `proxy.toml`: its defaults, but for what a machine of its own would not need, and the hook's rate.
-fn configuration(place: &Place, pebble: &Pebble) -> String {
+/// `proxy.toml` with so many names: its defaults, but for what a machine of its own would not need, and the hook's rate.
+fn configuration(place: &Place, pebble: &Pebble, names: usize) -> String {
     let folder = place.folder();
     let root = place.write("acme-root.pem", pebble.root());
-    let domains: Vec<_> = (0..DECLARED).map(declared).collect();
+    let domains: Vec<_> = (0..names).map(declared).collect();
     format!(
         r#"
 [listen]
@@ -273,5 +278,13 @@ fn first_visits(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, first_visits);
+fn crowds(_: &mut Criterion) {
+    // Minutes each: not for whoever asked for another case, or only whether it runs.
+    let mut words = std::env::args().skip(1);
+    if words.all(|word| word == "--bench" || word == "crowd") {
+        crowd::measure();
+    }
+}
+
+criterion_group!(benches, first_visits, crowds);
 criterion_main!(benches);

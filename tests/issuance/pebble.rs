@@ -67,7 +67,7 @@ impl Place {
 
 /// A child whose output is kept; killed when dropped.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
@@ -139,15 +139,20 @@ fn collect(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) 
 
 /// A running Pebble, for which every name resolves to its own address.
 pub(crate) struct Pebble {
-    process: Process,
+    pub(crate) process: Process,
     _dns: Process,
     directory: String,
     root: String,
 }
 
 impl Pebble {
-    /// In strict mode, with its default rejection of good nonces.
+    /// In strict mode, with its default rejection of good nonces; its certificates live for 90 days.
     pub(crate) fn start(place: &Place) -> Self {
+        Self::start_issuing(place, Duration::from_secs(90 * 86_400))
+    }
+
+    /// The same, with certificates of this lifetime.
+    pub(crate) fn start_issuing(place: &Place, lifetime: Duration) -> Self {
         let dns = [
             ("-defaultIPv4", place.address.to_string()),
             ("-defaultIPv6", String::new()),
@@ -173,6 +178,9 @@ impl Pebble {
             "httpPort": HTTP,
             "tlsPort": 18_443,
             "retryAfter": { "authz": 1, "order": 1 },
+            "profiles": {
+                "default": { "description": "the usual", "validityPeriod": lifetime.as_secs() },
+            },
         }});
         let config = place.write("pebble.json", &config.to_string());
         let args = [
