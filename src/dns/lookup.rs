@@ -170,7 +170,7 @@ impl fmt::Debug for Dns {
     }
 }
 
-fn server(address: SocketAddr) -> NameServerConfig {
+pub(super) fn server(address: SocketAddr) -> NameServerConfig {
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
     let connections = connections.map(|mut connection| {
         connection.port = address.port();

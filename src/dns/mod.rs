@@ -4,13 +4,18 @@
 //! workers read what is there. What was true last stays true while no resolver answers.
 //!
 //! Reading order: [`lookup`] (one name), [`caa`] (who may certify it), [`upstreams`] (all names of upstreams, again and
-//! again).
+//! again); [`examine`] (what is wrong with a name, for checks).
 
 pub mod lookup;
 
 pub mod caa;
 
 pub mod upstreams;
+
+pub mod examine;
+
+#[cfg(test)]
+pub(crate) mod fixture;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -129,6 +129,13 @@ impl DnsName {
             None => self.clone(),
         }
     }
+
+    /// Whether it lies below a suffix that the public suffix list holds, and so in public DNS: `.test`, `.internal` and
+    /// the like do not.
+    #[must_use]
+    pub fn has_public_suffix(&self) -> bool {
+        psl::suffix(self.0.as_bytes()).is_some_and(|suffix| suffix.is_known())
+    }
 }
 
 /// Whether `text` needs no change to be compared: ASCII without upper case.
@@ -350,5 +357,8 @@ mod tests {
         assert_eq!(name("co.uk").registered_domain(), name("co.uk"));
         assert!(name("a.example.com").is_within(&name("example.com")));
         assert!(!name("badexample.com").is_within(&name("example.com")));
+        assert!(name("a.example.co.uk").has_public_suffix());
+        assert!(!name("a.example.test").has_public_suffix());
+        assert!(!name("localhost").has_public_suffix());
     }
 }
