@@ -16,11 +16,12 @@ use crate::api::schema::{
 };
 use crate::base::clock::Timestamp;
 use crate::control::actions::JobStanding;
-use crate::control::edge::DnsRecord;
+use crate::control::check::{CheckProblem, CheckView};
 use crate::control::views::DomainView;
 use crate::model::domain::{DomainState, Source};
+use crate::model::edge::DnsRecord;
 use crate::model::problem::{Actor, Problem, ProblemCode};
-use crate::model::{NamePattern, TenantId};
+use crate::model::{DnsName, NamePattern, TenantId};
 
 const NAME: Parameter = Parameter::Path(
     "name",
@@ -45,6 +46,15 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         response: "Domain",
         status: 200,
         handler: || get(show),
+    },
+    Endpoint {
+        method: Method::Post,
+        path: "/v1/domains/{name}/check",
+        summary: "Look at a name's DNS and at who answers for it, registered or not; costs none of a CA's limits and changes nothing",
+        parameters: &[NAME],
+        response: "Check",
+        status: 200,
+        handler: || post(check),
     },
     Endpoint {
         method: Method::Post,
@@ -94,7 +104,22 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "job": word(&["queued", "running", "backing_off"]),
         "due_in_seconds": integer(),
     }));
+    let check = object(&json!({
+        "name": string(),
+        "looked_at": string(),
+        "reached": word(&["here", "elsewhere", "unknown"]),
+        "problems": array(&reference("CheckProblem")),
+        "seen": strings(),
+        "cdn": nullable(&string()),
+        "at": timestamp(),
+    }));
+    let check_problem = object(&json!({
+        "blocks": { "type": "boolean" },
+        "problem": reference("DomainProblem"),
+    }));
     vec![
+        ("Check", check),
+        ("CheckProblem", check_problem),
         ("DomainProblem", problem),
         ("DnsRecord", record),
         ("Domain", domain),
@@ -140,6 +165,23 @@ struct Record {
 }
 
 #[derive(Serialize)]
+struct Check {
+    name: NamePattern,
+    looked_at: DnsName,
+    reached: &'static str,
+    problems: Vec<Checked>,
+    seen: Vec<String>,
+    cdn: Option<String>,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    blocks: bool,
+    problem: DomainProblem,
+}
+
+#[derive(Serialize)]
 struct Retry {
     domain: NamePattern,
     job: &'static str,
@@ -157,6 +199,29 @@ impl From<Problem> for DomainProblem {
             first_seen: problem.first_seen,
             last_seen: problem.last_seen,
             next_retry_at: problem.next_retry_at,
+        }
+    }
+}
+
+impl From<CheckProblem> for Checked {
+    fn from(found: CheckProblem) -> Self {
+        Self {
+            blocks: found.blocks,
+            problem: found.problem.into(),
+        }
+    }
+}
+
+impl From<CheckView> for Check {
+    fn from(view: CheckView) -> Self {
+        Self {
+            name: view.pattern,
+            looked_at: view.name,
+            reached: view.reached.as_str(),
+            problems: view.problems.into_iter().map(Checked::from).collect(),
+            seen: view.seen,
+            cdn: view.cdn,
+            at: view.at,
         }
     }
 }
@@ -212,6 +277,15 @@ async fn show(
 ) -> Result<Json<Domain>, ApiProblem> {
     let view = api.views.domain(&grant, &pattern(&name)?).await?;
     Ok(Json(Domain::of(view)))
+}
+
+async fn check(
+    State(api): State<Api>,
+    Granted(grant): Granted,
+    PathParameter(name): PathParameter,
+) -> Result<Json<Check>, ApiProblem> {
+    let view = api.views.check(&grant, &pattern(&name)?).await?;
+    Ok(Json(view.into()))
 }
 
 async fn retry(

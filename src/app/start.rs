@@ -17,9 +17,9 @@ use crate::config::load::{Loaded, Origin};
 use crate::config::reload::Reloader;
 use crate::config::settings::Settings;
 use crate::control::actions::Actions;
-use crate::control::edge::Edge;
 use crate::control::names;
 use crate::control::views::{Sources, Views};
+use crate::model::edge::Edge;
 use crate::proxy;
 use crate::proxy::listener::{Bound, Inherited, Port};
 use crate::proxy::report::Reports;
@@ -98,11 +98,11 @@ pub async fn start(
     let bound = bind(settings)?;
     let ground = Ground::open(settings, &basics).await?;
     standing(&loaded).tell(&ground.readiness, &ground.metrics);
-    let work = Work::start(settings, &ground)?;
     let in_force = InForce {
         proxy: Published::new(settings.proxy.clone()),
         edge: Published::new(settings.edge.clone()),
     };
+    let work = Work::start(settings, &ground, &in_force.edge)?;
     start_control(&loaded, logging, (&ground, &work, &in_force)).await?;
     roots::write(
         &settings.ca,
@@ -176,6 +176,7 @@ async fn start_control(
         store: Arc::clone(&ground.store),
         snapshot: work.snapshot.clone(),
         edge: in_force.edge.clone(),
+        preflight: work.preflight.clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),
         started_at: ground.clock.now(),

@@ -17,6 +17,7 @@ use crate::certs::on_demand::OnDemand;
 use crate::certs::on_demand::answer;
 use crate::certs::outcome::Outcomes;
 use crate::certs::permission::Permission;
+use crate::certs::preflight::{self, Preflight};
 use crate::certs::resolver::Resolver;
 use crate::certs::upkeep::Upkeep;
 use crate::config::settings::Settings;
@@ -24,8 +25,10 @@ use crate::control::declare::{Declaration, reconcile};
 use crate::control::domains::Domains;
 use crate::control::names;
 use crate::control::publish::{self, Publisher};
+use crate::dns::examine::Examiner;
 use crate::dns::{self, Dns};
 use crate::model::Snapshot;
+use crate::model::edge::Edge;
 
 /// Bytes of credentials kept in memory: about 100,000 of them.
 const CREDENTIALS: usize = 256 * 1024 * 1024;
@@ -38,6 +41,7 @@ pub(super) struct Work {
     pub(super) on_demand: OnDemand,
     pub(super) issuer: Issuer,
     pub(super) accounts: Accounts,
+    pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) declaration: Published<Arc<Declaration>>,
 }
@@ -51,6 +55,7 @@ struct Halves<'a> {
     resolver: Resolver,
     outcomes: Outcomes,
     challenges: Challenges,
+    preflight: Preflight,
     permission: Option<Permission>,
     certificates: Published<certs::Settings>,
 }
@@ -58,7 +63,11 @@ struct Halves<'a> {
 impl Work {
     /// Starts it all in the control group: names are read and followed, challenges answered, due jobs worked on, and
     /// handshakes that want a certificate answered.
-    pub(super) fn start(settings: &Settings, ground: &Ground) -> Result<Self, StartError> {
+    pub(super) fn start(
+        settings: &Settings,
+        ground: &Ground,
+        edge: &Published<Edge>,
+    ) -> Result<Self, StartError> {
         let tasks = &ground.groups.control;
         let snapshot = Published::new(Snapshot::empty());
         names::tell(snapshot.clone(), ground.readiness.clone(), tasks);
@@ -81,6 +90,15 @@ impl Work {
             questions.answer(Arc::clone(&ground.store), tasks.clone()),
         );
         let domains = Domains::new(Arc::clone(&ground.store), publisher, resolver.clone());
+        let certificates = Published::new(settings.certificates);
+        let preflight = Preflight::new(preflight::Parts {
+            examiner: Examiner::new(&settings.dns)
+                .map_err(StartError::while_doing("use the resolvers"))?,
+            challenges: challenges.clone(),
+            edge: edge.clone(),
+            settings: certificates.clone(),
+            clock: ground.clock.clone(),
+        });
         let halves = Halves {
             settings,
             ground,
@@ -90,7 +108,8 @@ impl Work {
             resolver,
             outcomes: Outcomes::new(),
             challenges,
-            certificates: Published::new(settings.certificates),
+            preflight,
+            certificates,
         };
         let accounts = halves.accounts()?;
         let issuer = halves.issue(&accounts);
@@ -102,6 +121,7 @@ impl Work {
             on_demand,
             issuer,
             accounts,
+            preflight: halves.preflight,
             certificates: halves.certificates,
             declaration,
         })

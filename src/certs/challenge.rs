@@ -116,6 +116,14 @@ impl Challenges {
         self.own.remove(host);
     }
 
+    /// Does not answer `token` of `host` any more; its other challenges stay.
+    pub fn withdraw_token(&self, host: &DnsName, token: &str) {
+        if let Some(mut answers) = self.own.get_mut(host) {
+            answers.retain(|known| known.token != token);
+        }
+        self.own.remove_if(host, |_, answers| answers.is_empty());
+    }
+
     /// The key authorization for exactly this host and token (RFC 8555 §8.3). A token that no CA would make, or a host
     /// that nobody registered, costs no question. Nothing where none is published.
     ///
@@ -261,6 +269,10 @@ mod tests {
         );
         assert_eq!(challenges.http01(&name("b.test"), TOKEN).await, Ok(None));
         assert_eq!(challenges.http01(&name("a.test"), other).await, Ok(None));
+        challenges.publish(&name("a.test"), other, "third");
+        challenges.withdraw_token(&name("a.test"), other);
+        assert_eq!(challenges.http01(&name("a.test"), other).await, Ok(None));
+        assert!(challenges.published_here(&name("a.test"), TOKEN).is_some());
         challenges.withdraw(&name("a.test"));
         assert_eq!(challenges.http01(&name("a.test"), TOKEN).await, Ok(None));
         assert!(challenges.own.is_empty());

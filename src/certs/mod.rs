@@ -5,8 +5,9 @@
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`vault`] (seals and opens private
 //! keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
-//! for the whole handshake), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`gauges`] (what is
-//! counted by looking), [`settings`].
+//! for the whole handshake), [`preflight`] (a look at the name that costs no authority's limits), [`problem`] (what repairs
+//! what), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`gauges`] (what is counted by looking),
+//! [`settings`].
 
 pub mod request;
 
@@ -39,6 +40,10 @@ pub mod resolver;
 pub mod permission;
 
 pub mod on_demand;
+
+pub mod preflight;
+
+pub mod problem;
 
 pub mod outcome;
 

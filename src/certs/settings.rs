@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::certs::preflight;
 use crate::certs::renewal;
 use crate::model::challenge::ChallengeOrder;
 
@@ -14,6 +15,8 @@ pub struct Settings {
     pub challenges: ChallengeOrder,
     /// When a certificate is renewed, and how long a failure waits.
     pub renewal: renewal::Settings,
+    /// What is looked at before an authority is asked.
+    pub preflight: preflight::Settings,
     /// How long a job is ours without a sign of life; another process goes on after that. A process that starts on the
     /// data directory of one that died goes on at once.
     /// Default 30 s.
@@ -34,6 +37,7 @@ impl Default for Settings {
             obtain: Obtain::default(),
             challenges: ChallengeOrder::default(),
             renewal: renewal::Settings::default(),
+            preflight: preflight::Settings::default(),
             lease: Duration::from_secs(30),
             job_deadline: Duration::from_secs(300),
             parallel: 16,

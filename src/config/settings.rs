@@ -23,8 +23,8 @@ use crate::config::mistake::{Finding, Mistakes};
 use crate::config::reader::At;
 use crate::config::source::Source;
 use crate::control::declare::Declaration;
-use crate::control::edge::Edge;
 use crate::dns::Settings as DnsSettings;
+use crate::model::edge::Edge;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::telemetry::Settings as TelemetrySettings;
 
@@ -71,14 +71,14 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
     let resolved = |path: &Option<At<PathBuf>>| path.as_ref().map(|at| source.resolve(&at.value));
     Settings {
         proxy: listen::settle(main, mistakes),
-        edge: edge(&main.edge),
+        edge: edge(main),
         telemetry: telemetry::settle(&main.telemetry, source, mistakes),
         admin_socket: resolved(&main.admin.socket).unwrap_or_else(|| data.join(SOCKET)),
         key_file: resolved(&main.keys.file).unwrap_or_else(|| data.with_file_name(KEY_FILE)),
         data,
         dns: dns(&main.dns),
         ca: ca::settle(&main.cas, source, mistakes),
-        certificates: certificates::settle(&main.certificates),
+        certificates: certificates::settle(&main.certificates, &main.preflight),
         on_demand: on_demand::settle(&main.on_demand, mistakes),
         permission: on_demand::permission(&main.on_demand, source, mistakes),
         declaration: Declaration::default(),
@@ -94,12 +94,17 @@ fn dns(section: &file::Dns) -> DnsSettings {
     settings
 }
 
-fn edge(section: &file::Edge) -> Edge {
-    Edge {
+fn edge(main: &Main) -> Edge {
+    let section = &main.edge;
+    let mut edge = Edge {
         cname_target: section.cname_target.as_ref().map(|at| at.value.clone()),
         ipv4: values(section.ipv4.as_ref()),
         ipv6: values(section.ipv6.as_ref()),
-    }
+        https_port: listen::https_port(main),
+        ..Edge::default()
+    };
+    set(&mut edge.http_port, section.http_port.as_ref());
+    edge
 }
 
 /// The control API is reached without a token, so only where the operator alone is.

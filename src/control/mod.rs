@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`declare`] (what the configuration file says there is), [`publish`] (records → what traffic is
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
-//! [`views`] (what there is to read) over [`state`] (the one state of a domain) and [`edge`] (what a tenant must put
-//! into its DNS), [`actions`] (what can be set in motion); [`names`] (whether every name has
+//! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
+//! [`actions`] (what can be set in motion); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -18,7 +18,7 @@ pub mod views;
 
 pub mod state;
 
-pub mod edge;
+pub mod check;
 
 pub mod actions;
 

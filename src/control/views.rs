@@ -8,11 +8,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
+use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
-use crate::control::edge::{DnsRecord, Edge};
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
+use crate::model::edge::{DnsRecord, Edge};
 use crate::model::problem::Problem;
 use crate::model::{NamePattern, Snapshot, TenantId};
 use crate::store::job::JobKey;
@@ -26,7 +27,7 @@ pub use crate::store::record::{AuditRecord, KeyOwner, TenantRecord};
 pub use crate::store::{Page, PageRequest};
 
 /// For one read of the store.
-const READ: Duration = Duration::from_secs(5);
+pub(in crate::control) const READ: Duration = Duration::from_secs(5);
 /// Domains of a page whose certificate and job are read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -39,6 +40,8 @@ pub struct Sources {
     pub snapshot: Published<Snapshot>,
     /// What DNS requirements follow from; replaced at reload.
     pub edge: Published<Edge>,
+    /// Looks at names.
+    pub preflight: Preflight,
     /// How the process is.
     pub readiness: Readiness,
     /// Tells what is valid now.
@@ -155,6 +158,10 @@ impl Views {
     #[must_use]
     pub const fn over(sources: Sources) -> Self {
         Self(sources)
+    }
+
+    pub(in crate::control) const fn sources(&self) -> &Sources {
+        &self.0
     }
 
     /// How the process is.

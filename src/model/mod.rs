@@ -5,7 +5,7 @@
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
 //! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`standing`], [`route`],
-//! [`snapshot`], [`problem`].
+//! [`snapshot`], [`edge`], [`problem`].
 
 mod label;
 
@@ -22,6 +22,8 @@ pub mod standing;
 
 pub mod route;
 pub mod snapshot;
+
+pub mod edge;
 
 pub mod problem;
 

@@ -18,9 +18,14 @@ use down::Down;
 use super::*;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
+use crate::certs;
+use crate::certs::challenge::Challenges;
+use crate::certs::preflight::{self, Preflight};
 use crate::control::actions::{Reload, ReloadRefused, Reloaded};
-use crate::control::edge::Edge;
 use crate::control::views::Sources;
+use crate::dns;
+use crate::dns::examine::Examiner;
+use crate::model::edge::Edge;
 use crate::model::{DnsName, Snapshot};
 use crate::store::Store;
 use crate::telemetry::readiness::{Phase, Readiness};
@@ -33,6 +38,21 @@ pub(crate) struct Running {
     folder: TempDir,
     tasks: Tasks,
     nudges: Arc<AtomicUsize>,
+}
+
+/// Asks a resolver that nobody runs.
+fn no_preflight() -> Preflight {
+    let nobody = dns::Settings {
+        resolvers: vec!["127.0.0.1:1".parse().unwrap()],
+        deadline: Duration::from_millis(100),
+    };
+    Preflight::new(preflight::Parts {
+        examiner: Examiner::new(&nobody).unwrap(),
+        challenges: Challenges::default(),
+        edge: Published::new(Edge::default()),
+        settings: Published::new(certs::Settings::default()),
+        clock: Clock::manual(NOW),
+    })
 }
 
 struct Answer {
@@ -62,8 +82,9 @@ impl Running {
             edge: Published::new(Edge {
                 cname_target: Some(DnsName::parse("edge.example.net").unwrap()),
                 ipv4: vec![[192, 0, 2, 1].into()],
-                ipv6: Vec::new(),
+                ..Edge::default()
             }),
+            preflight: no_preflight(),
             readiness,
             clock: Clock::manual(NOW),
             started_at: Timestamp::from_seconds(1_700_000_000),
@@ -137,6 +158,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "GET /v1/certificates/{id}",
         "GET /v1/domains",
         "GET /v1/domains/{name}",
+        "POST /v1/domains/{name}/check",
         "POST /v1/domains/{name}/retry",
         "GET /v1/events",
         "GET /v1/jobs",
@@ -195,6 +217,8 @@ async fn failures_are_problems_with_a_stable_code() {
         ("GET", "/v1/domains", 503, "store_unavailable"),
         ("GET", "/v1/domains/a.test", 503, "store_unavailable"),
         ("POST", "/v1/domains/a.test/retry", 503, "store_unavailable"),
+        ("POST", "/v1/domains/a.test/check", 503, "store_unavailable"),
+        ("POST", "/v1/domains/a..b/check", 400, "bad_parameter"),
         ("GET", "/v1/certificates", 503, "store_unavailable"),
         ("GET", "/v1/jobs", 503, "store_unavailable"),
         ("GET", "/v1/events", 503, "store_unavailable"),

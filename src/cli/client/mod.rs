@@ -93,6 +93,14 @@ pub enum DomainCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Look at a name, registered or not: its DNS, who answers for it, what repairs it; costs none of a CA's limits
+    Check {
+        /// The name: shop.example.com or '*.example.com'
+        name: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
     /// Ask for its certificate now, whatever its back-off; one that is not due for renewal stays as it is
     Retry {
         /// The name as registered: shop.example.com or '*.example.com'
@@ -167,6 +175,10 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
                 output,
             )
             .await
+        }
+        C::Domain(DomainCommand::Check { name, client }) => {
+            let path = ["domains", name, "check"];
+            one(client, Method::Post, &path, show::check, output).await
         }
         C::Domain(DomainCommand::Retry { name, client }) => {
             let path = ["domains", name, "retry"];

@@ -218,6 +218,47 @@ pub(super) fn domain(answer: &Value) -> String {
     lines.0
 }
 
+/// A look at a name.
+pub(super) fn check(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    let name = cell(answer, &["name"]);
+    lines.add("name", &name);
+    let looked_at = cell(answer, &["looked_at"]);
+    if looked_at != name {
+        lines.add("looked at", &looked_at);
+    }
+    let reached = match answer.get("reached").and_then(Value::as_str) {
+        Some("here") => "yes: our own challenge came back over port 80",
+        Some("elsewhere") => "no: it leads elsewhere",
+        _ => "could not be found out",
+    };
+    lines.add("reaches us", reached);
+    if answer.get("cdn").is_some_and(Value::is_string) {
+        lines.field("behind", answer, &["cdn"]);
+    }
+    for seen in items(answer, "seen") {
+        lines.add("seen", &text(seen));
+    }
+    let problems = items(answer, "problems");
+    if problems.is_empty() {
+        lines.add("problem", "none");
+    }
+    for found in problems {
+        if let Some(problem) = found.get("problem") {
+            let (code, actor) = (cell(problem, &["code"]), cell(problem, &["actor"]));
+            lines.add("problem", &format!("{code} ({actor} must act)"));
+            lines.field("", problem, &["detail"]);
+            lines.field("  fix", problem, &["fix"]);
+        }
+        let order = match found.get("blocks").and_then(Value::as_bool) {
+            Some(true) => "none is placed until this is put right",
+            _ => "placed all the same: an authority may see more than we do",
+        };
+        lines.add("  order", order);
+    }
+    lines.0
+}
+
 fn add_problem(lines: &mut Lines, problem: &Value) {
     let (code, actor) = (cell(problem, &["code"]), cell(problem, &["actor"]));
     lines.add("problem", &format!("{code} ({actor} must act)"));
@@ -274,6 +315,38 @@ mod tests {
             "DOMAIN            TENANT  STATE    TLS     PROBLEM  EXPIRES               NEXT ATTEMPT\n\
              a.test            acme    active   issued  -        2027-01-15T08:00:00Z  -\n\
              longer.name.test  x       issuing  failed  wrong_a  -                     2026-11-21T19:00:00Z\n"
+        );
+    }
+
+    #[test]
+    fn a_check_says_what_was_seen_and_what_to_do() {
+        let answer = json!({
+            "name": "shop.acme.com", "looked_at": "shop.acme.com", "reached": "elsewhere", "cdn": null,
+            "seen": ["A 203.0.113.5", "203.0.113.5: somebody else answered with status 404"],
+            "problems": [{"blocks": true, "problem": {
+                "code": "wrong_a", "actor": "customer", "detail": "the A records lead to another server",
+                "evidence": [], "fix": "`shop.acme.com CNAME edge.example.net`"}}],
+            "at": "2026-11-21T18:00:00Z",
+        });
+        assert_eq!(
+            check(&answer),
+            "name         shop.acme.com\n\
+             reaches us   no: it leads elsewhere\n\
+             seen         A 203.0.113.5\n\
+             seen         203.0.113.5: somebody else answered with status 404\n\
+             problem      wrong_a (customer must act)\n             the A records lead to another server\n  \
+             fix        `shop.acme.com CNAME edge.example.net`\n  \
+             order      none is placed until this is put right\n"
+        );
+        let well = json!({"name": "*.acme.com", "looked_at": "vestibule-check.acme.com", "reached": "here",
+                          "cdn": "Cloudflare", "seen": [], "problems": [], "at": "2026-11-21T18:00:00Z"});
+        assert_eq!(
+            check(&well),
+            "name         *.acme.com\n\
+             looked at    vestibule-check.acme.com\n\
+             reaches us   yes: our own challenge came back over port 80\n\
+             behind       Cloudflare\n\
+             problem      none\n"
         );
     }
 

@@ -14,6 +14,7 @@ pub(in crate::config) struct Edge {
     pub(in crate::config) cname_target: Option<At<DnsName>>,
     pub(in crate::config) ipv4: Option<Vec<At<Ipv4Addr>>>,
     pub(in crate::config) ipv6: Option<Vec<At<Ipv6Addr>>>,
+    pub(in crate::config) http_port: Option<At<u16>>,
     pub(in crate::config) https_port: Option<At<u16>>,
 }
 
@@ -22,6 +23,7 @@ pub(super) fn read(mut table: Table<'_>) -> Edge {
         cname_target: table.optional("cname_target", value::host),
         ipv4: table.list("ipv4", MOST_ADDRESSES, ipv4),
         ipv6: table.list("ipv6", MOST_ADDRESSES, ipv6),
+        http_port: table.optional("http_port", value::port),
         https_port: table.optional("https_port", value::port),
     };
     table.finish();

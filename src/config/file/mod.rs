@@ -14,6 +14,7 @@ mod keys;
 mod limits;
 mod listen;
 mod on_demand;
+mod preflight;
 mod route;
 mod secret;
 mod store;
@@ -35,6 +36,7 @@ pub(super) use keys::Keys;
 pub(super) use limits::Limits;
 pub(super) use listen::{Listen, OldestTls};
 pub(super) use on_demand::{AskMode, OnDemand};
+pub(super) use preflight::Preflight;
 pub(super) use route::Route;
 pub(super) use secret::SecretPlace;
 pub(super) use store::Store;
@@ -60,6 +62,7 @@ pub(super) struct Main {
     pub(super) dns: Dns,
     pub(super) cas: Vec<Ca>,
     pub(super) certificates: Certificates,
+    pub(super) preflight: Preflight,
     pub(super) on_demand: OnDemand,
     pub(super) declared: Declared,
 }
@@ -92,6 +95,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
                 "[certificates]",
                 certificates::read,
             ),
+            preflight: section(&mut top, "preflight", "[preflight]", preflight::read),
             on_demand: section(&mut top, "on_demand", "[on_demand]", on_demand::read),
             declared: read_declared(&mut top),
         };
@@ -102,7 +106,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
 
 /// Reads an included file.
 pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declared {
-    const ONLY_MAIN: [&str; 12] = [
+    const ONLY_MAIN: [&str; 13] = [
         "include",
         "listen",
         "edge",
@@ -114,6 +118,7 @@ pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declare
         "dns",
         "ca",
         "certificates",
+        "preflight",
         "on_demand",
     ];
     parsed(source, mistakes, |mut top| {

@@ -1,10 +1,10 @@
-//! `[certificates]`.
+//! `[certificates]` and `[preflight]`.
 
 use super::{set, set_from};
 use crate::certs::settings::Settings;
-use crate::config::file::Certificates;
+use crate::config::file::{Certificates, Preflight};
 
-pub(super) fn settle(section: &Certificates) -> Settings {
+pub(super) fn settle(section: &Certificates, preflight: &Preflight) -> Settings {
     let mut settings = Settings::default();
     set(&mut settings.obtain, section.obtain.as_ref());
     set(&mut settings.challenges, section.challenges.as_ref());
@@ -22,5 +22,11 @@ pub(super) fn settle(section: &Certificates) -> Settings {
         section.attempt_deadline.as_ref(),
     );
     set(&mut settings.lease, section.lease.as_ref());
+    let checks = &mut settings.preflight;
+    set(&mut checks.mode, preflight.mode.as_ref());
+    set(&mut checks.deadline, preflight.deadline.as_ref());
+    set(&mut checks.dial, preflight.dial.as_ref());
+    set(&mut checks.recheck, preflight.recheck.as_ref());
+    set(&mut checks.moved_after, preflight.moved_after.as_ref());
     settings
 }

@@ -13,9 +13,8 @@ use crate::proxy::settings::{DrainSettings, ProxyProtocol, Settings};
 pub(super) fn settle(main: &Main, mistakes: &Mistakes<'_>) -> Settings {
     check(main, mistakes);
     let listen = &main.listen;
-    let https_port = main.edge.https_port.as_ref();
     let mut settings = Settings {
-        https_port: https_port.map_or_else(|| first_https_port(listen), |at| at.value),
+        https_port: https_port(main),
         trusted_proxies: values(listen.trusted_proxies.as_ref()),
         limits: limits(&main.limits),
         deadlines: deadlines(&main.limits),
@@ -41,6 +40,12 @@ pub(super) fn settle(main: &Main, mistakes: &Mistakes<'_>) -> Settings {
         };
     }
     settings
+}
+
+/// The port that visitors reach HTTPS at.
+pub(super) fn https_port(main: &Main) -> u16 {
+    let said = main.edge.https_port.as_ref();
+    said.map_or_else(|| first_https_port(&main.listen), |at| at.value)
 }
 
 fn drain(section: &Listen) -> DrainSettings {

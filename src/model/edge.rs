@@ -1,11 +1,13 @@
 //! What the outside sees of this edge, and so what a tenant must put into its DNS.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{DnsName, NamePattern};
 
-/// The checked `[edge]` settings that DNS requirements follow from. Default: nothing is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The checked `[edge]` settings that DNS requirements and checks follow from. Default: no name and no address is known,
+/// and the ports are 80 and 443.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
     /// The name that tenants' domains should be a CNAME of.
     pub cname_target: Option<DnsName>,
@@ -13,6 +15,22 @@ pub struct Edge {
     pub ipv4: Vec<Ipv4Addr>,
     /// Public IPv6 addresses, for names that cannot be a CNAME.
     pub ipv6: Vec<Ipv6Addr>,
+    /// The port that authorities ask at: 80 for every public one (RFC 8555 §8.3).
+    pub http_port: u16,
+    /// The port that visitors reach HTTPS at.
+    pub https_port: u16,
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            cname_target: None,
+            ipv4: Vec::new(),
+            ipv6: Vec::new(),
+            http_port: 80,
+            https_port: 443,
+        }
+    }
 }
 
 /// One DNS record that a tenant sets.
@@ -49,7 +67,22 @@ impl RecordKind {
     }
 }
 
+impl fmt::Display for DnsRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.name, self.kind.as_str(), self.value)
+    }
+}
+
 impl Edge {
+    /// Whether `address` is one of ours, as far as the configuration says.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipv4.contains(&address),
+            IpAddr::V6(address) => self.ipv6.contains(&address),
+        }
+    }
+
     /// Ways to lead `pattern` here, the best first; a tenant follows one of them. A registered domain itself cannot be a
     /// CNAME (RFC 1034 §3.6.2), so there addresses come first, and the CNAME is for providers that flatten it.
     /// Empty where the edge is not described in the configuration.
@@ -89,6 +122,7 @@ mod tests {
             cname_target: Some(DnsName::parse("edge.example.net").unwrap()),
             ipv4: vec![Ipv4Addr::new(192, 0, 2, 1)],
             ipv6: vec!["2001:db8::1".parse().unwrap()],
+            ..Edge::default()
         }
     }
 

@@ -1,0 +1,342 @@
+//! A look at a name before an authority is asked, and after it refused: no authority is asked for it, so it costs none
+//! of its limits.
+//!
+//! Records and signatures are looked up ([`examine`](crate::dns::examine)), our own challenge is asked for at every
+//! address over port 80 ([`probe`]), the certificate that the name serves today is looked at. [`judge`] turns what was
+//! seen ([`facts`]) into verdicts, pure. A handshake never waits for any of it: before its first order only what is
+//! remembered counts.
+//!
+//! # What keeps an order back
+//!
+//! A wrong order costs one of five failures an hour, and the back-off bounds it. A wrong block keeps a customer without
+//! HTTPS for as long as our view of the world is wrong, and nobody is told by an authority that it is. So an order is
+//! kept back only where every authority must meet the same:
+//!
+//! - the name does not exist, in a zone's own words (NXDOMAIN with the zone's SOA, below a public suffix), or exists
+//!   without any address;
+//! - the resolver refuses the name for its DNSSEC signatures, and answers once it is told not to check them;
+//! - somebody else answers at **every** address, none of which is this edge's, with more than a refusal to talk to us
+//!   (401, 403, 429, 5xx): those keep robots out and may let an authority in.
+//!
+//! All else only tells: SERVFAIL (authorities have other resolvers), no answer (their networks are others), our own
+//! public address that cannot be reached from inside, private addresses (split-horizon DNS), one wrong address among
+//! right ones. "Could not check" never blocks.
+
+pub mod facts;
+
+pub mod judge;
+
+pub mod cdn;
+
+mod probe;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{StreamExt as _, stream};
+use rand::RngExt as _;
+use tokio::sync::Semaphore;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::base::clock::{Clock, Instant, Timestamp, monotonic};
+use crate::base::published::Published;
+use crate::certs::challenge::Challenges;
+use crate::certs::preflight::cdn::Cdn;
+use crate::certs::preflight::facts::{Facts, Fetch, Found, Served};
+use crate::certs::preflight::judge::Judgement;
+use crate::certs::preflight::probe::Probe;
+use crate::dns::examine::{Examiner, Records};
+use crate::model::DnsName;
+use crate::model::edge::Edge;
+use crate::net::direct;
+
+/// Checks at once; further ones wait, within their deadline.
+const AT_ONCE: usize = 16;
+/// Addresses of one name that are asked at once.
+const FETCHES: usize = 4;
+/// Looking at the certificate that is served.
+const LOOK: Duration = Duration::from_secs(3);
+/// Names whose last report is remembered.
+const MOST_REMEMBERED: usize = 10_000;
+/// How long a report is remembered.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// How names are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether at all. Default: [`Mode::On`].
+    pub mode: Mode,
+    /// How long one check may take. Default 10 s.
+    pub deadline: Duration,
+    /// Which addresses may be dialled. Default: [`Dial::PublicAndOwn`].
+    pub dial: Dial,
+    /// How often the records of a domain that waits for its DNS are looked at in the first hour. Default 1 minute.
+    pub recheck: Duration,
+    /// How long a domain whose DNS leads elsewhere must have gone without a visitor to be called moved. Default 7 days.
+    pub moved_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::On,
+            deadline: Duration::from_secs(10),
+            dial: Dial::PublicAndOwn,
+            recheck: Duration::from_secs(60),
+            moved_after: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+/// Whether names are checked before an order and after a failure; when asked for by hand they always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    On,
+    /// They are not.
+    Off,
+}
+
+/// Which addresses may be dialled for a name that a stranger's DNS describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// Public ones, and those of this edge.
+    PublicAndOwn,
+    /// Private, loopback and link-local ones too: the authority is one of our own.
+    Any,
+}
+
+/// What a check needs.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Looks names up.
+    pub examiner: Examiner,
+    /// Where our own challenge is published.
+    pub challenges: Challenges,
+    /// What the outside sees of this edge.
+    pub edge: Published<Edge>,
+    /// Read anew for every check.
+    pub settings: Published<crate::certs::Settings>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Checks names. Clones are the same.
+#[derive(Clone)]
+pub struct Preflight(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    places: Semaphore,
+    reports: Mutex<HashMap<DnsName, Arc<Report>>>,
+}
+
+impl fmt::Debug for Preflight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preflight").finish_non_exhaustive()
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was seen; nothing where the check was not done in time.
+    pub facts: Option<Facts>,
+    /// What is wrong.
+    pub judgement: Judgement,
+    /// When it was done.
+    pub at: Timestamp,
+    noted: Instant,
+}
+
+impl Preflight {
+    /// Checks nothing before it is asked to.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            places: Semaphore::new(AT_ONCE),
+            reports: Mutex::default(),
+        }))
+    }
+
+    /// How names are checked at present.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.0.parts.settings.load().preflight
+    }
+
+    /// What the outside sees of this edge at present.
+    #[must_use]
+    pub fn edge(&self) -> Arc<Edge> {
+        self.0.parts.edge.get()
+    }
+
+    /// Checks `name` now, within the configured deadline.
+    pub async fn check(&self, name: &DnsName) -> Arc<Report> {
+        let deadline = self.settings().deadline;
+        let edge = self.edge();
+        let checked = async {
+            let _place = self.0.places.acquire().await.ok()?;
+            Some(Box::pin(self.look(name, &edge)).await)
+        };
+        let facts = tokio::time::timeout(deadline, checked).await;
+        let facts = facts.ok().flatten();
+        let judgement = match &facts {
+            Some(facts) => judge::judge(facts, &edge),
+            None => {
+                let detail = format!(
+                    "{name} could not be checked within {} s",
+                    deadline.as_secs()
+                );
+                Judgement::check_failed(name, &detail, &edge)
+            }
+        };
+        let report = Arc::new(Report {
+            facts,
+            judgement,
+            at: self.0.parts.clock.now(),
+            noted: monotonic(),
+        });
+        self.remember(name, &report);
+        report
+    }
+
+    /// What was found of `name` in the last ten minutes, from memory.
+    #[must_use]
+    pub fn remembered(&self, name: &DnsName) -> Option<Arc<Report>> {
+        let report = self.reports().get(name).cloned()?;
+        (report.noted.elapsed() < REMEMBERED).then_some(report)
+    }
+
+    /// The content delivery network in front of `name`, as far as the last ten minutes tell.
+    #[must_use]
+    pub fn fronted_by(&self, name: &DnsName) -> Option<Cdn> {
+        self.remembered(name)?.facts.as_ref()?.fronted_by()
+    }
+
+    /// The records of `name` alone: cheap enough for every minute.
+    pub async fn records(&self, name: &DnsName) -> Records {
+        self.0.parts.examiner.records(name).await
+    }
+
+    async fn look(&self, name: &DnsName, edge: &Edge) -> Facts {
+        let examiner = &self.0.parts.examiner;
+        let (records, edge_addresses) =
+            tokio::join!(examiner.examine(name), self.edge_addresses(edge));
+        let published = OwnChallenge::token(&self.0.parts.challenges, name);
+        let probe = Probe {
+            examiner,
+            edge,
+            dial: self.settings().dial,
+            name,
+            token: &published.token,
+            expected: &published.answer,
+        };
+        let addresses: Vec<IpAddr> = records.addresses().collect();
+        let first = addresses
+            .iter()
+            .copied()
+            .find(|address| probe.may_dial(*address));
+        let fetches = stream::iter(addresses)
+            .map(|address| async move { probe.fetch(address).await })
+            .buffered(FETCHES)
+            .collect::<Vec<Fetch>>();
+        let served = async {
+            match first {
+                Some(address) => served(SocketAddr::new(address, edge.https_port), name).await,
+                None => None,
+            }
+        };
+        let (fetches, served) = tokio::join!(fetches, served);
+        let reached = fetches.iter().any(|fetch| fetch.found == Found::Ours);
+        tracing::debug!(domain = %name, addresses = fetches.len(), reached, "name checked");
+        Facts {
+            name: name.clone(),
+            records,
+            edge_addresses,
+            fetches,
+            served,
+        }
+    }
+
+    async fn edge_addresses(&self, edge: &Edge) -> Vec<IpAddr> {
+        match &edge.cname_target {
+            Some(target) => {
+                let records = self.0.parts.examiner.records(target).await;
+                records.addresses().collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn remember(&self, name: &DnsName, report: &Arc<Report>) {
+        let mut reports = self.reports();
+        if reports.len() >= MOST_REMEMBERED && !reports.contains_key(name) {
+            reports.retain(|_, report| report.noted.elapsed() < REMEMBERED);
+        }
+        if reports.len() < MOST_REMEMBERED || reports.contains_key(name) {
+            reports.insert(name.clone(), Arc::clone(report));
+        }
+    }
+
+    fn reports(&self) -> MutexGuard<'_, HashMap<DnsName, Arc<Report>>> {
+        self.0
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A challenge of our own, published for as long as this lives. Nobody but us ever hears of it.
+struct OwnChallenge<'a> {
+    challenges: &'a Challenges,
+    name: &'a DnsName,
+    token: String,
+    answer: String,
+}
+
+impl<'a> OwnChallenge<'a> {
+    fn token(challenges: &'a Challenges, name: &'a DnsName) -> Self {
+        let token = random();
+        let answer = format!("{token}.{}", random());
+        challenges.publish(name, &token, &answer);
+        Self {
+            challenges,
+            name,
+            token,
+            answer,
+        }
+    }
+}
+
+impl Drop for OwnChallenge<'_> {
+    fn drop(&mut self) {
+        self.challenges.withdraw_token(self.name, &self.token);
+    }
+}
+
+/// 256 random bits as base64url (RFC 8555 §8.3 asks for 128).
+fn random() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+async fn served(address: SocketAddr, name: &DnsName) -> Option<Served> {
+    let leaf = direct::certificate(address, name, LOOK).await.ok()?;
+    let (_, certificate) = X509Certificate::from_der(&leaf).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    Some(Served {
+        address: address.ip(),
+        issuer: certificate.issuer().to_string(),
+        not_after: Timestamp::from_seconds(seconds),
+    })
+}
+
+#[cfg(test)]
+mod tests;
