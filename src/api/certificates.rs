@@ -15,6 +15,7 @@ use crate::api::schema::{object, page, string, strings, timestamp, word};
 use crate::base::clock::Timestamp;
 use crate::control::state::CertificateStatus;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::standing::Origin;
 use crate::model::{NamePattern, TenantId};
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
@@ -49,7 +50,12 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "not_before": timestamp(),
         "not_after": timestamp(),
     });
-    let mut with_chain = fields.clone();
+    let mut listed = fields.clone();
+    let origin = word(&[Origin::Issued.as_str(), Origin::Imported.as_str()]);
+    if let Some(fields) = listed.as_object_mut() {
+        fields.insert("origin".to_owned(), origin);
+    }
+    let mut with_chain = listed.clone();
     if let Some(fields) = with_chain.as_object_mut() {
         fields.insert("created_at".to_owned(), timestamp());
         fields.insert("chain_pem".to_owned(), string());
@@ -57,7 +63,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("Certificate", object(&fields)),
         ("CertificateWithChain", object(&with_chain)),
-        ("CertificatePage", page("Certificate")),
+        ("ListedCertificate", object(&listed)),
+        ("CertificatePage", page("ListedCertificate")),
     ]
 }
 
@@ -91,9 +98,17 @@ impl Certificate {
 }
 
 #[derive(Serialize)]
+struct ListedCertificate {
+    #[serde(flatten)]
+    certificate: Certificate,
+    origin: &'static str,
+}
+
+#[derive(Serialize)]
 struct CertificateWithChain {
     #[serde(flatten)]
     certificate: Certificate,
+    origin: &'static str,
     created_at: Timestamp,
     chain_pem: String,
 }
@@ -102,14 +117,15 @@ async fn list(
     State(api): State<Api>,
     Granted(grant): Granted,
     QueryParameters(paging): QueryParameters<TenantPaging>,
-) -> Result<Json<Listing<Certificate>>, ApiProblem> {
+) -> Result<Json<Listing<ListedCertificate>>, ApiProblem> {
     let (tenant, page) = paging.request()?;
     let page = api
         .views
         .certificates(&grant, tenant.as_ref(), &page)
         .await?;
-    Ok(Json(Listing::of(page, |view| {
-        Certificate::of(view.facts, view.status)
+    Ok(Json(Listing::of(page, |view| ListedCertificate {
+        certificate: Certificate::of(view.facts, view.status),
+        origin: view.origin.as_str(),
     })))
 }
 
@@ -123,6 +139,7 @@ async fn show(
     let view = api.views.certificate(&grant, id).await?;
     Ok(Json(CertificateWithChain {
         certificate: Certificate::of(view.facts, view.status),
+        origin: view.origin.as_str(),
         created_at: view.created_at,
         chain_pem: view.chain.iter().map(|der| pem(der)).collect(),
     }))

@@ -1,8 +1,9 @@
 //! One endpoint: what the router needs and what the OpenAPI document says, in one place.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use axum::response::Json;
 use axum::routing::MethodRouter;
 use serde::de::DeserializeOwned;
 
@@ -55,6 +56,35 @@ pub(super) enum Parameter {
     Query(&'static str, &'static str),
     /// A number in the query, which may be absent.
     Number(&'static str, &'static str),
+    /// The content of the request, as JSON of this schema.
+    Content(&'static str),
+}
+
+/// The content of a request, JSON.
+pub(super) struct Content<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Content<T> {
+    type Rejection = ApiProblem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiProblem> {
+        let read = Json::<T>::from_request(request, state).await;
+        let wrong = |error: JsonRejection| ApiProblem::new(Code::BadParameter, said_of(&error));
+        read.map(|Json(content)| Self(content)).map_err(wrong)
+    }
+}
+
+/// What is wrong with a content. A parser's own words may quote it, and it may hold a key.
+fn said_of(error: &JsonRejection) -> String {
+    let said = if let JsonRejection::JsonDataError(_) = error {
+        "the content lacks a field of its schema, or has one of the wrong form"
+    } else if let JsonRejection::JsonSyntaxError(_) = error {
+        "the content is not JSON"
+    } else if let JsonRejection::MissingJsonContentType(_) = error {
+        "the content must be application/json"
+    } else {
+        "the content cannot be read, or is larger than 2 MiB"
+    };
+    said.to_owned()
 }
 
 /// The one parameter in the path.

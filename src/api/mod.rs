@@ -6,7 +6,7 @@
 //! and the OpenAPI document are made from the same list.
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
-//! the resources: `status`, `tenants`, `domains`, `certificates`, `jobs`, `events`, `reload`.
+//! the resources: `status`, `tenants`, `domains`, `certificates`, `imports`, `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -20,6 +20,7 @@ mod problem;
 mod certificates;
 mod domains;
 mod events;
+mod imports;
 mod jobs;
 mod reload;
 mod status;
@@ -83,6 +84,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         tenants::ENDPOINTS,
         domains::ENDPOINTS,
         certificates::ENDPOINTS,
+        imports::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,
         reload::ENDPOINTS,

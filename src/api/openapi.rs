@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
-use crate::api::{certificates, domains, events, jobs, problem, reload, status, tenants};
+use crate::api::{certificates, domains, events, imports, jobs, problem, reload, status, tenants};
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     method: Method::Get,
@@ -36,6 +36,7 @@ pub(super) fn document() -> Value {
         tenants::schemas(),
         domains::schemas(),
         certificates::schemas(),
+        imports::schemas(),
         jobs::schemas(),
         events::schemas(),
         reload::schemas(),
@@ -59,7 +60,7 @@ pub(super) fn document() -> Value {
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
-    let parameters: Vec<Value> = endpoint.parameters.iter().map(parameter).collect();
+    let parameters: Vec<Value> = endpoint.parameters.iter().filter_map(parameter).collect();
     let mut responses = Map::new();
     let success = content("application/json", endpoint.response, "Success");
     responses.insert(endpoint.status.to_string(), success);
@@ -69,17 +70,36 @@ fn operation(endpoint: &Endpoint) -> Value {
         "A problem (RFC 9457)",
     );
     responses.insert("default".to_owned(), problem);
-    json!({ "summary": endpoint.summary, "parameters": parameters, "responses": responses })
+    let mut operation =
+        json!({ "summary": endpoint.summary, "parameters": parameters, "responses": responses });
+    if let (Some(taken), Some(fields)) = (request(endpoint), operation.as_object_mut()) {
+        fields.insert("requestBody".to_owned(), taken);
+    }
+    operation
 }
 
-fn parameter(parameter: &Parameter) -> Value {
+/// What the endpoint takes as its content.
+fn request(endpoint: &Endpoint) -> Option<Value> {
+    endpoint.parameters.iter().find_map(|parameter| {
+        let Parameter::Content(schema) = parameter else {
+            return None;
+        };
+        let schema = json!({ "schema": reference(schema) });
+        Some(json!({ "required": true, "content": { "application/json": schema } }))
+    })
+}
+
+fn parameter(parameter: &Parameter) -> Option<Value> {
     let (name, place, schema, says) = match parameter {
+        Parameter::Content(_) => return None,
         Parameter::Path(name, says) => (name, "path", string(), says),
         Parameter::Query(name, says) => (name, "query", string(), says),
         Parameter::Number(name, says) => (name, "query", integer(), says),
     };
     let required = place == "path";
-    json!({ "name": name, "in": place, "required": required, "description": says, "schema": schema })
+    Some(
+        json!({ "name": name, "in": place, "required": required, "description": says, "schema": schema }),
+    )
 }
 
 fn content(media_type: &str, schema: &str, says: &str) -> Value {

@@ -64,6 +64,8 @@ codes! {
         "The domain is suspended or being removed: nothing is obtained for it.";
     ConfigurationRefused = "configuration_refused", UNPROCESSABLE_ENTITY, "Configuration refused",
         "The configuration has mistakes. The old one stays in force.";
+    ImportRefused = "import_refused", UNPROCESSABLE_ENTITY, "Import refused",
+        "The certificate or its key cannot be served here. Nothing has changed.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "Store unavailable",
         "The store did not do what was asked. Known names are served all the same.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
@@ -100,7 +102,8 @@ impl ApiProblem {
         }
     }
 
-    fn of_store(error: &(dyn Error + 'static)) -> Self {
+    /// A failure of the store, logged.
+    pub(super) fn of_store(error: &(dyn Error + 'static)) -> Self {
         tracing::warn!(error, "store failed a call of the control API");
         Self::new(Code::StoreUnavailable, error.to_string())
     }

@@ -183,7 +183,8 @@ async fn start_control(
     });
     let issuer = work.issuer.clone();
     let nudge = Arc::new(move || issuer.nudge());
-    let actions = Actions::new(Arc::clone(&ground.store), reload, nudge);
+    let actions =
+        Actions::new(Arc::clone(&ground.store), reload, nudge).with_imports(work.imports.clone());
     api::start(&loaded.settings.admin_socket, views, actions, tasks)
         .await
         .map_err(StartError::while_doing("serve the control API"))

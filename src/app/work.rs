@@ -23,6 +23,7 @@ use crate::certs::upkeep::Upkeep;
 use crate::config::settings::Settings;
 use crate::control::declare::{Declaration, reconcile};
 use crate::control::domains::Domains;
+use crate::control::imports::{self, Imports};
 use crate::control::names;
 use crate::control::publish::{self, Publisher};
 use crate::dns::examine::Examiner;
@@ -44,6 +45,7 @@ pub(super) struct Work {
     pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) declaration: Published<Arc<Declaration>>,
+    pub(super) imports: Imports,
 }
 
 /// What is made on the way, and needed by several steps.
@@ -89,7 +91,11 @@ impl Work {
             "challenges",
             questions.answer(Arc::clone(&ground.store), tasks.clone()),
         );
-        let domains = Domains::new(Arc::clone(&ground.store), publisher, resolver.clone());
+        let domains = Domains::new(
+            Arc::clone(&ground.store),
+            publisher.clone(),
+            resolver.clone(),
+        );
         let certificates = Published::new(settings.certificates);
         let preflight = Preflight::new(preflight::Parts {
             examiner: Examiner::new(&settings.dns)
@@ -113,6 +119,7 @@ impl Work {
         };
         let accounts = halves.accounts()?;
         let issuer = halves.issue(&accounts);
+        let imports = halves.imports(publisher);
         let on_demand = halves.answer_handshakes(&issuer);
         Ok(Self {
             snapshot: halves.snapshot,
@@ -124,6 +131,7 @@ impl Work {
             preflight: halves.preflight,
             certificates: halves.certificates,
             declaration,
+            imports,
         })
     }
 }
@@ -203,6 +211,16 @@ impl Halves<'_> {
         };
         self.tasks.spawn("gauges", gauges.run(self.tasks.clone()));
         issuer
+    }
+
+    fn imports(&self, publisher: Publisher) -> Imports {
+        Imports::new(imports::Parts {
+            store: Arc::clone(&self.ground.store),
+            vault: self.ground.vault.clone(),
+            publisher,
+            clock: self.ground.clock.clone(),
+            certificates: self.certificates.clone(),
+        })
     }
 
     fn answer_handshakes(&self, issuer: &Issuer) -> OnDemand {

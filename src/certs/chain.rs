@@ -15,7 +15,7 @@ const MOST: usize = 8;
 /// The largest certificate, in bytes.
 const LARGEST: usize = 16 * 1024;
 /// How far an authority's clock may be ahead of ours.
-const SKEW: Duration = Duration::from_secs(300);
+pub(super) const SKEW: Duration = Duration::from_secs(300);
 
 /// What was ordered.
 #[derive(Clone, Copy, Debug)]
@@ -100,20 +100,31 @@ impl std::error::Error for ChainError {}
 /// # Errors
 /// [`ChainError`] says what is wrong.
 pub fn check(chain: &[Vec<u8>], ordered: Ordered<'_>, now: Timestamp) -> Result<Leaf, ChainError> {
-    if chain.len() > MOST {
-        return Err(ChainError::TooLong(chain.len()));
-    }
-    let certificates = chain
-        .iter()
-        .enumerate()
-        .map(|(at, der)| read(at, der))
-        .collect::<Result<Vec<_>, _>>()?;
+    let certificates = read_all(chain)?;
     let leaf = certificates.first().ok_or(ChainError::Empty)?;
     check_names(leaf, ordered.names)?;
     if leaf.public_key().raw != ordered.public_key {
         return Err(ChainError::OtherKey);
     }
     check_use(leaf)?;
+    check_signers(&certificates, now)?;
+    Ok(facts(leaf))
+}
+
+/// A chain's certificates, as many and as large as real ones.
+pub(super) fn read_all(chain: &[Vec<u8>]) -> Result<Vec<X509Certificate<'_>>, ChainError> {
+    if chain.len() > MOST {
+        return Err(ChainError::TooLong(chain.len()));
+    }
+    let certificates = chain.iter().enumerate();
+    certificates.map(|(at, der)| read(at, der)).collect()
+}
+
+/// Whether every certificate is valid now, and signed by the next one, which is an authority's.
+pub(super) fn check_signers(
+    certificates: &[X509Certificate<'_>],
+    now: Timestamp,
+) -> Result<(), ChainError> {
     for (at, certificate) in certificates.iter().enumerate() {
         let (from, to) = validity(certificate);
         if now.plus(SKEW) < from || to <= now {
@@ -133,12 +144,17 @@ pub fn check(chain: &[Vec<u8>], ordered: Ordered<'_>, now: Timestamp) -> Result<
             return Err(ChainError::BrokenLink(at));
         }
     }
+    Ok(())
+}
+
+/// What a leaf says of itself.
+pub(super) fn facts(leaf: &X509Certificate<'_>) -> Leaf {
     let (not_before, not_after) = validity(leaf);
-    Ok(Leaf {
+    Leaf {
         serial: hexadecimal(leaf.raw_serial()),
         not_before,
         not_after,
-    })
+    }
 }
 
 fn read(at: usize, der: &[u8]) -> Result<X509Certificate<'_>, ChainError> {
@@ -173,7 +189,8 @@ fn pattern(name: &GeneralName<'_>) -> Option<NamePattern> {
     }
 }
 
-fn check_use(leaf: &X509Certificate<'_>) -> Result<(), ChainError> {
+/// Whether a server may use it, and it is no authority's own.
+pub(super) fn check_use(leaf: &X509Certificate<'_>) -> Result<(), ChainError> {
     let for_servers = match leaf.extended_key_usage() {
         Ok(Some(uses)) => uses.value.server_auth || uses.value.any,
         Ok(None) => true,
@@ -185,7 +202,8 @@ fn check_use(leaf: &X509Certificate<'_>) -> Result<(), ChainError> {
     }
 }
 
-fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
+/// From when to when it is valid.
+pub(super) fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
     let validity = certificate.validity();
     (
         Timestamp::from_seconds(validity.not_before.timestamp()),

@@ -37,11 +37,17 @@ impl std::error::Error for CredentialError {
     }
 }
 
-/// The name under which the private key of a domain's certificate is sealed: the same for the key in a job's row and
-/// in the certificate's, and another for every domain, so that a blob moved to another row does not open.
+/// The name under which the private key of a certificate is sealed whose first name this is: the same for the key in a
+/// job's row and in the certificate's, and another for every name, so that a blob moved to another row does not open.
 #[must_use]
 pub fn sealed_as(pattern: &NamePattern) -> String {
     format!("key:{pattern}")
+}
+
+/// The name under which the private key of a certificate is sealed, whichever of its names is served.
+#[must_use]
+pub fn key_sealed_as(facts: &CertificateFacts) -> Option<String> {
+    facts.names.first().map(sealed_as)
 }
 
 impl Credential {

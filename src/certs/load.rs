@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::certs::credential::{Credential, CredentialError, sealed_as};
+use crate::certs::credential::{Credential, CredentialError, key_sealed_as};
+use crate::certs::import::placement::holds;
 use crate::certs::vault::{Vault, VaultError};
 use crate::model::NamePattern;
 use crate::store::record::{CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner};
@@ -73,11 +74,10 @@ impl Loader {
             sealed_key,
             ..
         } = certificate;
-        let covers = |names: &NamePattern| *names == domain.pattern;
-        if facts.tenant != domain.tenant || !facts.names.iter().any(covers) {
-            return Err(LoadError::NotForDomain(domain.pattern.clone()));
-        }
-        let name = sealed_as(&domain.pattern);
+        let serves = |name: &NamePattern| holds(name, &domain.pattern);
+        let sealed_as = key_sealed_as(&facts)
+            .filter(|_| facts.tenant == domain.tenant && facts.names.iter().any(serves));
+        let name = sealed_as.ok_or_else(|| LoadError::NotForDomain(domain.pattern.clone()))?;
         let key = match data_key {
             Some(record) => self.vault.open_with(record, &name, &sealed_key),
             None => {

@@ -99,7 +99,8 @@ impl Resolver {
     pub fn put(&self, credential: &Arc<Credential>) {
         let mut order = self.shared.order();
         for pattern in &credential.facts.names {
-            self.shared.insert(&mut order, pattern, credential);
+            self.shared
+                .insert(&mut order, pattern, credential, Precedence::Newer);
         }
         self.shared.make_room(&mut order);
     }
@@ -111,7 +112,20 @@ impl Resolver {
         if order.removed_since(pattern, ticket.0) {
             return;
         }
-        self.shared.insert(&mut order, pattern, credential);
+        self.shared
+            .insert(&mut order, pattern, credential, Precedence::Newer);
+        self.shared.make_room(&mut order);
+    }
+
+    /// The same, for the credential that the domain's record points to: it takes the place of whatever is there, of a
+    /// newer one too, for somebody chose an older certificate.
+    pub fn put_chosen(&self, pattern: &NamePattern, credential: &Arc<Credential>, ticket: Ticket) {
+        let mut order = self.shared.order();
+        if order.removed_since(pattern, ticket.0) {
+            return;
+        }
+        self.shared
+            .insert(&mut order, pattern, credential, Precedence::Given);
         self.shared.make_room(&mut order);
     }
 
@@ -154,6 +168,15 @@ impl Resolver {
     }
 }
 
+/// Which of two credentials of one name stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Precedence {
+    /// The newer one, where both are one tenant's.
+    Newer,
+    /// The one that is put.
+    Given,
+}
+
 fn look_up(map: &DashMap<DnsName, Entry>, name: &str, now: Timestamp) -> Option<Arc<Credential>> {
     let entry = map.get(name)?;
     if entry.credential.facts.not_after <= now {
@@ -178,10 +201,16 @@ impl Shared {
         }
     }
 
-    fn insert(&self, order: &mut Order, pattern: &NamePattern, credential: &Arc<Credential>) {
+    fn insert(
+        &self,
+        order: &mut Order,
+        pattern: &NamePattern,
+        credential: &Arc<Credential>,
+        precedence: Precedence,
+    ) {
         let bytes = credential.weight() + pattern.base().as_str().len() + ENTRY_BYTES;
         if let Some(mut entry) = self.map(pattern).get_mut(pattern.base().as_str()) {
-            if is_newer(&entry.credential, credential) {
+            if precedence == Precedence::Newer && is_newer(&entry.credential, credential) {
                 return;
             }
             order.resize(entry.bytes, bytes);

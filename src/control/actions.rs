@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::control::caller::Grant;
+use crate::control::imports::Imports;
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
 use crate::store::job::{JobKey, Priority};
@@ -47,6 +48,7 @@ pub struct Actions {
     store: Arc<dyn Store>,
     reload: Reload,
     nudge: Nudge,
+    imports: Option<Imports>,
 }
 
 impl fmt::Debug for Actions {
@@ -103,7 +105,21 @@ impl Actions {
             store,
             reload,
             nudge,
+            imports: None,
         }
+    }
+
+    /// Takes imports too.
+    #[must_use]
+    pub fn with_imports(mut self, imports: Imports) -> Self {
+        self.imports = Some(imports);
+        self
+    }
+
+    /// What takes imports, where this process does.
+    #[must_use]
+    pub const fn imports(&self) -> Option<&Imports> {
+        self.imports.as_ref()
     }
 
     /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not. Does not wait for

@@ -3,7 +3,7 @@
 //! Reading order: [`declare`] (what the configuration file says there is), [`publish`] (records → what traffic is
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
-//! [`actions`] (what can be set in motion); [`names`] (whether every name has
+//! [`actions`] (what can be set in motion), [`imports`] (certificates brought along); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -21,6 +21,8 @@ pub mod state;
 pub mod check;
 
 pub mod actions;
+
+pub mod imports;
 
 pub mod names;
 

@@ -15,6 +15,7 @@ use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
 use crate::model::problem::Problem;
+use crate::model::standing::Origin;
 use crate::model::{NamePattern, Snapshot, TenantId};
 use crate::store::job::JobKey;
 use crate::store::record::DomainRecord;
@@ -123,6 +124,8 @@ pub struct CertificateView {
     pub facts: CertificateFacts,
     /// Where it stands in its life.
     pub status: CertificateStatus,
+    /// How it came here.
+    pub origin: Origin,
     /// The chain, DER, the end-entity certificate first. Never a key.
     pub chain: Vec<Vec<u8>>,
     /// When it was stored.
@@ -245,6 +248,7 @@ impl Views {
         let items = found.items.into_iter().map(|record| CertificateView {
             status: CertificateStatus::at(&record.facts, now),
             facts: record.facts,
+            origin: record.standing.origin,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         });
@@ -268,9 +272,16 @@ impl Views {
         Ok(CertificateView {
             status: CertificateStatus::at(&record.facts, self.0.clock.now()),
             facts: record.facts,
+            origin: record.standing.origin,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         })
+    }
+
+    /// Where a certificate stands in its life now.
+    #[must_use]
+    pub fn certificate_status(&self, facts: &CertificateFacts) -> CertificateStatus {
+        CertificateStatus::at(facts, self.0.clock.now())
     }
 
     /// Jobs in the order of their keys, of one tenant or of all.

@@ -36,6 +36,17 @@ pub enum Origin {
     Imported,
 }
 
+impl Origin {
+    /// The word for it in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Imported => "imported",
+        }
+    }
+}
+
 /// What was learnt about a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]

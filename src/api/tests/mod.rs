@@ -155,6 +155,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
     }
     let expected = [
         "GET /v1/certificates",
+        "POST /v1/certificates/import",
         "GET /v1/certificates/{id}",
         "GET /v1/domains",
         "GET /v1/domains/{name}",
@@ -211,6 +212,7 @@ async fn failures_are_problems_with_a_stable_code() {
         ("GET", "/v1/domains/%ff", 400, "bad_parameter"),
         ("POST", "/v1/domains/192.0.2.1/retry", 400, "bad_parameter"),
         ("GET", "/v1/certificates/1", 400, "bad_parameter"),
+        ("POST", "/v1/certificates/import", 400, "bad_parameter"),
         ("GET", "/v1/problems/none", 404, "not_found"),
         // A store that fails is neither empty nor "not found".
         ("GET", "/v1/tenants", 503, "store_unavailable"),

@@ -9,7 +9,7 @@ use super::failure::Cause;
 use super::order::Obtained;
 use crate::base::secret::Secret;
 use crate::certs::chain;
-use crate::certs::credential::{Credential, sealed_as};
+use crate::certs::credential::{Credential, key_sealed_as, sealed_as};
 use crate::certs::policy::IssuancePermit;
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::standing::CertificateStanding;
@@ -59,10 +59,11 @@ impl Attempt<'_> {
 
     /// The stored certificate as a credential, for those who wait for one.
     pub(super) async fn load(&self, record: CertificateRecord) -> Result<Arc<Credential>, Cause> {
+        let name = key_sealed_as(&record.facts).unwrap_or_else(|| sealed_as(self.pattern));
         let key = self
             .parts
             .vault
-            .open(&self.owner(), &sealed_as(self.pattern), &record.sealed_key)
+            .open(&self.owner(), &name, &record.sealed_key)
             .await
             .map_err(Cause::Vault)?;
         Credential::from_der(record.facts, record.leaf, record.chain, &key)

@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -46,6 +47,8 @@ pub enum ClientError {
     Timeout,
     /// The answer is not what this version understands.
     NotUnderstood,
+    /// A file that was named cannot be read.
+    Input(io::Error),
     /// The answer cannot be written out.
     Output(io::Error),
 }
@@ -82,6 +85,7 @@ impl fmt::Display for ClientError {
             Self::NotUnderstood => f.write_str(
                 "the answer is not understood: use the `vestibule` of the same version as the one that runs",
             ),
+            Self::Input(error) => error.fmt(f),
             Self::Output(_) => f.write_str("cannot write the answer"),
         }
     }
@@ -95,6 +99,7 @@ impl std::error::Error for ClientError {
             Self::NotRunning(_)
             | Self::NotAllowed(..)
             | Self::Problem { .. }
+            | Self::Input(_)
             | Self::Timeout
             | Self::NotUnderstood => None,
         }
@@ -130,9 +135,9 @@ pub(super) enum Method {
 
 /// A connection to a running instance.
 pub(super) struct Connection {
-    requests: SendRequest<Empty<Bytes>>,
+    requests: SendRequest<Full<Bytes>>,
     /// Carries the requests: polled while an answer is awaited, for this runtime has no other tasks.
-    driver: Pin<Box<http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>>>,
+    driver: Pin<Box<http1::Connection<TokioIo<UnixStream>, Full<Bytes>>>>,
 }
 
 impl Connection {
@@ -157,6 +162,27 @@ impl Connection {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<Value, ClientError> {
+        self.exchange(method, (path, query), None).await
+    }
+
+    /// Hands `content` in at `/v1/` and these segments, and gives the answer.
+    pub(super) async fn tell(
+        &mut self,
+        path: &[&str],
+        content: &impl serde::Serialize,
+    ) -> Result<Value, ClientError> {
+        let content =
+            serde_json::to_vec(content).map_err(|_unwritable| ClientError::NotUnderstood)?;
+        self.exchange(Method::Post, (path, &[]), Some(Bytes::from(content)))
+            .await
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        (path, query): (&[&str], &[(&str, &str)]),
+        content: Option<Bytes>,
+    ) -> Result<Value, ClientError> {
         // A URL would take these for steps between folders.
         if let Some(step) = path.iter().find(|segment| matches!(**segment, "." | "..")) {
             return Err(ClientError::Problem {
@@ -166,6 +192,7 @@ impl Connection {
             });
         }
         let request = request(method, path, query).ok_or(ClientError::NotUnderstood)?;
+        let request = with_content(request, content);
         let exchange = exchange(&mut self.requests, request);
         let (status, body) = tokio::select! {
             answer = tokio::time::timeout(DEADLINE, exchange) => match answer {
@@ -205,7 +232,7 @@ fn not_opened(path: PathBuf, error: io::Error) -> ClientError {
 }
 
 /// Segments and values may hold anything: the URL escapes them.
-fn request(method: Method, path: &[&str], query: &[(&str, &str)]) -> Option<Request<Empty<Bytes>>> {
+fn request(method: Method, path: &[&str], query: &[(&str, &str)]) -> Option<Request<()>> {
     let mut url = Url::parse("http://localhost/v1").ok()?;
     url.path_segments_mut().ok()?.extend(path);
     if !query.is_empty() {
@@ -223,13 +250,23 @@ fn request(method: Method, path: &[&str], query: &[(&str, &str)]) -> Option<Requ
         .method(method)
         .uri(target)
         .header("host", "localhost")
-        .body(Empty::new())
+        .body(())
         .ok()
 }
 
+/// The request with JSON as its content, where there is any.
+fn with_content(request: Request<()>, content: Option<Bytes>) -> Request<Full<Bytes>> {
+    let (mut head, ()) = request.into_parts();
+    if content.is_some() {
+        let json = HeaderValue::from_static("application/json");
+        head.headers.insert(CONTENT_TYPE, json);
+    }
+    Request::from_parts(head, Full::new(content.unwrap_or_default()))
+}
+
 async fn exchange(
-    requests: &mut SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
+    requests: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     requests.ready().await.map_err(broken)?;
     let response = requests.send_request(request).await;

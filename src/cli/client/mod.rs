@@ -1,9 +1,11 @@
 //! The commands that ask a running instance: a client of its control API, over its Unix socket.
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
-//! order: this file (what may be typed), `connection` (one request), `show` (answers for people).
+//! order: this file (what may be typed), `connection` (one request), `import` (files handed
+//! in), `show` (answers for people).
 
 mod connection;
+mod import;
 mod show;
 
 #[cfg(test)]
@@ -116,6 +118,8 @@ pub enum DomainCommand {
 pub enum CertificateCommand {
     /// All certificates, or a tenant's; replaced ones are among them
     List(ListOptions),
+    /// Serve a certificate that was issued elsewhere; before it ends, one is ordered in its place
+    Import(ImportOptions),
     /// One certificate with its chain
     Show {
         /// Its id, as in the list
@@ -124,6 +128,26 @@ pub enum CertificateCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
+}
+
+/// Options of `certificate import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportOptions {
+    /// The chain in PEM: the certificate first, then those that sign it
+    #[arg(long, value_name = "FILE")]
+    pub chain: PathBuf,
+    /// Its private key in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Serve only this domain with it; may be given several times [default: every registered domain that it covers]
+    #[arg(long = "domain", value_name = "NAME")]
+    pub domains: Vec<String>,
+    /// The tenant it is for [default: the one that owns its names]
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+    /// How and where.
+    #[command(flatten)]
+    pub client: ClientOptions,
 }
 
 /// `vestibule job …`
@@ -187,6 +211,9 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         C::Certificate(CertificateCommand::List(list)) => {
             pages(list, "certificates", show::CERTIFICATES, output).await
         }
+        C::Certificate(CertificateCommand::Import(options)) => {
+            import::certificate(options, output).await
+        }
         C::Certificate(CertificateCommand::Show { id, client }) => {
             let path = ["certificates", id];
             one(client, Method::Get, &path, show::certificate, output).await
@@ -205,9 +232,18 @@ async fn one(
 ) -> Result<(), ClientError> {
     let mut connection = connect(client).await?;
     let answer = connection.ask(method, path, &[]).await?;
+    write_one(client, &answer, show, output)
+}
+
+fn write_one(
+    client: &ClientOptions,
+    answer: &Value,
+    show: fn(&Value) -> String,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
     let text = match client.json {
         true => format!("{answer:#}\n"),
-        false => show(&answer),
+        false => show(answer),
     };
     output
         .write_all(text.as_bytes())

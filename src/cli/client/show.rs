@@ -28,6 +28,7 @@ pub(super) const CERTIFICATES: Columns = &[
     ("NAMES", &["names"]),
     ("TENANT", &["tenant"]),
     ("CA", &["ca"]),
+    ("ORIGIN", &["origin"]),
     ("STATUS", &["status"]),
     ("EXPIRES", &["not_after"]),
 ];
@@ -272,6 +273,24 @@ fn add_problem(lines: &mut Lines, problem: &Value) {
     lines.field("  since", problem, &["first_seen"]);
 }
 
+/// A certificate that was imported.
+pub(super) fn imported(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    let result = match cell(answer, &["result"]).as_str() {
+        "unchanged" => "nothing to do: it serves already".to_owned(),
+        "imported" => "imported, and serves from now on".to_owned(),
+        other => other.to_owned(),
+    };
+    lines.add("result", &result);
+    lines.field("certificate", answer, &["certificate", "id"]);
+    lines.field("tenant", answer, &["certificate", "tenant"]);
+    lines.field("expires", answer, &["certificate", "not_after"]);
+    for domain in items(answer, "domains") {
+        lines.add("domain", &text(domain));
+    }
+    lines.0
+}
+
 /// One certificate.
 pub(super) fn certificate(answer: &Value) -> String {
     let mut lines = Lines::default();
@@ -280,6 +299,7 @@ pub(super) fn certificate(answer: &Value) -> String {
         ("names", "names"),
         ("tenant", "tenant"),
         ("issued by", "ca"),
+        ("origin", "origin"),
         ("serial", "serial"),
         ("status", "status"),
         ("valid from", "not_before"),

@@ -210,7 +210,7 @@ impl Follower {
                     match self.parts.loader.load(&domain, certificate, None).await {
                         Ok(credential) => {
                             let resolver = &self.parts.resolver;
-                            resolver.put_loaded(&domain.pattern, &credential, ticket);
+                            resolver.put_chosen(&domain.pattern, &credential, ticket);
                         }
                         Err(error) => stays(&domain, &error),
                     }
