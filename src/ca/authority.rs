@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::base::clock::{Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::error::CaError;
+use crate::ca::meta::Meta;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
 use crate::model::{DnsName, NamePattern};
@@ -58,6 +59,26 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`CaError`].
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError>;
+
+    /// What it says about itself now. Asking is also how to find out whether it is there: it costs no order.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn meta(&self) -> Result<Meta, CaError>;
+
+    /// A key for its account to change to: to be kept before [`CertificateAuthority::change_key`] is called. One that is
+    /// kept already and that the account has not changed to is not made again.
+    ///
+    /// # Errors
+    /// [`CaError::NoKeyChange`] where it has no account.
+    fn next_key(&self, kept: &[Material]) -> Result<Option<Material>, CaError>;
+
+    /// Changes the account's key to the one that [`CertificateAuthority::next_key`] made and that is among what is kept;
+    /// the account stays, with its orders. After a failure the authority may have either key: opening finds out which.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn change_key(&self, kept: Vec<Material>) -> Result<Opened, CaError>;
 }
 
 /// What is ordered.
@@ -89,6 +110,9 @@ impl<'a> NewOrder<'a> {
 pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// Until when it may be used before the authority must be opened again.
     fn usable_until(&self) -> Timestamp;
+
+    /// Its URL, where the authority gives accounts URLs: CAA records name it (RFC 8657).
+    fn url(&self) -> Option<&str>;
 
     /// The root certificate, DER, where the authority is our own: what clients must trust.
     fn root(&self) -> Option<&[u8]>;

@@ -18,6 +18,8 @@ pub enum Step {
     Directory,
     /// A new account, or an existing one.
     Account,
+    /// The change of the account's key.
+    KeyChange,
     /// A new order.
     NewOrder,
     /// The state of an order.
@@ -35,6 +37,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Directory => "reading its directory",
             Self::Account => "opening the account",
+            Self::KeyChange => "changing the account's key",
             Self::NewOrder => "placing the order",
             Self::Order => "following the order",
             Self::Authorization => "proving the name",
@@ -78,6 +81,25 @@ pub enum CaError {
     },
     /// It wants accounts bound to a customer of its own, and the configuration names none.
     BindingRequired {
+        /// Which authority.
+        ca: CaId,
+    },
+    /// It does not take the external account binding that is configured.
+    BindingRefused {
+        /// Which authority.
+        ca: CaId,
+        /// The identifier of the key that was used.
+        key_id: String,
+        /// Its words.
+        document: Box<Document>,
+    },
+    /// It has no account of the key that is configured.
+    AccountUnknown {
+        /// Which authority.
+        ca: CaId,
+    },
+    /// Accounts there do not change their keys.
+    NoKeyChange {
         /// Which authority.
         ca: CaId,
     },
@@ -169,6 +191,9 @@ impl CaError {
         match self {
             Self::TermsNotAgreed { ca }
             | Self::BindingRequired { ca }
+            | Self::BindingRefused { ca, .. }
+            | Self::AccountUnknown { ca }
+            | Self::NoKeyChange { ca }
             | Self::Unreachable { ca, .. }
             | Self::Refused { ca, .. }
             | Self::Status { ca, .. }
@@ -185,7 +210,11 @@ impl CaError {
     #[must_use]
     pub fn code(&self) -> ProblemCode {
         match self {
-            Self::TermsNotAgreed { .. } | Self::BindingRequired { .. } => ProblemCode::CaRejected,
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::BindingRefused { .. }
+            | Self::AccountUnknown { .. }
+            | Self::NoKeyChange { .. } => ProblemCode::CaRejected,
             Self::Unreachable { .. } | Self::Garbled { .. } | Self::Deadline { .. } => {
                 ProblemCode::CaOutage
             }
@@ -229,9 +258,35 @@ impl CaError {
             Self::Garbled { .. } => true,
             Self::TermsNotAgreed { .. }
             | Self::BindingRequired { .. }
+            | Self::BindingRefused { .. }
+            | Self::AccountUnknown { .. }
+            | Self::NoKeyChange { .. }
             | Self::NoSuchOrder { .. }
             | Self::NotOffered { .. }
             | Self::Deadline { .. }
+            | Self::Material { .. }
+            | Self::NotCertified { .. } => false,
+        }
+    }
+
+    /// Whether it shows that the authority is not there, or not well. Refusals and limits do not, nor an answer that says
+    /// when to come again.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        let says_when = self.retry_after().is_some();
+        match self {
+            Self::Unreachable { .. } | Self::Garbled { .. } => true,
+            Self::Status { status, .. } => *status >= 500 && !says_when,
+            Self::Refused { document, .. } => document.kind == "serverInternal" && !says_when,
+            // How long the proof of a name takes is not the authority's doing alone.
+            Self::Deadline { step, .. } => *step != Step::Authorization,
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::BindingRefused { .. }
+            | Self::AccountUnknown { .. }
+            | Self::NoKeyChange { .. }
+            | Self::NoSuchOrder { .. }
+            | Self::NotOffered { .. }
             | Self::Material { .. }
             | Self::NotCertified { .. } => false,
         }
@@ -278,7 +333,7 @@ impl CaError {
     #[must_use]
     pub fn evidence(&self) -> Vec<String> {
         match self {
-            Self::Refused { document, .. } => {
+            Self::Refused { document, .. } | Self::BindingRefused { document, .. } => {
                 let whole = format!("{}: {}", document.kind, document.detail);
                 let parts = document.parts.iter().map(Part::to_string);
                 std::iter::once(whole).chain(parts).collect()
@@ -292,6 +347,8 @@ impl CaError {
             Self::NoSuchOrder { url, .. } => vec![url.clone()],
             Self::TermsNotAgreed { .. }
             | Self::BindingRequired { .. }
+            | Self::AccountUnknown { .. }
+            | Self::NoKeyChange { .. }
             | Self::Deadline { .. }
             | Self::NotCertified { .. } => Vec::new(),
         }
@@ -328,6 +385,19 @@ impl fmt::Display for CaError {
                 "{ca} opens accounts only for its customers; set eab in the [[ca]] named {ca} to the \
                  key id and HMAC key from its website"
             ),
+            Self::BindingRefused { ca, key_id, .. } => write!(
+                f,
+                "{ca} does not take the external account binding with key id {key_id:?}; nothing is ordered; compare \
+                 kid and hmac_key of eab in the [[ca]] named {ca} with what its website shows, or make a new key there"
+            ),
+            Self::AccountUnknown { ca } => write!(
+                f,
+                "{ca} has no account of the key in account_key; correct it in the [[ca]] named {ca}, or remove it to \
+                 open a new account"
+            ),
+            Self::NoKeyChange { ca } => {
+                write!(f, "accounts of {ca} have no key that can be changed")
+            }
             Self::Unreachable { ca, step, .. } => write!(f, "{ca} failed while {step}"),
             Self::Refused {
                 ca, step, document, ..

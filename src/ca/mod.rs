@@ -4,10 +4,12 @@
 //! and returns what it had to make anew; `certs::accounts` keeps that, sealed. Orders are found again by their URL,
 //! so that a job interrupted at any point goes on with its order instead of placing another.
 //!
-//! Reading order: [`authority`] (the trait), [`error`] and [`problem`] (how it fails, and whose fault that is),
+//! Reading order: [`authority`] (the trait), [`meta`] (what an authority says about itself), [`error`] and [`problem`] (how it fails, and whose fault that is),
 //! [`private`], [`acme`].
 
 pub mod authority;
+
+pub mod meta;
 
 pub mod error;
 pub mod problem;
@@ -27,6 +29,7 @@ pub use authority::{
     Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
 };
 pub use error::CaError;
+pub use meta::Meta;
 
 /// The authorities, in the order in which they are preferred.
 #[derive(Clone, Debug, Default)]

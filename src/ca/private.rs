@@ -22,6 +22,7 @@ use crate::ca::authority::{
     Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
 };
 use crate::ca::error::{CaError, Step};
+use crate::ca::meta::Meta;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
@@ -77,6 +78,12 @@ impl Private {
             ca: self.id.clone(),
             slot: slot.to_owned(),
             why: why.to_string(),
+        }
+    }
+
+    fn no_key_change(&self) -> CaError {
+        CaError::NoKeyChange {
+            ca: self.id.clone(),
         }
     }
 
@@ -159,6 +166,18 @@ impl CertificateAuthority for Private {
             account: Arc::new(account),
             made,
         })
+    }
+
+    async fn meta(&self) -> Result<Meta, CaError> {
+        std::future::ready(Ok(Meta::default())).await
+    }
+
+    fn next_key(&self, _kept: &[Material]) -> Result<Option<Material>, CaError> {
+        Err(self.no_key_change())
+    }
+
+    async fn change_key(&self, _kept: Vec<Material>) -> Result<Opened, CaError> {
+        std::future::ready(Err(self.no_key_change())).await
     }
 }
 
@@ -296,6 +315,10 @@ impl PrivateAccount {
 impl Account for PrivateAccount {
     fn usable_until(&self) -> Timestamp {
         self.0.usable_until
+    }
+
+    fn url(&self) -> Option<&str> {
+        None
     }
 
     fn root(&self) -> Option<&[u8]> {

@@ -74,6 +74,10 @@ impl Account for AcmeAccount {
         Timestamp::MAX
     }
 
+    fn url(&self) -> Option<&str> {
+        Some(self.account.id())
+    }
+
     fn root(&self) -> Option<&[u8]> {
         None
     }

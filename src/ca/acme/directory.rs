@@ -1,41 +1,88 @@
-//! The directory's metadata (RFC 8555 §9.7.6), which instant-acme does not show.
+//! The directory (RFC 8555 §7.1.1) with its metadata, which instant-acme does not show.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::Request;
 
-use super::transport::Line;
+use super::transport::{Line, bounded};
 use crate::ca::error::{CaError, Step};
+use crate::ca::meta::{Meta, Profile};
 
-/// What an authority says about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Meta {
-    /// Whether accounts must be bound to a customer.
-    pub external_account_required: bool,
-}
+/// Names of an authority in CAA that are read.
+const MOST_IDENTITIES: usize = 32;
+/// Profiles that are read.
+const MOST_PROFILES: usize = 64;
 
+/// What of a directory is needed here.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Directory {
+pub(super) struct Directory {
     /// Every ACME directory has it; a web page that happens to be JSON has not.
     #[serde(rename = "newOrder")]
     _new_order: String,
+    /// Where nonces are fetched.
+    pub new_nonce: String,
+    /// Where the account's key is changed (RFC 8555 §7.3.5).
+    pub key_change: Option<String>,
     #[serde(default)]
-    meta: Meta,
+    meta: RawMeta,
 }
 
-/// Reads the directory at `url`.
-pub(super) async fn meta(line: &Line, url: &str) -> Result<Meta, CaError> {
-    let garbled = |why: String| CaError::Garbled {
-        ca: line.id().clone(),
-        step: Step::Directory,
-        why,
-    };
-    let request = Request::get(url)
-        .body(Bytes::new())
-        .map_err(|error| garbled(error.to_string()))?;
-    let answer = line.get(request).await?;
-    serde_json::from_slice::<Directory>(&answer)
-        .map(|directory| directory.meta)
-        .map_err(|error| garbled(format!("{url} is no ACME directory: {error}")))
+/// RFC 8555 §9.7.6, and `profiles` of draft-ietf-acme-profiles.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawMeta {
+    terms_of_service: Option<String>,
+    website: Option<String>,
+    caa_identities: Vec<String>,
+    external_account_required: bool,
+    profiles: BTreeMap<String, String>,
+}
+
+impl Directory {
+    /// Reads the directory at `url`.
+    pub(super) async fn read(line: &Line, url: &str) -> Result<Self, CaError> {
+        let garbled = |why: String| CaError::Garbled {
+            ca: line.id().clone(),
+            step: Step::Directory,
+            why,
+        };
+        let request = Request::get(url)
+            .body(Bytes::new())
+            .map_err(|error| garbled(error.to_string()))?;
+        let answer = line.send(Step::Directory, request).await?;
+        serde_json::from_slice::<Self>(&answer.body).map_err(|error| {
+            let begin = bounded(&String::from_utf8_lossy(answer.body.get(..80).unwrap_or(&answer.body)));
+            garbled(format!(
+                "{url} is no ACME directory ({error}); it begins with {begin:?}; set directory in the \
+                 [[ca]] named {} to the URL from the authority's documentation",
+                line.id()
+            ))
+        })
+    }
+
+    /// What the authority says about itself, bounded.
+    pub(super) fn meta(self) -> Meta {
+        let meta = self.meta;
+        let profile = |(name, description): (String, String)| Profile {
+            name: bounded(&name),
+            description: bounded(&description),
+        };
+        let identities = meta.caa_identities.into_iter().take(MOST_IDENTITIES);
+        Meta {
+            terms_of_service: meta.terms_of_service.map(|url| bounded(&url)),
+            website: meta.website.map(|url| bounded(&url)),
+            caa_identities: identities
+                .map(|name| bounded(&name).to_ascii_lowercase())
+                .collect(),
+            external_account_required: meta.external_account_required,
+            profiles: meta
+                .profiles
+                .into_iter()
+                .take(MOST_PROFILES)
+                .map(profile)
+                .collect(),
+        }
+    }
 }

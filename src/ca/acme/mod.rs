@@ -4,7 +4,8 @@
 //! is seen by [`transport`] as it passes. The account is made once; with it go its key and the directory's URL, so
 //! that another directory under the same name gets an account of its own.
 //!
-//! Reading order: [`settings`], [`directory`], [`transport`], [`account`], [`order`].
+//! Reading order: [`settings`], [`directory`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
+//! [`rollover`], [`account`], [`order`].
 
 pub mod settings;
 
@@ -12,29 +13,33 @@ mod directory;
 
 mod transport;
 
+mod credentials;
+
+mod open;
+
+mod rollover;
+
 mod account;
 
 mod order;
 
 use std::fmt;
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use instant_acme::{AccountCredentials, ExternalAccountKey, NewAccount};
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::secret::Secret;
 use crate::base::task::Tasks;
 use crate::ca::authority::{CertificateAuthority, Material, Opened};
-use crate::ca::error::{CaError, Step};
+use crate::ca::error::CaError;
+use crate::ca::meta::Meta;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::net::HttpClient;
 use crate::net::error::SetupError;
+use async_trait::async_trait;
 
+pub use credentials::account_material;
 pub use settings::{Binding, Settings};
 
-use account::AcmeAccount;
+use directory::Directory;
 use transport::Line;
 
 /// The adapter.
@@ -60,72 +65,6 @@ impl Acme {
             settings,
         })
     }
-
-    /// The account's slot: another directory is another account, kept beside the first.
-    fn slot(&self) -> String {
-        format!("account:{}", self.settings.directory)
-    }
-
-    async fn reopen(&self, kept: &Material) -> Result<Opened, CaError> {
-        let credentials: AccountCredentials = serde_json::from_slice(kept.secret.expose())
-            .map_err(|error| CaError::Material {
-                ca: self.line.id().clone(),
-                slot: kept.slot.clone(),
-                why: error.to_string(),
-            })?;
-        let builder = instant_acme::Account::builder_with_http(self.line.http());
-        let account = self
-            .line
-            .call(Step::Directory, builder.from_credentials(credentials))
-            .await?;
-        Ok(self.opened(account, Vec::new()))
-    }
-
-    async fn register(&self) -> Result<Opened, CaError> {
-        let meta = directory::meta(&self.line, &self.settings.directory).await?;
-        if meta.external_account_required && self.settings.binding.is_none() {
-            return Err(CaError::BindingRequired {
-                ca: self.line.id().clone(),
-            });
-        }
-        let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
-        let wanted = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
-        let binding = self.settings.binding.as_ref().map(|binding| {
-            ExternalAccountKey::new(binding.key_id.clone(), binding.hmac_key.expose())
-        });
-        let made = repeat_stale_nonce!(self.line, Step::Account, {
-            instant_acme::Account::builder_with_http(self.line.http()).create(
-                &wanted,
-                self.settings.directory.clone(),
-                binding.as_ref(),
-            )
-        });
-        let (account, credentials) = made?;
-        let secret = serde_json::to_vec(&credentials).map_err(|error| CaError::Garbled {
-            ca: self.line.id().clone(),
-            step: Step::Account,
-            why: error.to_string(),
-        })?;
-        let material = Material {
-            slot: self.slot(),
-            public: account.id().as_bytes().to_vec(),
-            secret: Secret::new(secret),
-        };
-        tracing::info!(ca = %self.line.id(), account = account.id(), "account opened");
-        Ok(self.opened(account, vec![material]))
-    }
-
-    fn opened(&self, account: instant_acme::Account, made: Vec<Material>) -> Opened {
-        let account = AcmeAccount::new(account, self.line.clone());
-        Opened {
-            account: Arc::new(account),
-            made,
-        }
-    }
 }
 
 #[async_trait]
@@ -135,7 +74,8 @@ impl CertificateAuthority for Acme {
     }
 
     fn slots(&self) -> Vec<String> {
-        vec![self.slot()]
+        let url = &self.settings.directory;
+        vec![credentials::slot(url), credentials::next_slot(url)]
     }
 
     /// Only HTTP-01 is spoken here, which proves no wildcard (RFC 8555 §7.1.3).
@@ -149,11 +89,27 @@ impl CertificateAuthority for Acme {
                 ca: self.line.id().clone(),
             });
         }
-        let slot = self.slot();
-        match kept.iter().find(|material| material.slot == slot) {
-            Some(kept) => self.reopen(kept).await,
-            None => Box::pin(self.register()).await,
+        Box::pin(self.open_kept(&kept)).await
+    }
+
+    async fn meta(&self) -> Result<Meta, CaError> {
+        let directory = Directory::read(&self.line, &self.settings.directory).await?;
+        let said = directory.meta();
+        if self.settings.caa_identities.is_empty() {
+            return Ok(said);
         }
+        Ok(Meta {
+            caa_identities: self.settings.caa_identities.clone(),
+            ..said
+        })
+    }
+
+    fn next_key(&self, kept: &[Material]) -> Result<Option<Material>, CaError> {
+        self.make_next(kept)
+    }
+
+    async fn change_key(&self, kept: Vec<Material>) -> Result<Opened, CaError> {
+        Box::pin(self.roll_over(&kept)).await
     }
 }
 

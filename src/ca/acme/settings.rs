@@ -7,7 +7,7 @@ use crate::base::secret::Secret;
 use crate::net;
 
 /// One ACME authority.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The URL of its directory (RFC 8555 §7.1.1); always `https`.
     pub directory: String,
@@ -19,8 +19,23 @@ pub struct Settings {
     pub roots: net::Roots,
     /// Binds the account to a customer of the authority (RFC 8555 §7.3.4). Default: nothing.
     pub binding: Option<Binding>,
+    /// The key of an account made elsewhere, PKCS#8 DER, ECDSA P-256: used instead of opening a new account, whose URL
+    /// the authority tells. Default: a new account is opened.
+    pub account_key: Option<Secret>,
+    /// The names by which CAA records mean the authority. Default: what its directory says.
+    pub caa_identities: Vec<String>,
     /// How long one call may take. Default 30 s.
     pub call_deadline: Duration,
+}
+
+/// Names the authority, never a secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("directory", &self.directory)
+            .field("binding", &self.binding)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -33,6 +48,8 @@ impl Settings {
             terms_agreed: false,
             roots: net::Roots::Public,
             binding: None,
+            account_key: None,
+            caa_identities: Vec::new(),
             call_deadline: Duration::from_secs(30),
         }
     }

@@ -94,9 +94,12 @@ impl Line {
         SEEN.scope(RefCell::default(), watched).await
     }
 
-    /// The content at a URL that needs no account.
-    pub(super) async fn get(&self, request: Request<Bytes>) -> Result<Bytes, CaError> {
-        let step = Step::Directory;
+    /// Sends a request that instant-acme has no call for; gives only an answer that is a success.
+    pub(super) async fn send(
+        &self,
+        step: Step,
+        request: Request<Bytes>,
+    ) -> Result<Answer, CaError> {
         let answer = self
             .http
             .send(request)
@@ -107,15 +110,24 @@ impl Line {
                 source: Box::new(source),
             })?;
         if answer.status.is_success() {
-            return Ok(answer.body);
+            return Ok(answer);
         }
-        Err(CaError::Status {
-            ca: self.id.clone(),
-            step,
-            status: answer.status.as_u16(),
-            excerpt: excerpt(&answer.body),
-            retry_after: answer.retry_after(self.clock.now()),
-        })
+        let (ca, retry_after) = (self.id.clone(), answer.retry_after(self.clock.now()));
+        match serde_json::from_slice::<Problem>(&answer.body) {
+            Ok(problem) if problem.r#type.is_some() => Err(CaError::Refused {
+                ca,
+                step,
+                document: Box::new(document(&problem)),
+                retry_after,
+            }),
+            Ok(_) | Err(_) => Err(CaError::Status {
+                ca,
+                step,
+                status: answer.status.as_u16(),
+                excerpt: excerpt(&answer.body),
+                retry_after,
+            }),
+        }
     }
 
     /// The error, with what was seen of the answer.
@@ -219,7 +231,7 @@ fn excerpt(body: &[u8]) -> String {
 }
 
 /// An authority's words without control characters, bounded.
-fn bounded(words: &str) -> String {
+pub(super) fn bounded(words: &str) -> String {
     words
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

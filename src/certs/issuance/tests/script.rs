@@ -11,7 +11,7 @@ use crate::base::clock::{Instant, Timestamp};
 use crate::ca::error::{CaError, Document, Step};
 use crate::ca::private::Private;
 use crate::ca::{
-    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
+    Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order, OrderStatus,
 };
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
@@ -117,6 +117,18 @@ impl CertificateAuthority for Scripted {
             made: opened.made,
         })
     }
+
+    async fn meta(&self) -> Result<Meta, CaError> {
+        self.0.ca.meta().await
+    }
+
+    fn next_key(&self, kept: &[Material]) -> Result<Option<Material>, CaError> {
+        self.0.ca.next_key(kept)
+    }
+
+    async fn change_key(&self, kept: Vec<Material>) -> Result<Opened, CaError> {
+        self.0.ca.change_key(kept).await
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +152,10 @@ impl ScriptedAccount {
 impl Account for ScriptedAccount {
     fn usable_until(&self) -> Timestamp {
         self.account.usable_until()
+    }
+
+    fn url(&self) -> Option<&str> {
+        self.account.url()
     }
 
     fn root(&self) -> Option<&[u8]> {
