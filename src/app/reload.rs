@@ -38,6 +38,7 @@ pub(super) struct InForce {
     pub(super) proxy: Published<ProxySettings>,
     pub(super) edge: Published<Edge>,
     pub(super) certificates: Published<certs::Settings>,
+    pub(super) choices: Published<Arc<certs::authorities::Choices>>,
     pub(super) declaration: Published<Arc<Declaration>>,
     pub(super) snapshot: Published<Snapshot>,
     pub(super) access_log: AccessLog,
@@ -143,6 +144,7 @@ impl InForce {
             .show_clients(settings.telemetry.client_address);
         self.edge.publish(settings.edge);
         self.certificates.publish(settings.certificates);
+        self.choices.publish(Arc::new(settings.choices));
         self.proxy.publish(settings.proxy);
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));

@@ -162,6 +162,7 @@ async fn start_control(
         proxy: in_force.proxy.clone(),
         edge: in_force.edge.clone(),
         certificates: work.certificates.clone(),
+        choices: work.choices.clone(),
         declaration: work.declaration.clone(),
         snapshot: work.snapshot.clone(),
         access_log: ground.access_log.clone(),

@@ -9,6 +9,7 @@ use crate::base::task::Tasks;
 use crate::ca;
 use crate::certs;
 use crate::certs::accounts::{self, Accounts};
+use crate::certs::authorities;
 use crate::certs::challenge::Challenges;
 use crate::certs::gauges::Gauges;
 use crate::certs::issuance::{self, Issuer};
@@ -44,6 +45,7 @@ pub(super) struct Work {
     pub(super) accounts: Accounts,
     pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
+    pub(super) choices: Published<Arc<authorities::Choices>>,
     pub(super) declaration: Published<Arc<Declaration>>,
     pub(super) imports: Imports,
 }
@@ -60,6 +62,7 @@ struct Halves<'a> {
     preflight: Preflight,
     permission: Option<Permission>,
     certificates: Published<certs::Settings>,
+    choices: Published<Arc<authorities::Choices>>,
 }
 
 impl Work {
@@ -84,7 +87,7 @@ impl Work {
             tasks,
         ));
         let dns = Dns::new(&settings.dns).map_err(StartError::while_doing("use the resolvers"))?;
-        dns::upstreams::start(dns, publisher.upstreams().clone(), tasks);
+        dns::upstreams::start(dns.clone(), publisher.upstreams().clone(), tasks);
 
         let (challenges, questions) = Challenges::channel(snapshot.clone());
         tasks.spawn(
@@ -116,8 +119,9 @@ impl Work {
             challenges,
             preflight,
             certificates,
+            choices: Published::new(Arc::new(settings.choices.clone())),
         };
-        let accounts = halves.accounts()?;
+        let accounts = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
         let imports = halves.imports(publisher);
         let on_demand = halves.answer_handshakes(&issuer);
@@ -130,6 +134,7 @@ impl Work {
             accounts,
             preflight: halves.preflight,
             certificates: halves.certificates,
+            choices: halves.choices,
             declaration,
             imports,
         })
@@ -162,19 +167,30 @@ fn permission(
 }
 
 impl Halves<'_> {
-    fn accounts(&self) -> Result<Accounts, StartError> {
+    fn accounts(&self, dns: Dns) -> Result<Accounts, StartError> {
         let authorities = ca::authorities(&self.settings.ca, self.tasks, &self.ground.clock)
             .map_err(|(_, error)| error)
             .map_err(StartError::while_doing(
                 "use the configured certification authorities",
             ))?;
-        Ok(Accounts::new(accounts::Parts {
+        let parts = accounts::Parts {
             authorities,
             store: Arc::clone(&self.ground.store),
             vault: self.ground.vault.clone(),
             clock: self.ground.clock.clone(),
             tasks: self.tasks.clone(),
-        }))
+        };
+        let watch = authorities::Parts {
+            dns: Some(dns),
+            choices: self.choices.clone(),
+            metrics: self.ground.metrics.clone(),
+            readiness: self.ground.readiness.clone(),
+            ..authorities::Parts::default()
+        };
+        let accounts = Accounts::watched(parts, watch);
+        let watching = accounts.authorities().clone().run();
+        self.tasks.spawn("authorities", watching);
+        Ok(accounts)
     }
 
     /// Works on due jobs, and looks after domains that have none.

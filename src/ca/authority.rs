@@ -48,6 +48,16 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     /// Its name in the configuration.
     fn id(&self) -> &CaId;
 
+    /// The URL of its directory; nothing for an authority of our own, which no CAA record is about.
+    fn directory(&self) -> Option<&str> {
+        None
+    }
+
+    /// The profile that is ordered of it where nobody chooses another.
+    fn profile(&self) -> Option<&str> {
+        None
+    }
+
     /// The slots of material that [`CertificateAuthority::open`] wants to be given.
     fn slots(&self) -> Vec<String>;
 

@@ -292,6 +292,27 @@ impl CaError {
         }
     }
 
+    /// Whether the authority said it, so that it must be there.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::BindingRefused { .. }
+            | Self::AccountUnknown { .. }
+            | Self::Refused { .. }
+            | Self::Status { .. }
+            | Self::NoSuchOrder { .. }
+            | Self::NotOffered { .. } => true,
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::NoKeyChange { .. }
+            | Self::Unreachable { .. }
+            | Self::Garbled { .. }
+            | Self::Deadline { .. }
+            | Self::Material { .. }
+            | Self::NotCertified { .. } => false,
+        }
+    }
+
     /// Whether only the nonce was stale (RFC 8555 §6.5): the request was not looked at, and may be made again.
     #[must_use]
     pub fn is_bad_nonce(&self) -> bool {

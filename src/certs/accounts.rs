@@ -12,11 +12,11 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::base::single_flight::{Refused, SingleFlight};
 use crate::base::task::Tasks;
-use crate::ca::{Account, CaError, CertificateAuthority, Material, Opened};
-use crate::certs::policy::{Offer, Suitable};
+use crate::ca::{Account, CaError, CertificateAuthority, Material};
+use crate::certs::authorities::{self, Authorities};
 use crate::certs::vault::{Vault, VaultError};
+use crate::model::TenantScope;
 use crate::model::certificate::CaId;
-use crate::model::{NamePattern, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation};
 use crate::store::record::{AuditActor, KeyOwner, MaterialRecord};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
@@ -33,7 +33,7 @@ const MOST_WAITERS: usize = 10_000;
 pub struct Accounts(Arc<Shared>);
 
 struct Shared {
-    authorities: Vec<Arc<dyn CertificateAuthority>>,
+    authorities: Authorities,
     store: Arc<dyn Store>,
     vault: Vault,
     clock: Clock,
@@ -109,12 +109,22 @@ pub struct Parts {
 }
 
 impl Accounts {
-    /// Nothing is opened yet.
+    /// Nothing is opened yet. The authorities are watched by nobody but issuance itself; see [`Accounts::watched`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        Self::watched(parts, authorities::Parts::default())
+    }
+
+    /// Nothing is opened yet; the authorities, which are those of `parts`, are watched as `watch` says.
+    #[must_use]
+    pub fn watched(parts: Parts, watch: authorities::Parts) -> Self {
         let most = parts.authorities.len().max(1);
-        Self(Arc::new(Shared {
+        let watch = authorities::Parts {
             authorities: parts.authorities,
+            ..watch
+        };
+        Self(Arc::new(Shared {
+            authorities: Authorities::new(watch, &parts.tasks),
             store: parts.store,
             vault: parts.vault,
             clock: parts.clock,
@@ -124,18 +134,10 @@ impl Accounts {
         }))
     }
 
-    /// The configured authorities in order of preference, and whether each certifies `pattern`.
+    /// The authorities as they are right now.
     #[must_use]
-    pub fn offers(&self, pattern: &NamePattern) -> Vec<Offer> {
-        let offer = |ca: &Arc<dyn CertificateAuthority>| Offer {
-            ca: ca.id().clone(),
-            suitable: match ca.certifies(pattern) {
-                true => Suitable::Yes,
-                false => Suitable::No,
-            },
-            profile: None,
-        };
-        self.0.authorities.iter().map(offer).collect()
+    pub fn authorities(&self) -> &Authorities {
+        &self.0.authorities
     }
 
     /// The account with `ca`, opened or made if need be.
@@ -182,17 +184,95 @@ impl Accounts {
         tracing::warn!(%ca, "the authority does not know our account any more; a new one is made");
         let shared = Arc::clone(&self.0);
         let id = ca.clone();
+        let url = gone.url().unwrap_or_default().to_owned();
         self.0
             .opening
             .run(&self.0.tasks, ca.clone(), || async move {
-                Box::pin(shared.reopen(&id)).await.map_err(Arc::new)
+                Box::pin(shared.reopen(&id, &url)).await.map_err(Arc::new)
             })
             .await
             .map_err(|refused| Arc::new(AccountError::Busy(refused)))?
     }
 }
 
+impl Accounts {
+    /// Changes the key of the account with `ca` (RFC 8555 §7.3.5); the account stays, with its URL, orders and limits.
+    /// The new key is kept before the authority learns of it and the old one until the authority has taken the new one,
+    /// so that a kill at any point leaves an account that can be used; called again it goes on where it was.
+    ///
+    /// Gives the account's URL. Orders that run meanwhile fail and are taken up again with the new key.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn change_key(&self, ca: &CaId) -> Result<String, Arc<AccountError>> {
+        // Opened first: an account that cannot be used is no account whose key to change.
+        self.account(ca).await?;
+        let shared = Arc::clone(&self.0);
+        let id = ca.clone();
+        let changed = self
+            .0
+            .opening
+            .run(&self.0.tasks, ca.clone(), || async move {
+                Box::pin(shared.change_key(&id)).await.map_err(Arc::new)
+            })
+            .await
+            .map_err(|refused| Arc::new(AccountError::Busy(refused)))??;
+        Ok(changed.url().unwrap_or_default().to_owned())
+    }
+
+    /// The URL of the account with `ca`, where one is kept; asks no authority.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn url(&self, ca: &CaId) -> Result<Option<String>, AccountError> {
+        if let Some(account) = self.0.usable(ca) {
+            return Ok(account.url().map(str::to_owned));
+        }
+        let authority = self.0.authority(ca)?;
+        let Some(slot) = authority
+            .slots()
+            .into_iter()
+            .next()
+            .filter(|_| authority.directory().is_some())
+        else {
+            return Ok(None);
+        };
+        let by = Deadline::after(PATIENCE);
+        let kept = self
+            .0
+            .store
+            .material(by, ca, &slot)
+            .await
+            .map_err(AccountError::Store)?;
+        let url = kept.map(|kept| String::from_utf8_lossy(&kept.public).into_owned());
+        Ok(url.filter(|url| !url.is_empty()))
+    }
+}
+
 impl Shared {
+    async fn change_key(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
+        let authority = Arc::clone(self.authority(ca)?);
+        let mut kept = self.load(authority.as_ref()).await?;
+        if let Some(next) = authority.next_key(&kept).map_err(AccountError::Ca)? {
+            // Replaces a next key that the account has already.
+            let slots = vec![next.slot.clone()];
+            self.keep(ca, std::slice::from_ref(&next), &slots).await?;
+            kept.retain(|material| material.slot != next.slot);
+            kept.push(next);
+        }
+        // Should it fail, nobody knows which key the authority has: the next who needs the account finds out.
+        self.forget(ca);
+        let opened = authority.change_key(kept).await.map_err(AccountError::Ca)?;
+        self.keep(ca, &opened.made, &authority.slots()).await?;
+        self.remember(ca, &opened.account);
+        Ok(opened.account)
+    }
+
+    fn forget(&self, ca: &CaId) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(ca);
+    }
+
     fn usable(&self, ca: &CaId) -> Option<Arc<dyn Account>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let account = open.get(ca).map(Arc::clone)?;
@@ -207,8 +287,7 @@ impl Shared {
 
     fn authority(&self, ca: &CaId) -> Result<&Arc<dyn CertificateAuthority>, AccountError> {
         self.authorities
-            .iter()
-            .find(|authority| authority.id() == ca)
+            .find(ca)
             .ok_or_else(|| AccountError::NotConfigured(ca.clone()))
     }
 
@@ -222,7 +301,7 @@ impl Shared {
                 .open(kept, self.clock.now())
                 .await
                 .map_err(AccountError::Ca)?;
-            match self.keep(ca, &opened, &held).await {
+            match self.keep(ca, &opened.made, &held).await {
                 Ok(()) => {
                     self.remember(ca, &opened.account);
                     return Ok(opened.account);
@@ -235,13 +314,20 @@ impl Shared {
         }
     }
 
-    async fn reopen(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
+    async fn reopen(&self, ca: &CaId, gone: &str) -> Result<Arc<dyn Account>, AccountError> {
         let authority = self.authority(ca)?;
+        // Another process may have made one already.
+        let kept = self.load(authority.as_ref()).await?;
+        let is_other =
+            |material: &Material| !material.public.is_empty() && material.public != gone.as_bytes();
+        if kept.first().is_some_and(is_other) {
+            return Box::pin(self.open(ca)).await;
+        }
         let opened = authority
             .open(Vec::new(), self.clock.now())
             .await
             .map_err(AccountError::Ca)?;
-        self.keep(ca, &opened, &authority.slots()).await?;
+        self.keep(ca, &opened.made, &authority.slots()).await?;
         self.remember(ca, &opened.account);
         Ok(opened.account)
     }
@@ -275,12 +361,17 @@ impl Shared {
     }
 
     /// Keeps what was made: where `held` names the slot, replacing what it holds, else only if nobody was first.
-    async fn keep(&self, ca: &CaId, opened: &Opened, held: &[String]) -> Result<(), AccountError> {
-        if opened.made.is_empty() {
+    async fn keep(
+        &self,
+        ca: &CaId,
+        made: &[Material],
+        held: &[String],
+    ) -> Result<(), AccountError> {
+        if made.is_empty() {
             return Ok(());
         }
         let mut batch = Batch::new();
-        for made in &opened.made {
+        for made in made {
             let name = sealed_as(ca, &made.slot);
             let sealed = self
                 .vault

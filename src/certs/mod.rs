@@ -1,7 +1,8 @@
 //! One certificate: from the wish for it to the handshake that it serves.
 //!
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] and [`renewal`] (what is due when,
-//! pure), [`budget`] (what the authorities bear, and who gets it), [`issuance`] (from a due job to a certificate that serves), [`accounts`] (the authorities, opened), [`challenge`]
+//! pure), [`budget`] (what the authorities bear, and who gets it), [`issuance`] (from a due job to a certificate that serves), [`authorities`] (which of them is
+//! asked), [`accounts`] (the authorities, opened), [`challenge`]
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`import`]
 //! (what is brought along), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
@@ -20,6 +21,8 @@ pub mod renewal;
 pub mod budget;
 
 pub mod issuance;
+
+pub mod authorities;
 
 pub mod accounts;
 

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::certs::authorities::choice::Unsuitable;
 use crate::certs::request::IssuanceRequest;
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::domain::DomainState;
+use crate::model::problem::ProblemCode;
 use crate::store::record::DomainRecord;
 
 /// An authority that could be asked.
@@ -14,19 +16,30 @@ use crate::store::record::DomainRecord;
 pub struct Offer {
     /// Its name.
     pub ca: CaId,
-    /// Whether it certifies such a name at all.
+    /// Whether it can be asked for the name now.
     pub suitable: Suitable,
     /// The profile that is ordered of it, where it has any and one is configured.
     pub profile: Option<Arc<str>>,
 }
 
-/// Whether an authority certifies a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether an authority can be asked for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Suitable {
-    /// It does.
+    /// It can.
     Yes,
-    /// It does not: a wildcard over HTTP-01.
-    No,
+    /// Something stands against it.
+    No(Unsuitable),
+}
+
+impl Offer {
+    /// What stands against it.
+    #[must_use]
+    pub const fn unsuitable(&self) -> Option<&Unsuitable> {
+        match &self.suitable {
+            Suitable::Yes => None,
+            Suitable::No(unsuitable) => Some(unsuitable),
+        }
+    }
 }
 
 /// Leave to order one certificate: what, of whom, in whose place. Made only by [`decide`], whatever the reason; used up
@@ -72,7 +85,7 @@ impl IssuancePermit {
 }
 
 /// Why no certificate is ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// Nobody has registered the name (any more).
     NotRegistered,
@@ -84,8 +97,65 @@ pub enum Denial {
     HookDenies,
     /// No authority is configured.
     NoAuthority,
-    /// No configured authority certifies such a name.
-    NoneSuitable,
+    /// Something stands against every authority that the tenant may use.
+    NoneSuitable(Vec<Offer>),
+}
+
+impl Denial {
+    /// The problem that it is.
+    #[must_use]
+    pub fn code(&self) -> ProblemCode {
+        // An authority that is only away will be back; else the preferred one's reason counts.
+        let reason = match self.is_passing() {
+            true => Some(ProblemCode::CaOutage),
+            false => self.reasons().map(|(_, reason)| reason.code()).next(),
+        };
+        reason.unwrap_or(ProblemCode::PolicyDenied)
+    }
+
+    /// Whether waiting is enough: an authority that would do is only away.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.reasons()
+            .any(|(_, reason)| matches!(reason, Unsuitable::Away { .. }))
+    }
+
+    /// What repairs it, where there is a single thing to do.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        let code = self.code();
+        let mut reasons = self.reasons().map(|(_, reason)| reason);
+        reasons
+            .find(|reason| reason.code() == code)
+            .and_then(Unsuitable::fix)
+    }
+
+    /// What was seen, without repetition.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for line in self.reasons().flat_map(|(_, reason)| reason.evidence()) {
+            if !all.contains(&line) {
+                all.push(line);
+            }
+        }
+        all
+    }
+
+    /// What stands against each authority.
+    fn reasons(&self) -> impl Iterator<Item = (&CaId, &Unsuitable)> {
+        let offers: &[Offer] = match self {
+            Self::NoneSuitable(offers) => offers,
+            Self::NotRegistered
+            | Self::OtherTenant
+            | Self::NotServed(_)
+            | Self::HookDenies
+            | Self::NoAuthority => &[],
+        };
+        offers
+            .iter()
+            .filter_map(|offer| Some((&offer.ca, offer.unsuitable()?)))
+    }
 }
 
 impl fmt::Display for Denial {
@@ -100,10 +170,14 @@ impl fmt::Display for Denial {
             Self::NoAuthority => {
                 f.write_str("no certification authority is configured; add a [[ca]] section")
             }
-            Self::NoneSuitable => f.write_str(
-                "no configured authority certifies the name; a wildcard needs a [[ca]] of kind \"private\", \
-                 for HTTP-01 proves no wildcard",
-            ),
+            Self::NoneSuitable(_) => {
+                f.write_str("no configured authority can certify the name")?;
+                for (n, (ca, reason)) in self.reasons().enumerate() {
+                    let separator = if n == 0 { ": " } else { "; " };
+                    write!(f, "{separator}{ca} {reason}")?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -132,7 +206,7 @@ pub fn decide(
     let offer = offers
         .iter()
         .find(|offer| offer.suitable == Suitable::Yes)
-        .ok_or(Denial::NoneSuitable)?;
+        .ok_or_else(|| Denial::NoneSuitable(offers.to_vec()))?;
     let replaces = request
         .reason
         .certificate()
@@ -151,6 +225,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::certs::request::Reason;
+    use crate::dns::caa::Verdict;
     use crate::model::domain::Source;
     use crate::model::{NamePattern, TenantId};
 
@@ -180,10 +255,56 @@ mod tests {
     fn offers(offers: &[(&str, Suitable)]) -> Vec<Offer> {
         let offer = |(ca, suitable): &(&str, Suitable)| Offer {
             ca: CaId::new(ca),
-            suitable: *suitable,
+            suitable: suitable.clone(),
             profile: None,
         };
         offers.iter().map(offer).collect()
+    }
+
+    fn wildcard() -> Suitable {
+        Suitable::No(Unsuitable::NotCertified)
+    }
+
+    fn caa(verdict: Verdict, remedy: &str) -> Suitable {
+        Suitable::No(Unsuitable::Caa {
+            verdict,
+            remedy: Some(remedy.to_owned()),
+            records: vec!["a.test. CAA 0 issue \"other.test\"".to_owned()],
+        })
+    }
+
+    #[test]
+    fn a_denial_names_each_authority_with_its_reason_and_the_remedy_of_the_preferred() {
+        let away = || Suitable::No(Unsuitable::Away { trouble: None });
+        let check = |given: &[(&str, Suitable)], code: ProblemCode, fix: Option<&str>| {
+            let denial = Denial::NoneSuitable(offers(given));
+            assert_eq!(denial.code(), code, "{denial}");
+            assert_eq!(denial.fix().as_deref(), fix, "{denial}");
+            for (ca, _) in given {
+                assert!(denial.to_string().contains(&format!("{ca} ")), "{denial}");
+            }
+        };
+        let (one, two) = (
+            caa(Verdict::ForbidsCa, "r1"),
+            caa(Verdict::ForbidsAccount, "r2"),
+        );
+        let forbidden = [("one", one.clone()), ("two", two.clone())];
+        let add = Some("add this record: r1");
+        check(&forbidden, ProblemCode::CaaForbidsCa, add);
+        let denial = Denial::NoneSuitable(offers(&forbidden));
+        assert_eq!(denial.evidence().len(), 1);
+        // Waiting is enough.
+        check(
+            &[("one", one), ("two", away())],
+            ProblemCode::CaOutage,
+            None,
+        );
+        check(&[("one", wildcard())], ProblemCode::PolicyDenied, None);
+        check(
+            &[("one", two)],
+            ProblemCode::CaaForbidsAccount,
+            Some("add this record: r2"),
+        );
     }
 
     fn check(
@@ -194,7 +315,7 @@ mod tests {
         let decided = decide(request("a.test", "acme"), domain, &offers(given));
         let ca = decided.map(|permit| permit.ca().clone());
         assert_eq!(
-            ca.as_ref().map(CaId::as_str).map_err(|denial| *denial),
+            ca.as_ref().map(CaId::as_str).map_err(Clone::clone),
             expected
         );
     }
@@ -209,13 +330,13 @@ mod tests {
         );
         check(
             Some(&known),
-            &[("one", Suitable::No), ("two", Suitable::Yes)],
+            &[("one", wildcard()), ("two", Suitable::Yes)],
             Ok("two"),
         );
         check(
             Some(&known),
-            &[("one", Suitable::No)],
-            Err(Denial::NoneSuitable),
+            &[("one", wildcard())],
+            Err(Denial::NoneSuitable(offers(&[("one", wildcard())]))),
         );
         check(Some(&known), &[], Err(Denial::NoAuthority));
     }

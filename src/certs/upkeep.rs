@@ -14,7 +14,6 @@ use crate::base::task::Tasks;
 use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
 use crate::certs::lifecycle::{self, Due};
-use crate::certs::policy::{Offer, Suitable};
 use crate::certs::renewal;
 use crate::certs::request::Reason;
 use crate::certs::settings::Obtain;
@@ -138,8 +137,7 @@ impl Upkeep {
     }
 
     fn is_certified(&self, domain: &DomainRecord) -> bool {
-        let suits = |offer: &Offer| offer.suitable == Suitable::Yes;
-        self.accounts.offers(&domain.pattern).iter().any(suits)
+        self.accounts.certifies(&domain.tenant, &domain.pattern)
     }
 
     async fn restore(

@@ -73,6 +73,14 @@ impl CertificateAuthority for Acme {
         self.line.id()
     }
 
+    fn directory(&self) -> Option<&str> {
+        Some(&self.settings.directory)
+    }
+
+    fn profile(&self) -> Option<&str> {
+        self.settings.profile.as_deref()
+    }
+
     fn slots(&self) -> Vec<String> {
         let url = &self.settings.directory;
         vec![credentials::slot(url), credentials::next_slot(url)]

@@ -22,6 +22,8 @@ pub struct Settings {
     /// The key of an account made elsewhere, PKCS#8 DER, ECDSA P-256: used instead of opening a new account, whose URL
     /// the authority tells. Default: a new account is opened.
     pub account_key: Option<Secret>,
+    /// The profile to order where a tenant chooses none. Default: the authority's own choice.
+    pub profile: Option<String>,
     /// The names by which CAA records mean the authority. Default: what its directory says.
     pub caa_identities: Vec<String>,
     /// How long one call may take. Default 30 s.
@@ -49,6 +51,7 @@ impl Settings {
             roots: net::Roots::Public,
             binding: None,
             account_key: None,
+            profile: None,
             caa_identities: Vec::new(),
             call_deadline: Duration::from_secs(30),
         }

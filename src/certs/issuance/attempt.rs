@@ -6,13 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
-use super::order::Wanted;
 use super::{PATIENCE, Parts};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::certs::Settings;
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle;
-use crate::certs::policy::{self, Denial};
+use crate::certs::policy::Denial;
 use crate::certs::request::{IssuanceRequest, Reason};
 use crate::certs::resolver::Ticket;
 use crate::model::{NamePattern, TenantId, TenantScope};
@@ -136,17 +135,9 @@ impl<'a> Attempt<'a> {
             .ok_or(Cause::Denied(Denial::NotRegistered))?;
         // Whether the name is still allowed.
         self.ask_again(domain, &request.reason).await?;
-        // Who could certify it.
-        let offers = self.parts.accounts.offers(self.pattern);
-        // Whether it is ordered, where, and in whose place.
-        let permit = policy::decide(request, Some(domain), &offers).map_err(Cause::Denied)?;
-        // The order, from its placing or taking up to the chain.
-        let wanted = Wanted {
-            permit: &permit,
-            known,
-            domain,
-        };
-        let obtained = self.obtain(wanted).await?;
+        // Who could certify it, whether it is ordered, where, and in whose place; then the order, from its placing or
+        // taking up to the chain. Where an authority turns out not to be there, the same of the next.
+        let (permit, obtained) = Box::pin(self.obtain_of_any(request, known, domain)).await?;
         // What came back is checked, stored, and serves.
         let (record, credential) = self
             .accept(&permit, obtained)

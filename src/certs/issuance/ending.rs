@@ -9,26 +9,28 @@ use serde_json::json;
 use super::attempt::{Attempt, Known, Success};
 use super::failure::{Cause, Failure, Fate};
 use super::lease::Gone;
+use crate::base::backoff::jittered;
 use crate::base::clock::{Timestamp, monotonic};
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle::{self, Event};
 use crate::certs::outcome::Outcome;
-use crate::certs::policy::{Denial, IssuancePermit, Suitable};
+use crate::certs::policy::{Denial, IssuancePermit};
 use crate::certs::renewal;
 use crate::certs::request::Reason;
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::DomainState;
-use crate::model::problem::{Problem, ProblemCode};
+use crate::model::problem::Problem;
 use crate::store::batch::{AuditEvent, Batch, Guard, JobOutcome, Operation};
 use crate::store::job::Priority;
 use crate::store::record::{AuditActor, CertificateRecord};
 use crate::store::{ApplyError, Deadline};
 use crate::telemetry::labels::IssuanceOutcome;
-use crate::telemetry::readiness::{Condition, Health};
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
+/// About how long a job waits while no authority is there; spread, for many wait.
+const AWAY: Duration = Duration::from_secs(60);
 /// The wait for a domain that is not served at present.
 const LATER: Duration = Duration::from_secs(3600);
 /// How long putting a job back at shutdown may take.
@@ -113,9 +115,6 @@ impl Attempt<'_> {
             kind = kind.as_str(), duration_ms = duration.as_millis(), expires = %facts.not_after,
             "certificate issued"
         );
-        metrics.ca_ready.set(&facts.ca, 1);
-        let readiness = &self.parts.readiness;
-        readiness.set(Condition::Authorities, Health::Well);
         self.tell(Outcome::Issued(credential));
     }
 
@@ -146,7 +145,7 @@ impl Attempt<'_> {
         let outcome = if let Cause::Gone(gone) = &failure.cause {
             tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
             IssuanceOutcome::Deferred
-        } else if let Cause::Denied(denial) = failure.cause {
+        } else if let Cause::Denied(denial) = &failure.cause {
             self.denied(denial, &failure, &reason, now).await;
             IssuanceOutcome::Denied
         } else if failure.cause.counts() {
@@ -159,10 +158,18 @@ impl Attempt<'_> {
                 .await;
             IssuanceOutcome::Deferred
         };
-        self.count(&reason, outcome);
+        let asked = failure.cause.ca_error().map(|error| error.ca().clone());
+        let preferred = || self.parts.accounts.preferred(self.tenant, self.pattern);
+        let ca = asked
+            .or_else(preferred)
+            .unwrap_or_else(|| CaId::new("none"));
+        self.parts
+            .metrics
+            .issuances
+            .count(&ca, (reason.kind(), outcome));
     }
 
-    async fn denied(&self, denial: Denial, failure: &Failure, reason: &Reason, now: Timestamp) {
+    async fn denied(&self, denial: &Denial, failure: &Failure, reason: &Reason, now: Timestamp) {
         tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %denial, "issuance denied");
         match denial {
             Denial::NotRegistered | Denial::OtherTenant => {
@@ -173,10 +180,24 @@ impl Attempt<'_> {
                 self.tell(Outcome::Failed(Arc::new(problem)));
             }
             Denial::NotServed(_) => self.defer(LATER, &failure.cause).await,
-            Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable => {
+            Denial::NoneSuitable(_) if denial.is_passing() => {
+                self.await_authority(failure, reason, now).await;
+            }
+            Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable(_) => {
                 self.back_off(failure, reason, now).await;
             }
         }
+    }
+
+    /// Puts the job back until an authority that is away may be there again: nobody was asked, and it is no failure of
+    /// the domain's.
+    async fn await_authority(&self, failure: &Failure, reason: &Reason, now: Timestamp) {
+        let wait = jittered(AWAY, 0.5, rand::random());
+        let problem = self.problem(&failure.cause, Some(now.plus(wait)));
+        let batch = Batch::new().then(self.finished(JobOutcome::Deferred, wait));
+        self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
+            .await;
+        self.tell(Outcome::Failed(Arc::new(problem)));
     }
 
     /// Puts the job back without counting a failure.
@@ -203,13 +224,6 @@ impl Attempt<'_> {
             "issuance failed"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
-        if problem.code == ProblemCode::CaOutage {
-            let told = Health::Degraded(problem.detail.clone().into());
-            self.parts.readiness.set(Condition::Authorities, told);
-            if let Some(ca) = self.offered() {
-                self.parts.metrics.ca_ready.set(&ca, 0);
-            }
-        }
         let mut batch = self.without_challenges(Batch::new());
         if failure.order == Fate::Dead {
             batch = batch.then(Operation::SaveOrder {
@@ -304,21 +318,6 @@ impl Attempt<'_> {
     fn problem(&self, cause: &Cause, next_retry_at: Option<Timestamp>) -> Problem {
         let earlier = self.job.problem.as_ref();
         cause.problem(self.pattern, earlier, next_retry_at, self.parts.clock.now())
-    }
-
-    fn count(&self, reason: &Reason, outcome: IssuanceOutcome) {
-        let ca = self.offered().unwrap_or_else(|| CaId::new("none"));
-        self.parts
-            .metrics
-            .issuances
-            .count(&ca, (reason.kind(), outcome));
-    }
-
-    /// The authority that the order went to, or would have.
-    fn offered(&self) -> Option<CaId> {
-        let mut offers = self.parts.accounts.offers(self.pattern).into_iter();
-        let suitable = offers.find(|offer| offer.suitable == Suitable::Yes);
-        suitable.map(|offer| offer.ca)
     }
 
     fn tell(&self, outcome: Outcome) {

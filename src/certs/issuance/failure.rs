@@ -82,7 +82,7 @@ impl Cause {
     /// The problem code.
     pub(super) fn code(&self) -> ProblemCode {
         match self {
-            Self::Denied(_) => ProblemCode::PolicyDenied,
+            Self::Denied(denial) => denial.code(),
             Self::Account(error) => match &**error {
                 AccountError::Ca(error) => error.code(),
                 AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
@@ -107,7 +107,8 @@ impl Cause {
         }
     }
 
-    fn ca_error(&self) -> Option<&CaError> {
+    /// The authority's failure, where it is one.
+    pub(super) fn ca_error(&self) -> Option<&CaError> {
         if let Self::Ca(error) = self {
             return Some(error);
         }
@@ -159,13 +160,21 @@ impl Cause {
             Self::Key(error) => vec![error.to_string()],
             Self::Store(error) => vec![error.to_string()],
             Self::Refused(error) => vec![error.to_string()],
-            Self::Denied(_)
-            | Self::Account(_)
+            Self::Denied(denial) => denial.evidence(),
+            Self::Account(_)
             | Self::Ca(_)
             | Self::Credential(_)
             | Self::Deadline(_)
             | Self::Gone(_) => Vec::new(),
         }
+    }
+
+    /// What repairs it, where that follows from more than its code.
+    fn fix(&self) -> Option<String> {
+        if let Self::Denied(denial) = self {
+            return denial.fix();
+        }
+        None
     }
 
     /// The problem, first seen when `earlier` was where that is the same one.
@@ -185,7 +194,7 @@ impl Cause {
             actor: code.actor(),
             detail: self.detail(),
             evidence: self.evidence(),
-            fix: fix(code, pattern),
+            fix: self.fix().or_else(|| fix(code, pattern)),
             first_seen,
             last_seen: now,
             next_retry_at,

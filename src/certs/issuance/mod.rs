@@ -11,12 +11,14 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`order`],
-//! [`new_order`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
+//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`of_any`],
+//! [`order`], [`new_order`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
 
 mod attempt;
 
 mod allowed;
+
+mod of_any;
 
 mod order;
 

@@ -1,0 +1,457 @@
+//! The configured authorities as they are right now: what each says about itself, whether it is asked at all, and which
+//! of them suit a name.
+//!
+//! Reading order: [`breaker`] (pure), [`choice`] (what makes an authority unsuitable, and in which words), this file
+//! (what is known of each, and its upkeep), [`offers`] (one name's authorities in order).
+
+pub mod breaker;
+
+pub mod choice;
+
+mod offers;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use crate::base::clock::{Instant, monotonic};
+use crate::base::published::Published;
+use crate::base::single_flight::{Refused, SingleFlight};
+use crate::base::task::Tasks;
+use crate::ca::{CaError, CertificateAuthority, Meta};
+use crate::dns::Dns;
+use crate::model::TenantId;
+use crate::model::certificate::CaId;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::{Condition, Health, Readiness};
+
+use breaker::{Breaker, Outcome, Standing};
+
+pub use offers::Subject;
+
+/// How long reading a directory may take where somebody waits for it or it is a probe.
+const PROBE: Duration = Duration::from_secs(5);
+/// How long what a directory says is believed.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
+/// Callers that may wait for one directory.
+const MOST_WAITERS: usize = 10_000;
+
+/// What tenants choose for themselves. What the configuration does not name is as for everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choices(pub HashMap<TenantId, Choice>);
+
+/// What one tenant has chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Its authorities, the preferred first; empty for all that are configured.
+    pub authorities: Vec<CaId>,
+    /// The profile of its certificates; nothing for each authority's own.
+    pub profile: Option<Arc<str>>,
+}
+
+/// What is watched, and with what.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The authorities, in order of preference.
+    pub authorities: Vec<Arc<dyn CertificateAuthority>>,
+    /// What tenants choose.
+    pub choices: Published<Arc<Choices>>,
+    /// Reads CAA; where there is none, nothing is read.
+    pub dns: Option<Dns>,
+    /// When an authority is given up for a while.
+    pub breaker: breaker::Settings,
+    /// Where it is counted whether they are asked.
+    pub metrics: Metrics,
+    /// Where trouble shows.
+    pub readiness: Readiness,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            authorities: Vec::new(),
+            choices: Published::new(Arc::default()),
+            dns: None,
+            breaker: breaker::Settings::default(),
+            metrics: Metrics::default(),
+            readiness: Readiness::default(),
+        }
+    }
+}
+
+/// The authorities. Clones are the same.
+#[derive(Clone)]
+pub struct Authorities(Arc<Shared>);
+
+struct Shared {
+    watched: Vec<Watched>,
+    choices: Published<Arc<Choices>>,
+    dns: Option<Dns>,
+    metrics: Metrics,
+    readiness: Readiness,
+    tasks: Tasks,
+    turned: Notify,
+    reading: SingleFlight<CaId, Result<Arc<Meta>, Arc<CaError>>>,
+    /// While resolvers are silent, visitors do not wait for them.
+    silent_until: Mutex<Option<Instant>>,
+}
+
+struct Watched {
+    authority: Arc<dyn CertificateAuthority>,
+    state: Mutex<State>,
+}
+
+struct State {
+    breaker: Breaker,
+    meta: Option<(Arc<Meta>, Instant)>,
+    /// How it failed last, while it is troubled.
+    trouble: Option<String>,
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.watched.iter().map(|watched| watched.authority.id()))
+            .finish()
+    }
+}
+
+/// An authority as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct AuthorityFacts {
+    /// Its name.
+    pub ca: CaId,
+    /// The URL of its directory; nothing for one of our own.
+    pub directory: Option<String>,
+    /// The profile that is ordered of it where a tenant chooses none.
+    pub profile: Option<String>,
+    /// Whether it is asked.
+    pub standing: Standing,
+    /// How it failed last, where that was the last that was heard of it.
+    pub trouble: Option<String>,
+    /// How long until its directory is read again; nothing unless it is not asked.
+    pub probe_in: Option<Duration>,
+    /// What it says about itself, as last read.
+    pub meta: Option<Arc<Meta>>,
+}
+
+/// Why nothing is known of what an authority says about itself.
+#[derive(Clone, Debug)]
+pub enum MetaError {
+    /// No authority of this name is configured.
+    NotConfigured(CaId),
+    /// It could not be asked.
+    Ca(Arc<CaError>),
+    /// Too many ask, or asking was abandoned at shutdown.
+    Busy(Refused),
+}
+
+impl Authorities {
+    /// All closed; asks nobody yet.
+    #[must_use]
+    pub fn new(parts: Parts, tasks: &Tasks) -> Self {
+        let watch = |authority: Arc<dyn CertificateAuthority>| Watched {
+            authority,
+            state: Mutex::new(State {
+                breaker: Breaker::new(parts.breaker),
+                meta: None,
+                trouble: None,
+            }),
+        };
+        let watched: Vec<Watched> = parts.authorities.into_iter().map(watch).collect();
+        for one in &watched {
+            parts.metrics.ca_ready.set(one.authority.id(), 1);
+        }
+        Self(Arc::new(Shared {
+            reading: SingleFlight::new(watched.len().max(1), MOST_WAITERS),
+            watched,
+            choices: parts.choices,
+            dns: parts.dns,
+            metrics: parts.metrics,
+            readiness: parts.readiness,
+            tasks: tasks.clone(),
+            turned: Notify::new(),
+            silent_until: Mutex::default(),
+        }))
+    }
+
+    /// Reads the directories of authorities that are not asked, until the group is cancelled.
+    pub async fn run(self) {
+        let cancelled = self.0.tasks.token();
+        let rounds = async {
+            loop {
+                let turned = self.0.turned.notified();
+                match self.next_probe() {
+                    Some(at) => tokio::select! {
+                        () = tokio::time::sleep_until(at) => self.probe_due().await,
+                        () = turned => {}
+                    },
+                    None => turned.await,
+                }
+            }
+        };
+        cancelled.run_until_cancelled(rounds).await;
+    }
+
+    /// The authority of this name.
+    #[must_use]
+    pub fn find(&self, ca: &CaId) -> Option<&Arc<dyn CertificateAuthority>> {
+        self.watched(ca).map(|watched| &watched.authority)
+    }
+
+    /// Notes that work with an authority begins.
+    pub fn began(&self, ca: &CaId) {
+        if let Some(watched) = self.watched(ca) {
+            watched.state().breaker.began(monotonic());
+        }
+    }
+
+    /// Notes that an authority did what it was asked.
+    pub fn worked(&self, ca: &CaId) {
+        self.learn(ca, |breaker| {
+            breaker.worked(Outcome::Answered, monotonic(), rand::random());
+            None
+        });
+    }
+
+    /// Takes note of a failure. After an outage the directory is read, as often as it takes to tell a slip from an
+    /// authority that is not there; gives how it stands then.
+    pub async fn failed(&self, error: &CaError) -> Standing {
+        let ca = error.ca();
+        if !error.is_outage() {
+            // Who refuses is there.
+            if error.is_answer() {
+                self.worked(ca);
+            }
+            return self.standing(ca);
+        }
+        self.learn(ca, |breaker| {
+            breaker.worked(Outcome::Outage, monotonic(), rand::random());
+            Some(error.to_string())
+        });
+        for _ in 0..self.doubts_left(ca) {
+            if self.standing(ca) == Standing::Open || self.read(ca).await.is_ok() {
+                break;
+            }
+        }
+        self.standing(ca)
+    }
+
+    /// How an authority stands; one that is not configured is not asked.
+    #[must_use]
+    pub fn standing(&self, ca: &CaId) -> Standing {
+        self.watched(ca)
+            .map_or(Standing::Open, |watched| watched.state().breaker.standing())
+    }
+
+    /// What an authority says about itself; what was read within a day will do, and anything older while it does not
+    /// answer.
+    ///
+    /// # Errors
+    /// [`MetaError`].
+    pub async fn meta(&self, ca: &CaId) -> Result<Arc<Meta>, MetaError> {
+        self.meta_since(ca, FRESH).await
+    }
+
+    async fn meta_since(&self, ca: &CaId, age: Duration) -> Result<Arc<Meta>, MetaError> {
+        let known = self
+            .watched(ca)
+            .and_then(|watched| watched.state().meta.clone());
+        if let Some((meta, read_at)) = &known
+            && monotonic().saturating_duration_since(*read_at) < age
+        {
+            return Ok(Arc::clone(meta));
+        }
+        match (self.read(ca).await, known) {
+            (Err(_), Some((old, _))) => Ok(old),
+            (result, _) => result,
+        }
+    }
+
+    /// Every authority, in order of preference. What has never been read is read now, within a few seconds.
+    pub async fn facts(&self) -> Vec<AuthorityFacts> {
+        let facts = self.0.watched.iter().map(|watched| async {
+            let ca = watched.authority.id();
+            let meta = self.meta(ca).await.ok();
+            let now = monotonic();
+            let state = watched.state();
+            let probe_at = state.breaker.probe_at();
+            AuthorityFacts {
+                ca: ca.clone(),
+                directory: watched.authority.directory().map(str::to_owned),
+                profile: watched.authority.profile().map(str::to_owned),
+                standing: state.breaker.standing(),
+                trouble: state.trouble.clone(),
+                probe_in: probe_at.map(|at| at.saturating_duration_since(now)),
+                meta,
+            }
+        });
+        join_all(facts).await
+    }
+
+    /// What a tenant has chosen.
+    #[must_use]
+    pub fn choice(&self, tenant: &TenantId) -> Choice {
+        self.0
+            .choices
+            .load()
+            .0
+            .get(tenant)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn silent(&self) -> Option<Instant> {
+        *self
+            .0
+            .silent_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_silent(&self, until: Option<Instant>) {
+        *self
+            .0
+            .silent_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn watched(&self, ca: &CaId) -> Option<&Watched> {
+        self.0
+            .watched
+            .iter()
+            .find(|watched| watched.authority.id() == ca)
+    }
+
+    fn doubts_left(&self, ca: &CaId) -> u32 {
+        self.watched(ca)
+            .map_or(0, |watched| watched.state().breaker.doubts_left())
+    }
+
+    fn next_probe(&self) -> Option<Instant> {
+        let all = self.0.watched.iter();
+        all.filter_map(|watched| watched.state().breaker.probe_at())
+            .min()
+    }
+
+    async fn probe_due(&self) {
+        let now = monotonic();
+        let due = self.0.watched.iter().filter(|watched| {
+            watched
+                .state()
+                .breaker
+                .probe_at()
+                .is_some_and(|at| at <= now)
+        });
+        join_all(due.map(|watched| self.read(watched.authority.id()))).await;
+    }
+
+    /// Reads a directory, once for all who want it; the breaker learns how it went.
+    async fn read(&self, ca: &CaId) -> Result<Arc<Meta>, MetaError> {
+        let authority = self
+            .find(ca)
+            .ok_or_else(|| MetaError::NotConfigured(ca.clone()))?;
+        let (authority, this) = (Arc::clone(authority), self.clone());
+        let read = || async move {
+            let ca = authority.id();
+            let read = tokio::time::timeout(PROBE, authority.meta()).await;
+            let result = read.unwrap_or_else(|_elapsed| {
+                Err(CaError::Deadline {
+                    ca: ca.clone(),
+                    step: crate::ca::error::Step::Directory,
+                })
+            });
+            this.note_read(ca, result)
+        };
+        self.0
+            .reading
+            .run(&self.0.tasks, ca.clone(), read)
+            .await
+            .map_err(MetaError::Busy)?
+            .map_err(MetaError::Ca)
+    }
+
+    fn note_read(
+        &self,
+        ca: &CaId,
+        result: Result<Meta, CaError>,
+    ) -> Result<Arc<Meta>, Arc<CaError>> {
+        let (outcome, words) = match &result {
+            Err(error) if error.is_outage() => (Outcome::Outage, Some(error.to_string())),
+            Ok(_) | Err(_) => (Outcome::Answered, None),
+        };
+        let now = monotonic();
+        self.learn(ca, |breaker| {
+            breaker.probed(outcome, now, rand::random());
+            words
+        });
+        let meta = result.map(Arc::new).map_err(Arc::new)?;
+        if let Some(watched) = self.watched(ca) {
+            watched.state().meta = Some((Arc::clone(&meta), now));
+        }
+        Ok(meta)
+    }
+
+    /// Tells the breaker, and everybody where it turned.
+    fn learn(&self, ca: &CaId, told: impl FnOnce(&mut Breaker) -> Option<String>) {
+        let Some(watched) = self.watched(ca) else {
+            return;
+        };
+        let mut state = watched.state();
+        let before = state.breaker.standing();
+        if let Some(words) = told(&mut state.breaker) {
+            state.trouble = Some(words);
+        }
+        if !state.breaker.is_troubled() {
+            state.trouble = None;
+        }
+        let (after, trouble) = (state.breaker.standing(), state.trouble.clone());
+        drop(state);
+        if before != after {
+            note_turn(ca, after, trouble.as_deref());
+            self.0.turned.notify_one();
+        }
+        self.0
+            .metrics
+            .ca_ready
+            .set(ca, i64::from(after != Standing::Open));
+        self.0.readiness.set(Condition::Authorities, self.health());
+    }
+
+    fn health(&self) -> Health {
+        let troubled = self.0.watched.iter().find_map(|watched| {
+            let state = watched.state();
+            let trouble = state.trouble.clone()?;
+            let ca = watched.authority.id();
+            Some(match state.breaker.standing() {
+                Standing::Open => format!("{ca} is not asked at present: {trouble}"),
+                Standing::Closed | Standing::HalfOpen => trouble,
+            })
+        });
+        troubled.map_or(Health::Well, |trouble| Health::Degraded(trouble.into()))
+    }
+}
+
+impl Watched {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note_turn(ca: &CaId, standing: Standing, trouble: Option<&str>) {
+    match standing {
+        Standing::Open => tracing::warn!(
+            %ca, trouble, "an authority is not asked for a while; the next one is, where there is one"
+        ),
+        Standing::HalfOpen => tracing::info!(%ca, "an authority answers again: one order is tried"),
+        Standing::Closed => tracing::info!(%ca, "an authority is asked again"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! One name's authorities in order, each with what stands against it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::choice::Unsuitable;
+use super::{Authorities, Watched};
+use crate::base::clock::monotonic;
+use crate::ca::{CertificateAuthority, Meta};
+use crate::certs::accounts::{AccountError, Accounts};
+use crate::certs::policy::{Offer, Suitable};
+use crate::certs::request::{IssuanceRequest, Reason};
+use crate::dns::caa::{self, Asked, CaaError, CaaSet, Freshness, Verdict};
+use crate::model::certificate::CaId;
+use crate::model::problem::ProblemCode;
+use crate::model::{NamePattern, TenantId};
+
+/// How long CAA is waited for while resolvers have been silent lately.
+const SILENT: Duration = Duration::from_millis(100);
+/// For how long silent resolvers are remembered.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// A profile that a directory did not have is looked for again after this time.
+const PROFILE_AGE: Duration = Duration::from_secs(60);
+/// The ways in which names are proved here, in the words of RFC 8555 §9.7.8.
+const METHODS: &[&str] = &["http-01"];
+
+/// What authorities are wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The wish.
+    pub request: &'a IssuanceRequest,
+    /// The authority of an order that is to be taken up: it comes first.
+    pub begun_with: Option<&'a CaId>,
+    /// How long CAA may be waited for: 1 s where a visitor waits.
+    pub patience: Duration,
+}
+
+/// What CAA came to.
+type Caa = Option<Result<CaaSet, CaaError>>;
+
+impl Accounts {
+    /// The tenant's authorities in order of preference, each with what stands against it now. Reads the domain's CAA
+    /// records beside opening the first account; orders nothing.
+    pub async fn offers(&self, subject: &Subject<'_>) -> Vec<Offer> {
+        let authorities = self.authorities();
+        let pattern = &subject.request.pattern;
+        let mut candidates = authorities.candidates(&subject.request.tenant);
+        // The order that is begun is seen through where it is, whoever is preferred by now.
+        if let Some(begun) = subject.begun_with {
+            candidates.sort_by_key(|candidate| candidate.authority.id() != begun);
+        }
+        let first = candidates
+            .iter()
+            .find(|candidate| candidate.authority.certifies(pattern) && candidate.admits());
+        let public = |candidate: &&&Watched| candidate.authority.directory().is_some();
+        let patience = first.filter(public).map(|_| subject.patience);
+        let (caa, ()) = tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
+        let mut offers = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let offer = self.offer(candidate, subject.request, &caa).await;
+            offers.push(offer);
+        }
+        offers
+    }
+
+    /// Whether any of the tenant's authorities certifies such a name at all.
+    #[must_use]
+    pub fn certifies(&self, tenant: &TenantId, pattern: &NamePattern) -> bool {
+        self.preferred(tenant, pattern).is_some()
+    }
+
+    /// The tenant's preferred authority for such a name, whether it is there or not.
+    #[must_use]
+    pub fn preferred(&self, tenant: &TenantId, pattern: &NamePattern) -> Option<CaId> {
+        let candidates = self.authorities().candidates(tenant);
+        let certifies = |candidate: &&&Watched| candidate.authority.certifies(pattern);
+        let first = candidates.iter().find(certifies)?;
+        Some(first.authority.id().clone())
+    }
+
+    /// Opens the account and reads the directory, both of which the order needs anyway; failures come to light there.
+    async fn make_ready(&self, first: Option<&&Watched>) {
+        let Some(first) = first else {
+            return;
+        };
+        let ca = first.authority.id();
+        let (account, _meta) = tokio::join!(self.account(ca), self.authorities().meta(ca));
+        if let Err(error) = account
+            && let AccountError::Ca(error) = &*error
+        {
+            self.authorities().failed(error).await;
+        }
+    }
+
+    async fn offer(&self, candidate: &Watched, request: &IssuanceRequest, caa: &Caa) -> Offer {
+        let ca = candidate.authority.id();
+        let mut offer = Offer {
+            ca: ca.clone(),
+            suitable: Suitable::Yes,
+            profile: None,
+        };
+        if !candidate.authority.certifies(&request.pattern) {
+            offer.suitable = Suitable::No(Unsuitable::NotCertified);
+            return offer;
+        }
+        if !candidate.admits() {
+            let trouble = candidate.state().trouble.clone();
+            offer.suitable = Suitable::No(Unsuitable::Away { trouble });
+            return offer;
+        }
+        let judged = async {
+            self.judge_caa(&*candidate.authority, &request.pattern, caa)
+                .await?;
+            self.profile(&*candidate.authority, request).await
+        };
+        match judged.await {
+            Ok(profile) => offer.profile = profile,
+            Err(unsuitable) => offer.suitable = Suitable::No(unsuitable),
+        }
+        offer
+    }
+
+    /// What CAA says about the authority. What we could not find out stands against nobody.
+    async fn judge_caa(
+        &self,
+        authority: &dyn CertificateAuthority,
+        pattern: &NamePattern,
+        caa: &Caa,
+    ) -> Result<(), Unsuitable> {
+        let found = match caa {
+            None => return Ok(()),
+            Some(Ok(set)) if set.records.is_empty() => return Ok(()),
+            Some(Err(error)) if !error.is_definite() => return Ok(()),
+            Some(found) => found,
+        };
+        let ca = authority.id();
+        let Ok(meta) = self.authorities().meta(ca).await else {
+            return Ok(());
+        };
+        // An authority that CAA cannot name is none that heeds it, or none that says.
+        if meta.caa_identities.is_empty() {
+            return Ok(());
+        }
+        let set = found.as_ref().map_err(unreadable)?;
+        let account = self.account(ca).await.ok();
+        let asked = Asked {
+            identities: &meta.caa_identities,
+            pattern,
+            account: account.as_ref().and_then(|account| account.url()),
+            methods: METHODS,
+        };
+        let verdict = set.allows(&asked);
+        if verdict == Verdict::Allowed {
+            return Ok(());
+        }
+        Err(Unsuitable::Caa {
+            remedy: set.remedy(&asked, &verdict),
+            records: set.lines(),
+            verdict,
+        })
+    }
+
+    /// The profile to order. A renewal goes on without one that is no longer offered: a certificate of another kind is
+    /// better than none.
+    async fn profile(
+        &self,
+        authority: &dyn CertificateAuthority,
+        request: &IssuanceRequest,
+    ) -> Result<Option<Arc<str>>, Unsuitable> {
+        let ca = authority.id();
+        let chosen = self.authorities().choice(&request.tenant).profile;
+        let Some(wanted) = chosen.or_else(|| authority.profile().map(Arc::from)) else {
+            return Ok(None);
+        };
+        let Some(meta) = self.meta_with(ca, &wanted).await else {
+            return Ok(Some(wanted));
+        };
+        if meta.offers(&wanted) {
+            return Ok(Some(wanted));
+        }
+        if request.reason != Reason::First {
+            tracing::warn!(
+                %ca, domain = %request.pattern, profile = %wanted,
+                "the authority does not offer the configured profile any more: renewing with its default"
+            );
+            return Ok(None);
+        }
+        let offered = meta.profiles.iter().map(|profile| profile.name.clone());
+        Err(Unsuitable::Profile {
+            wanted,
+            offered: offered.collect(),
+        })
+    }
+
+    /// What the directory says; read anew where it did not have the profile, for that may have come since.
+    async fn meta_with(&self, ca: &CaId, profile: &str) -> Option<Arc<Meta>> {
+        let authorities = self.authorities();
+        let known = authorities.meta(ca).await.ok()?;
+        if known.offers(profile) {
+            return Some(known);
+        }
+        authorities.meta_since(ca, PROFILE_AGE).await.ok()
+    }
+}
+
+impl Authorities {
+    /// The tenant's authorities, in its order.
+    fn candidates(&self, tenant: &TenantId) -> Vec<&Watched> {
+        let chosen = self.choice(tenant).authorities;
+        if chosen.is_empty() {
+            return self.0.watched.iter().collect();
+        }
+        chosen.iter().filter_map(|ca| self.watched(ca)).collect()
+    }
+
+    /// The CAA records of a name, unless nobody wants them or nobody can read them.
+    async fn caa(&self, pattern: &NamePattern, patience: Option<Duration>) -> Caa {
+        let (dns, mut patience) = (self.0.dns.as_ref()?, patience?);
+        if self.silent().is_some_and(|until| monotonic() < until) {
+            patience = patience.min(SILENT);
+        }
+        let found = caa::lookup(dns, pattern.base(), Freshness::Cached, patience).await;
+        if let Err(error) = &found {
+            tracing::info!(domain = %pattern, %error, "CAA is not known");
+        }
+        let is_silent = matches!(found, Err(CaaError::Deadline { .. }));
+        self.set_silent(is_silent.then(|| monotonic() + REMEMBERED));
+        Some(found)
+    }
+}
+
+impl Watched {
+    fn admits(&self) -> bool {
+        self.state().breaker.admits(monotonic())
+    }
+}
+
+fn unreadable(error: &CaaError) -> Unsuitable {
+    let code = match error {
+        CaaError::Bogus { .. } => ProblemCode::DnssecBogus,
+        CaaError::ServFail { .. } | CaaError::NotTold { .. } | CaaError::Deadline { .. } => {
+            ProblemCode::DnsServfail
+        }
+    };
+    Unsuitable::CaaUnreadable {
+        code,
+        why: error.to_string(),
+    }
+}

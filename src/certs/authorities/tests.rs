@@ -1,0 +1,220 @@
+//! The watch over authorities, one of which fails, with pauses of milliseconds; no sockets, no store.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::base::backoff::Backoff;
+use crate::base::clock::Timestamp;
+use crate::ca::error::{Document, Step};
+use crate::ca::{Material, Opened};
+use crate::model::NamePattern;
+
+/// An authority whose directory answers or does not.
+#[derive(Debug)]
+struct Switched {
+    id: CaId,
+    up: AtomicBool,
+    read: AtomicUsize,
+}
+
+impl Switched {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            id: CaId::new(name),
+            up: AtomicBool::new(true),
+            read: AtomicUsize::new(0),
+        })
+    }
+
+    fn turn(&self, up: bool) {
+        self.up.store(up, Ordering::SeqCst);
+    }
+
+    fn outage(&self) -> CaError {
+        CaError::Status {
+            ca: self.id.clone(),
+            step: Step::NewOrder,
+            status: 502,
+            excerpt: String::new(),
+            retry_after: None,
+        }
+    }
+}
+
+#[async_trait]
+impl CertificateAuthority for Switched {
+    fn id(&self) -> &CaId {
+        &self.id
+    }
+
+    fn slots(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn certifies(&self, _pattern: &NamePattern) -> bool {
+        true
+    }
+
+    async fn open(&self, _kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {
+        std::future::ready(Err(self.outage())).await
+    }
+
+    async fn meta(&self) -> Result<Meta, CaError> {
+        self.read.fetch_add(1, Ordering::SeqCst);
+        let result = match self.up.load(Ordering::SeqCst) {
+            true => Ok(Meta {
+                caa_identities: vec![format!("{}.test", self.id)],
+                ..Meta::default()
+            }),
+            false => Err(self.outage()),
+        };
+        std::future::ready(result).await
+    }
+
+    fn next_key(&self, _kept: &[Material]) -> Result<Option<Material>, CaError> {
+        Ok(None)
+    }
+
+    async fn change_key(&self, _kept: Vec<Material>) -> Result<Opened, CaError> {
+        std::future::ready(Err(self.outage())).await
+    }
+}
+
+struct World {
+    one: Arc<Switched>,
+    two: Arc<Switched>,
+    authorities: Authorities,
+    metrics: Metrics,
+    readiness: Readiness,
+    tasks: Tasks,
+}
+
+impl World {
+    fn new() -> Self {
+        let (one, two) = (Switched::new("one"), Switched::new("two"));
+        let tasks = Tasks::new();
+        let pauses = Backoff {
+            first: Duration::from_millis(2),
+            factor: 2,
+            most: Duration::from_millis(8),
+        };
+        let parts = Parts {
+            breaker: breaker::Settings {
+                pauses,
+                ..breaker::Settings::default()
+            },
+            authorities: vec![Arc::clone(&one) as _, Arc::clone(&two) as _],
+            ..Parts::default()
+        };
+        let (metrics, readiness) = (parts.metrics.clone(), parts.readiness.clone());
+        Self {
+            authorities: Authorities::new(parts, &tasks),
+            one,
+            two,
+            metrics,
+            readiness,
+            tasks,
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        let report = self.readiness.report();
+        let condition = report
+            .conditions
+            .into_iter()
+            .find(|one| one.name == "authorities");
+        condition.unwrap().reason.map(String::from)
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_is_not_there_is_given_up_at_once_and_shown() {
+    let world = World::new();
+    world.one.turn(false);
+    let standing = world.authorities.failed(&world.one.outage()).await;
+    assert_eq!(standing, Standing::Open);
+    assert_eq!(
+        world.one.read.load(Ordering::SeqCst),
+        2,
+        "two looks at the directory"
+    );
+    assert_eq!(world.metrics.ca_ready.value(&world.one.id), Some(0));
+    assert_eq!(world.metrics.ca_ready.value(&world.two.id), Some(1));
+    let reason = world.reason().unwrap();
+    assert!(
+        reason.starts_with("one is not asked at present: "),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_slip_of_an_authority_that_is_there_does_not_give_it_up() {
+    let world = World::new();
+    for _ in 0..2 {
+        let standing = world.authorities.failed(&world.one.outage()).await;
+        assert_eq!(standing, Standing::Closed);
+        assert!(world.reason().is_some());
+    }
+    // Whoever refuses is there.
+    let refused = CaError::Refused {
+        ca: world.one.id.clone(),
+        step: Step::NewOrder,
+        document: Box::new(Document::default()),
+        retry_after: None,
+    };
+    assert_eq!(world.authorities.failed(&refused).await, Standing::Closed);
+    assert_eq!(world.reason(), None);
+    // A directory that answers is no order that works: three in a row are enough all the same.
+    for _ in 0..3 {
+        world.authorities.failed(&world.one.outage()).await;
+    }
+    assert_eq!(world.authorities.standing(&world.one.id), Standing::Open);
+}
+
+#[tokio::test]
+async fn an_authority_comes_back_by_itself_and_no_order_is_placed_to_find_out() {
+    let world = World::new();
+    world
+        .tasks
+        .spawn("authorities", world.authorities.clone().run());
+    world.one.turn(false);
+    world.authorities.failed(&world.one.outage()).await;
+    let by = monotonic() + Duration::from_secs(20);
+    let waits = |done: &dyn Fn() -> bool| {
+        assert!(monotonic() < by, "{world:?}", world = world.authorities);
+        !done()
+    };
+    while waits(&|| world.one.read.load(Ordering::SeqCst) >= 6) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.authorities.standing(&world.one.id), Standing::Open);
+    world.one.turn(true);
+    while waits(&|| world.authorities.standing(&world.one.id) == Standing::HalfOpen) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.metrics.ca_ready.value(&world.one.id), Some(1));
+    world.authorities.began(&world.one.id);
+    world.authorities.worked(&world.one.id);
+    assert_eq!(world.authorities.standing(&world.one.id), Standing::Closed);
+    assert_eq!(world.reason(), None);
+    world.tasks.cancel();
+}
+
+#[tokio::test]
+async fn what_an_authority_says_of_itself_is_kept_and_longer_while_it_is_away() {
+    let world = World::new();
+    let ca = world.one.id.clone();
+    for _ in 0..3 {
+        let meta = world.authorities.meta(&ca).await.unwrap();
+        assert_eq!(meta.caa_identities, ["one.test"]);
+    }
+    assert_eq!(world.one.read.load(Ordering::SeqCst), 1);
+    world.one.turn(false);
+    let old = world.authorities.meta_since(&ca, Duration::ZERO).await;
+    assert!(old.is_ok());
+    assert_eq!(world.one.read.load(Ordering::SeqCst), 2);
+    world.two.turn(false);
+    assert!(world.authorities.meta(&world.two.id).await.is_err());
+}

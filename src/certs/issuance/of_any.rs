@@ -1,0 +1,82 @@
+//! The order placed with the first authority that suits; where that one turns out not to be there, with the next.
+
+use std::time::Duration;
+
+use super::attempt::{Attempt, Known};
+use super::failure::{Cause, Failure};
+use super::order::{Obtained, Wanted};
+use crate::certs::authorities::Subject;
+use crate::certs::authorities::breaker::Standing;
+use crate::certs::policy::{self, IssuancePermit, Offer};
+use crate::certs::request::IssuanceRequest;
+use crate::model::certificate::CaId;
+use crate::store::job::Priority;
+use crate::store::record::DomainRecord;
+
+/// How long CAA is waited for while a visitor waits.
+const VISITOR: Duration = Duration::from_secs(1);
+/// How long else.
+const NOBODY: Duration = Duration::from_secs(5);
+/// Authorities that one run tries: more than anybody configures.
+const MOST_AUTHORITIES: usize = 16;
+
+impl Attempt<'_> {
+    /// Asks the authorities that suit, the preferred first, until one certifies or refuses. An order that was begun with
+    /// one that is not there is forgotten when the next takes one: with a key of its own, so that no key is certified by
+    /// two authorities.
+    pub(super) async fn obtain_of_any(
+        &self,
+        request: IssuanceRequest,
+        known: &Known,
+        domain: &DomainRecord,
+    ) -> Result<(IssuancePermit, Obtained), Failure> {
+        let accounts = &self.parts.accounts;
+        let mut last = None;
+        for _ in 0..MOST_AUTHORITIES {
+            let subject = Subject {
+                request: &request,
+                begun_with: self.job.order.as_ref().map(|order| &order.ca),
+                patience: match self.job.priority {
+                    Priority::Handshake => VISITOR,
+                    Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,
+                },
+            };
+            let offers = accounts.offers(&subject).await;
+            let decided = policy::decide(request.clone(), Some(domain), &offers);
+            let permit = decided.map_err(Cause::Denied)?;
+            accounts.authorities().began(permit.ca());
+            let wanted = Wanted {
+                permit: &permit,
+                known,
+                domain,
+            };
+            let failure = match Box::pin(self.obtain(wanted)).await {
+                Ok(obtained) => {
+                    accounts.authorities().worked(permit.ca());
+                    return Ok((permit, obtained));
+                }
+                Err(failure) => failure,
+            };
+            let standing = match failure.cause.ca_error() {
+                Some(error) => accounts.authorities().failed(error).await,
+                None => Standing::Closed,
+            };
+            if standing != Standing::Open || !others(&offers, permit.ca()) {
+                return Err(failure);
+            }
+            tracing::warn!(
+                tenant = %self.tenant, domain = %self.pattern, ca = %permit.ca(), cause = ?failure.cause,
+                "the authority is not there: another is asked"
+            );
+            last = Some(failure);
+        }
+        Err(last.unwrap_or_else(|| Cause::Deadline(self.settings.job_deadline).into()))
+    }
+}
+
+/// Whether another authority than `ca` suits.
+fn others(offers: &[Offer], ca: &CaId) -> bool {
+    offers
+        .iter()
+        .any(|offer| offer.ca != *ca && offer.unsuitable().is_none())
+}
