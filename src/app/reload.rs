@@ -144,7 +144,8 @@ impl InForce {
             .show_clients(settings.telemetry.client_address);
         self.edge.publish(settings.edge);
         self.certificates.publish(settings.certificates);
-        self.choices.publish(Arc::new(settings.choices));
+        let choices = settings.declaration.choices.clone();
+        self.choices.publish(Arc::new(choices));
         self.proxy.publish(settings.proxy);
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));

@@ -119,7 +119,7 @@ impl Work {
             challenges,
             preflight,
             certificates,
-            choices: Published::new(Arc::new(settings.choices.clone())),
+            choices: Published::new(Arc::new(settings.declaration.choices.clone())),
         };
         let accounts = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);

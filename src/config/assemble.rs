@@ -47,6 +47,7 @@ pub(super) fn assemble<'t>(
     let mistakes = Mistakes::new(source);
     let main = file::read_main(source, &mistakes);
     let claims = Claims::of(&main.declared, &Claims::default(), source, &mistakes);
+    let claims = claims.with_authorities(main.cas.iter().map(|ca| ca.name.value.clone()));
     claims.check_uses(&main.declared, Reader::Main, &mistakes);
     let joined = join(texts, previous, &claims);
     // A hook names tenants and hosts that no file declares; a file left out may declare them.
@@ -78,6 +79,9 @@ fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
         declaration.tenants.extend(own.tenants.iter().cloned());
         declaration.upstreams.extend(own.upstreams.iter().cloned());
         declaration.routes.extend(own.routes.iter().cloned());
+        let chosen = own.choices.0.iter();
+        let chosen = chosen.map(|(tenant, choice)| (tenant.clone(), choice.clone()));
+        declaration.choices.0.extend(chosen);
     }
     if joined.included.len() < texts.included.len() {
         declaration.completeness = Completeness::Partial;
@@ -273,5 +277,49 @@ mod tests {
         assert_eq!(refused[0].fix.as_deref(), Some("did you mean \"acme2\"?"));
         let broken = texts(main, &[("a", "oops"), ("b", &tenant("acme2", "b.test"))]);
         assert!(assemble(&broken, None).is_ok());
+    }
+
+    #[test]
+    fn everything_that_a_ca_lacks_is_told_at_once() {
+        let texts = texts(
+            "[[ca]]\nkind = \"acme\"\naccount_key = { env = \"NOT_SET\" }\n",
+            &[],
+        );
+        let told: Vec<String> = assemble(&texts, None)
+            .unwrap_err()
+            .iter()
+            .map(|mistake| mistake.what.clone())
+            .collect();
+        for expected in [
+            "[[ca]] has no \"name\"",
+            "[[ca]] has no \"directory\"",
+            "the CA's terms of service are not agreed to",
+            "account_key: the environment variable NOT_SET is not set",
+        ] {
+            assert!(
+                told.iter().any(|what| what == expected),
+                "{expected}: {told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tenant_chooses_among_the_authorities_of_the_main_file() {
+        let acme = "[[tenant]]\nname = \"acme\"\nca = [\"internal\"]\nprofile = \"short\"\n";
+        let globex = "[[tenant]]\nname = \"globex\"\nca = [\"internl\"]\n";
+        let initech = "[[tenant]]\nname = \"initech\"\nca = [\"internal\"]\n";
+        let texts = texts(acme, &[("a", globex), ("b", initech)]);
+        let assembled = assemble(&texts, None).unwrap();
+        let warning = &assembled.warnings[0];
+        assert_eq!(
+            warning.what,
+            "ca in [[tenant]]: there is no [[ca]] named \"internl\""
+        );
+        assert_eq!(warning.fix.as_deref(), Some("did you mean \"internal\"?"));
+        let choices = &assembled.settings.declaration.choices.0;
+        assert_eq!(choices.len(), 2);
+        let choice = &choices[&crate::model::TenantId::parse("acme").unwrap()];
+        assert_eq!(choice.authorities[0].as_str(), "internal");
+        assert_eq!(choice.profile.as_deref(), Some("short"));
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Claims<'s> {
     tenants: HashMap<TenantId, Place<'s>>,
     domains: HashMap<NamePattern, Place<'s>>,
     routes: HashMap<RouteKey, Place<'s>>,
+    /// Of the main file alone, which declares all of them.
+    authorities: Vec<String>,
 }
 
 /// A place in a file; its line is counted only where it is told.
@@ -98,6 +100,12 @@ impl<'s> Claims<'s> {
         own
     }
 
+    /// Adds the authorities that the main file declares.
+    pub(super) fn with_authorities(mut self, names: impl Iterator<Item = String>) -> Self {
+        self.authorities.extend(names);
+        self
+    }
+
     /// Takes another file's claims over.
     pub(super) fn join(&mut self, other: Self) {
         self.upstreams.extend(other.upstreams);
@@ -113,6 +121,13 @@ impl<'s> Claims<'s> {
         reader: Reader<'_>,
         mistakes: &Mistakes<'_>,
     ) {
+        let authorities = match reader {
+            Reader::Main => &self.authorities,
+            Reader::Included(main) => &main.authorities,
+        };
+        for chosen in declared.tenants.iter().flat_map(|tenant| &tenant.ca) {
+            check_authority(chosen, authorities, mistakes);
+        }
         for route in &declared.routes {
             self.check_upstream(&route.upstream, reader, mistakes);
             if let Reader::Included(_) = reader {
@@ -247,4 +262,25 @@ fn claim<'s, K: Hash + Eq + Display>(
             own.insert(name.value, Place { source, at });
         }
     }
+}
+
+/// An authority that a tenant chooses is one of the main file's.
+fn check_authority(name: &At<String>, known: &[String], mistakes: &Mistakes<'_>) {
+    if known.contains(&name.value) {
+        return;
+    }
+    let names = || known.iter().map(String::as_str);
+    let finding = Finding::new(format!(
+        "ca in [[tenant]]: there is no [[ca]] named {:?}",
+        name.value
+    ));
+    let finding = match names().next() {
+        Some(_) => finding.expected(format!("one of {}", quoted_list(names()))),
+        None => finding,
+    };
+    let fix = match nearest(&name.value, names()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("add a [[ca]] with name = {:?} to the main file", name.value),
+    };
+    mistakes.add(name.at.clone(), finding.fix(fix));
 }

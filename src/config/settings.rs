@@ -14,7 +14,6 @@ mod telemetry;
 use std::path::{Path, PathBuf};
 
 use crate::ca::Settings as CaSettings;
-use crate::certs::authorities::Choices;
 use crate::certs::on_demand::Settings as OnDemandSettings;
 use crate::certs::permission::Settings as PermissionSettings;
 use crate::certs::settings::Settings as CertificateSettings;
@@ -48,8 +47,6 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// The certification authorities, the preferred first.
     pub ca: CaSettings,
-    /// What tenants choose among the authorities.
-    pub choices: Choices,
     /// How certificates are obtained and renewed.
     pub certificates: CertificateSettings,
     /// Handshakes that wait for a certificate.
@@ -81,7 +78,6 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         data,
         dns: dns(&main.dns),
         ca: ca::settle(&main.cas, source, mistakes),
-        choices: Choices::default(),
         certificates: certificates::settle(&main.certificates, &main.preflight),
         on_demand: on_demand::settle(&main.on_demand, mistakes),
         permission: on_demand::permission(&main.on_demand, source, mistakes),

@@ -295,6 +295,13 @@ proxy.toml:6:15: drain_delay in [listen]: found the integer 5
   = expected a duration such as "250ms", "10s", "5m", "1h" or "7d"
   = fix: write "5s" for seconds
 
+proxy.toml:7:1: the CA's terms of service are not agreed to
+  |
+7 | [[ca]]
+  | ^^^^^^
+  = expected terms_agreed = true, without which nothing is ordered
+  = fix: read the CA's terms of service, then write terms_agreed = true
+
 proxy.toml:10:13: directory in [[ca]]: found "letsencript"
    |
 10 | directory = "letsencript"
@@ -336,7 +343,7 @@ proxy.toml:18:34: domains in [[tenant]]: found "192.0.2.1"
    |                                  ^^^^^^^^^^^
    = expected a host name, as in "shop.example.com" or "*.example.com": an IP address is not a name
 
-12 mistakes"#;
+13 mistakes"#;
     assert_eq!(told(text), expected);
 }
 

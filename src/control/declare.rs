@@ -12,6 +12,7 @@ pub mod reconcile;
 
 use std::sync::Arc;
 
+use crate::certs::authorities::Choices;
 use crate::certs::settings::Obtain;
 use crate::model::route::{HeaderEdits, PathPrefix, RouteScope, Upstream, UpstreamName};
 use crate::model::{NamePattern, TenantId};
@@ -27,6 +28,8 @@ pub struct Declaration {
     pub routes: Vec<DeclaredRoute>,
     /// Whether every file took part.
     pub completeness: Completeness,
+    /// What tenants choose among the authorities.
+    pub choices: Choices,
     /// When a new name gets its first certificate.
     pub obtain: Obtain,
 }

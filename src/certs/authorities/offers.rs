@@ -12,6 +12,7 @@ use crate::certs::policy::{Offer, Suitable};
 use crate::certs::request::{IssuanceRequest, Reason};
 use crate::dns::caa::{self, Asked, CaaError, CaaSet, Freshness, Verdict};
 use crate::model::certificate::CaId;
+use crate::model::challenge::ChallengeKind;
 use crate::model::problem::ProblemCode;
 use crate::model::{NamePattern, TenantId};
 
@@ -21,8 +22,6 @@ const SILENT: Duration = Duration::from_millis(100);
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// A profile that a directory did not have is looked for again after this time.
 const PROFILE_AGE: Duration = Duration::from_secs(60);
-/// The ways in which names are proved here, in the words of RFC 8555 §9.7.8.
-const METHODS: &[&str] = &["http-01"];
 
 /// What authorities are wanted for.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +30,8 @@ pub struct Subject<'a> {
     pub request: &'a IssuanceRequest,
     /// The authority of an order that is to be taken up: it comes first.
     pub begun_with: Option<&'a CaId>,
+    /// The kinds of challenge that may be tried, the one to try first first.
+    pub methods: &'a [ChallengeKind],
     /// How long CAA may be waited for: 1 s where a visitor waits.
     pub patience: Duration,
 }
@@ -57,7 +58,7 @@ impl Accounts {
         let (caa, ()) = tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            let offer = self.offer(candidate, subject.request, &caa).await;
+            let offer = self.offer(candidate, subject, &caa).await;
             offers.push(offer);
         }
         offers
@@ -92,11 +93,13 @@ impl Accounts {
         }
     }
 
-    async fn offer(&self, candidate: &Watched, request: &IssuanceRequest, caa: &Caa) -> Offer {
+    async fn offer(&self, candidate: &Watched, subject: &Subject<'_>, caa: &Caa) -> Offer {
+        let request = subject.request;
         let ca = candidate.authority.id();
         let mut offer = Offer {
             ca: ca.clone(),
             suitable: Suitable::Yes,
+            methods: subject.methods.to_vec(),
             profile: None,
         };
         if !candidate.authority.certifies(&request.pattern) {
@@ -109,12 +112,12 @@ impl Accounts {
             return offer;
         }
         let judged = async {
-            self.judge_caa(&*candidate.authority, &request.pattern, caa)
-                .await?;
-            self.profile(&*candidate.authority, request).await
+            let methods = self.judge_caa(&*candidate.authority, subject, caa).await?;
+            let profile = self.profile(&*candidate.authority, request).await?;
+            Ok((methods, profile))
         };
         match judged.await {
-            Ok(profile) => offer.profile = profile,
+            Ok((methods, profile)) => (offer.methods, offer.profile) = (methods, profile),
             Err(unsuitable) => offer.suitable = Suitable::No(unsuitable),
         }
         offer
@@ -124,34 +127,40 @@ impl Accounts {
     async fn judge_caa(
         &self,
         authority: &dyn CertificateAuthority,
-        pattern: &NamePattern,
+        subject: &Subject<'_>,
         caa: &Caa,
-    ) -> Result<(), Unsuitable> {
+    ) -> Result<Vec<ChallengeKind>, Unsuitable> {
+        let all = || Ok(subject.methods.to_vec());
         let found = match caa {
-            None => return Ok(()),
-            Some(Ok(set)) if set.records.is_empty() => return Ok(()),
-            Some(Err(error)) if !error.is_definite() => return Ok(()),
+            None => return all(),
+            Some(Ok(set)) if set.records.is_empty() => return all(),
+            Some(Err(error)) if !error.is_definite() => return all(),
             Some(found) => found,
         };
         let ca = authority.id();
         let Ok(meta) = self.authorities().meta(ca).await else {
-            return Ok(());
+            return all();
         };
         // An authority that CAA cannot name is none that heeds it, or none that says.
         if meta.caa_identities.is_empty() {
-            return Ok(());
+            return all();
         }
         let set = found.as_ref().map_err(unreadable)?;
         let account = self.account(ca).await.ok();
+        let words: Vec<&str> = subject.methods.iter().map(|kind| kind.as_str()).collect();
         let asked = Asked {
             identities: &meta.caa_identities,
-            pattern,
+            pattern: &subject.request.pattern,
             account: account.as_ref().and_then(|account| account.url()),
-            methods: METHODS,
+            methods: &words,
         };
         let verdict = set.allows(&asked);
         if verdict == Verdict::Allowed {
-            return Ok(());
+            let allowed = |kind: &&ChallengeKind| {
+                let methods = &[kind.as_str()];
+                set.allows(&Asked { methods, ..asked }) == Verdict::Allowed
+            };
+            return Ok(subject.methods.iter().filter(allowed).copied().collect());
         }
         Err(Unsuitable::Caa {
             remedy: set.remedy(&asked, &verdict),

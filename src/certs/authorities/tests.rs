@@ -28,8 +28,12 @@ impl Switched {
         })
     }
 
-    fn turn(&self, up: bool) {
-        self.up.store(up, Ordering::SeqCst);
+    fn goes(&self) {
+        self.up.store(false, Ordering::SeqCst);
+    }
+
+    fn comes_back(&self) {
+        self.up.store(true, Ordering::SeqCst);
     }
 
     fn outage(&self) -> CaError {
@@ -132,7 +136,7 @@ impl World {
 #[tokio::test]
 async fn an_authority_that_is_not_there_is_given_up_at_once_and_shown() {
     let world = World::new();
-    world.one.turn(false);
+    world.one.goes();
     let standing = world.authorities.failed(&world.one.outage()).await;
     assert_eq!(standing, Standing::Open);
     assert_eq!(
@@ -179,7 +183,7 @@ async fn an_authority_comes_back_by_itself_and_no_order_is_placed_to_find_out() 
     world
         .tasks
         .spawn("authorities", world.authorities.clone().run());
-    world.one.turn(false);
+    world.one.goes();
     world.authorities.failed(&world.one.outage()).await;
     let by = monotonic() + Duration::from_secs(20);
     let waits = |done: &dyn Fn() -> bool| {
@@ -190,7 +194,7 @@ async fn an_authority_comes_back_by_itself_and_no_order_is_placed_to_find_out() 
         tokio::task::yield_now().await;
     }
     assert_eq!(world.authorities.standing(&world.one.id), Standing::Open);
-    world.one.turn(true);
+    world.one.comes_back();
     while waits(&|| world.authorities.standing(&world.one.id) == Standing::HalfOpen) {
         tokio::task::yield_now().await;
     }
@@ -211,10 +215,10 @@ async fn what_an_authority_says_of_itself_is_kept_and_longer_while_it_is_away() 
         assert_eq!(meta.caa_identities, ["one.test"]);
     }
     assert_eq!(world.one.read.load(Ordering::SeqCst), 1);
-    world.one.turn(false);
+    world.one.goes();
     let old = world.authorities.meta_since(&ca, Duration::ZERO).await;
     assert!(old.is_ok());
     assert_eq!(world.one.read.load(Ordering::SeqCst), 2);
-    world.two.turn(false);
+    world.two.goes();
     assert!(world.authorities.meta(&world.two.id).await.is_err());
 }

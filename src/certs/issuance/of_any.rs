@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::order::{Obtained, Wanted};
+use super::proof;
 use crate::certs::authorities::Subject;
 use crate::certs::authorities::breaker::Standing;
 use crate::certs::policy::{self, IssuancePermit, Offer};
@@ -31,11 +32,13 @@ impl Attempt<'_> {
         domain: &DomainRecord,
     ) -> Result<(IssuancePermit, Obtained), Failure> {
         let accounts = &self.parts.accounts;
+        let methods = proof::kinds(&self.settings.challenges, &domain.memory);
         let mut last = None;
         for _ in 0..MOST_AUTHORITIES {
             let subject = Subject {
                 request: &request,
                 begun_with: self.job.order.as_ref().map(|order| &order.ca),
+                methods: &methods,
                 patience: match self.job.priority {
                     Priority::Handshake => VISITOR,
                     Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,

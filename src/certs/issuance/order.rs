@@ -98,8 +98,8 @@ impl Attempt<'_> {
         let challenges = match order.status() {
             OrderStatus::Invalid => return Ok(None),
             OrderStatus::Pending => {
-                let kinds = proof::kinds(&self.settings.challenges, &wanted.domain.memory);
-                order.challenges(&kinds).await.map_err(Cause::Ca)?
+                let kinds = wanted.permit.methods();
+                order.challenges(kinds).await.map_err(Cause::Ca)?
             }
             OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => Vec::new(),
         };
@@ -134,11 +134,11 @@ impl Attempt<'_> {
             url: order.url().to_owned(),
             sealed_key: sealed_key.clone(),
         };
-        let kinds = proof::kinds(&self.settings.challenges, &wanted.domain.memory);
+        let kinds = wanted.permit.methods();
         // The authority is asked what to prove while the order is being saved; it is told nothing yet.
         let asked = async {
             if order.status() == OrderStatus::Pending {
-                order.challenges(&kinds).await
+                order.challenges(kinds).await
             } else {
                 Ok(Vec::new())
             }

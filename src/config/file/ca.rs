@@ -10,9 +10,23 @@ use super::{SecretPlace, seconds, secret};
 use crate::config::mistake::{nearest, quoted_list};
 use crate::config::reader::{At, Table, Value, Wrong};
 use crate::config::value;
+use crate::model::DnsName;
 
 /// Contacts of one account.
 const MOST_CONTACTS: usize = 8;
+/// Names of one authority in CAA records.
+const MOST_IDENTITIES: usize = 16;
+/// What only an ACME authority has.
+const ACME_ONLY: [&str; 8] = [
+    "directory",
+    "contact",
+    "terms_agreed",
+    "root",
+    "eab",
+    "account_key",
+    "profile",
+    "caa_identities",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum CaKind {
@@ -46,6 +60,9 @@ pub(in crate::config) struct Ca {
     pub(in crate::config) terms_agreed: Option<At<bool>>,
     pub(in crate::config) root: Option<At<PathBuf>>,
     pub(in crate::config) eab: Option<ExternalAccount>,
+    pub(in crate::config) account_key: Option<At<SecretPlace>>,
+    pub(in crate::config) profile: Option<At<String>>,
+    pub(in crate::config) caa_identities: Vec<At<DnsName>>,
     pub(in crate::config) lifetime: Option<At<Duration>>,
 }
 
@@ -56,6 +73,11 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Ca> {
         value::label,
     );
     let kind = table.required("kind", r#""acme" or "private""#, value::word(KINDS));
+    // A nameless one is read on, so that everything that it lacks is told at once.
+    let name = name.unwrap_or_else(|| At {
+        value: String::new(),
+        at: table.place(),
+    });
     let ca = match kind.map(|kind| kind.value) {
         Some(CaKind::Private) => private(&mut table, name),
         Some(CaKind::Acme) => acme(&mut table, name),
@@ -73,24 +95,30 @@ fn unknown(table: &mut Table<'_>) -> Option<Ca> {
     table.optional("root", value::path);
     let eab = table.table("eab", EAB);
     eab.and_then(external_account);
+    table.optional("account_key", secret::read);
+    table.optional("profile", value::text);
+    table.list("caa_identities", MOST_IDENTITIES, value::host);
     table.optional("lifetime", lifetime);
     None
 }
 
-fn private(table: &mut Table<'_>, name: Option<At<String>>) -> Option<Ca> {
-    for key in ["directory", "contact", "terms_agreed", "root", "eab"] {
+fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
+    for key in ACME_ONLY {
         table.forbid(key, "is only for a CA of kind \"acme\"");
     }
     let lifetime = table.optional("lifetime", lifetime);
     Some(Ca {
         place: table.place(),
-        name: name?,
+        name,
         kind: CaKind::Private,
         directory: None,
         contact: Vec::new(),
         terms_agreed: None,
         root: None,
         eab: None,
+        account_key: None,
+        profile: None,
+        caa_identities: Vec::new(),
         lifetime,
     })
 }
@@ -99,7 +127,7 @@ fn lifetime(value: &Value<'_>) -> Result<Duration, Wrong> {
     value::duration(seconds(5)..=seconds(90 * 86_400))(value)
 }
 
-fn acme(table: &mut Table<'_>, name: Option<At<String>>) -> Option<Ca> {
+fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
     table.forbid(
         "lifetime",
         "is only for a CA of kind \"private\": an ACME CA decides by itself",
@@ -110,15 +138,21 @@ fn acme(table: &mut Table<'_>, name: Option<At<String>>) -> Option<Ca> {
     let root = table.optional("root", value::path);
     let eab = table.table("eab", EAB);
     let eab = eab.and_then(external_account);
+    let account_key = table.optional("account_key", secret::read);
+    let profile = table.optional("profile", value::text);
+    let identities = table.list("caa_identities", MOST_IDENTITIES, value::host);
     Some(Ca {
         place: table.place(),
-        name: name?,
+        name,
         kind: CaKind::Acme,
-        directory: Some(directory?),
+        directory,
         contact: contact.unwrap_or_default(),
         terms_agreed,
         root,
         eab,
+        account_key,
+        profile,
+        caa_identities: identities.unwrap_or_default(),
         lifetime: None,
     })
 }

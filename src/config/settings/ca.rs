@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::{roots, set};
 use crate::base::secret::Secret;
 use crate::ca::acme::{self, Binding};
 use crate::ca::{CaSettings, Kind, Settings, private};
-use crate::config::file::{Ca, CaKind, ExternalAccount};
+use crate::config::file::{Ca, CaKind, ExternalAccount, SecretPlace};
 use crate::config::mistake::{Finding, Mistakes};
+use crate::config::reader::At;
 use crate::config::secrets;
 use crate::config::source::Source;
 use crate::model::certificate::CaId;
@@ -27,6 +31,8 @@ pub(super) fn settle(sections: &[Ca], source: &Source, mistakes: &Mistakes<'_>) 
     let authorities = sections.iter().map(|ca| {
         let name = ca.name.value.as_str();
         match names.get(name) {
+            // That it has no name is told already.
+            _ if name.is_empty() => {}
             Some(first) => {
                 let first = source.location(*first);
                 let finding = Finding::new(format!("ca {name:?} is declared twice"))
@@ -70,6 +76,13 @@ fn acme(ca: &Ca, source: &Source, mistakes: &Mistakes<'_>) -> acme::Settings {
             .fix("read the CA's terms of service, then write terms_agreed = true");
         mistakes.add(at, finding);
     }
+    settings.profile = ca.profile.as_ref().map(|at| at.value.clone());
+    let identities = ca.caa_identities.iter();
+    settings.caa_identities = identities.map(|at| at.value.to_string()).collect();
+    settings.account_key = ca
+        .account_key
+        .as_ref()
+        .and_then(|place| account_key(place, source, mistakes));
     if let Some(root) = &ca.root
         && let Some(pem) = roots(root, source, mistakes)
     {
@@ -87,6 +100,37 @@ fn acme(ca: &Ca, source: &Source, mistakes: &Mistakes<'_>) -> acme::Settings {
         (None, _) => {}
     }
     settings
+}
+
+/// The PKCS#8 DER of a key in PEM.
+fn account_key(
+    place: &At<SecretPlace>,
+    source: &Source,
+    mistakes: &Mistakes<'_>,
+) -> Option<Secret> {
+    let wrong = |what: String| {
+        let finding = Finding::new(format!("account_key: {what}"))
+            .expected("the key of an existing account in PEM: PKCS#8, ECDSA P-256")
+            .fix("turn another form into it with `openssl pkcs8 -topk8 -nocrypt -in KEY`");
+        mistakes.add(place.at.clone(), finding);
+    };
+    let pem = match secrets::read(&place.value, source) {
+        Ok(pem) => pem,
+        Err(error) => {
+            wrong(error.to_string());
+            return None;
+        }
+    };
+    let Ok(der) = PrivatePkcs8KeyDer::from_pem_slice(pem.expose()) else {
+        wrong("what is there is no PKCS#8 key in PEM".to_owned());
+        return None;
+    };
+    let der = der.secret_pkcs8_der();
+    if EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).is_err() {
+        wrong("the key is not of ECDSA P-256".to_owned());
+        return None;
+    }
+    Some(Secret::new(der.to_vec()))
 }
 
 fn binding(eab: &ExternalAccount, source: &Source, mistakes: &Mistakes<'_>) -> Option<Binding> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::{roots, set};
+use crate::certs::authorities::{Choice, Choices};
 use crate::certs::settings::Obtain;
 use crate::config::file::{self, Declared, Protocol};
 use crate::config::mistake::Mistakes;
 use crate::config::source::Source;
 use crate::control::declare::{Completeness, Declaration, DeclaredRoute, DeclaredTenant};
+use crate::model::certificate::CaId;
 use crate::model::route::{
     PathPrefix, RouteScope, Upstream, UpstreamName, UpstreamTimeouts, UpstreamTls,
 };
@@ -31,8 +33,21 @@ pub(in crate::config) fn settle(
         upstreams: upstreams.collect(),
         routes: routes.collect(),
         completeness: Completeness::Whole,
+        choices: choices(declared),
         obtain: Obtain::default(),
     }
+}
+
+/// What tenants choose among the authorities.
+fn choices(declared: &Declared) -> Choices {
+    let chosen = declared.tenants.iter().filter_map(|tenant| {
+        let choice = Choice {
+            authorities: tenant.ca.iter().map(|at| CaId::new(&at.value)).collect(),
+            profile: tenant.profile.as_ref().map(|at| Arc::from(&*at.value)),
+        };
+        (choice != Choice::default()).then(|| (tenant.name.value.clone(), choice))
+    });
+    Choices(chosen.collect())
 }
 
 fn upstream(section: &file::Upstream, source: &Source, mistakes: &Mistakes<'_>) -> Upstream {

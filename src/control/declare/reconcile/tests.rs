@@ -32,6 +32,7 @@ async fn declared_names_are_registered_and_a_second_run_does_nothing() {
 async fn new_names_get_a_background_job_where_certificates_are_wanted_at_once() {
     let world = World::new().await;
     let declaration = Declaration {
+        choices: crate::certs::authorities::Choices::default(),
         obtain: Obtain::AtOnce,
         ..declared(&[("acme", &["a.test"])], Whole)
     };
