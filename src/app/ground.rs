@@ -42,6 +42,7 @@ impl Ground {
     /// Opens the access log, the pages for operators, the store and its keys, in this order.
     pub(super) async fn open(settings: &Settings, basics: &Basics) -> Result<Self, StartError> {
         let Basics { clock, metrics, .. } = basics.clone();
+        let clock = clock.listening();
         let groups = Groups::default();
         groups.watch(&metrics);
         let readiness = Readiness::default();

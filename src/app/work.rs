@@ -206,7 +206,7 @@ impl Halves<'_> {
             outcomes: self.outcomes.clone(),
             metrics: ground.metrics.clone(),
             readiness: ground.readiness.clone(),
-            clock: ground.clock.clone(),
+            clock: ground.clock.corrected(),
             settings: self.certificates.clone(),
         };
         let issuer = Issuer::new(parts, ground.holder.id());
@@ -216,14 +216,17 @@ impl Halves<'_> {
             store: Arc::clone(&ground.store),
             accounts: accounts.clone(),
             metrics: ground.metrics.clone(),
-            clock: ground.clock.clone(),
+            clock: ground.clock.corrected(),
             settings: self.certificates.clone(),
         };
         self.tasks.spawn("upkeep", upkeep.run(self.tasks.clone()));
         let gauges = Gauges {
             store: Arc::clone(&ground.store),
+            accounts: accounts.clone(),
             resolver: self.resolver.clone(),
+            clock: ground.clock.clone(),
             metrics: ground.metrics.clone(),
+            readiness: ground.readiness.clone(),
         };
         self.tasks.spawn("gauges", gauges.run(self.tasks.clone()));
         issuer
@@ -252,7 +255,7 @@ impl Halves<'_> {
             permission: self.permission.clone(),
             outcomes: self.outcomes.clone(),
             nudge: Arc::new(move || nudged.nudge()),
-            clock: self.ground.clock.clone(),
+            clock: self.ground.clock.corrected(),
         };
         answer::start(parts, waits.clone(), wanted, self.tasks);
         on_demand

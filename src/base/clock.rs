@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
@@ -119,32 +119,123 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Tells the time: the machine's, or one that a test moves by hand.
+///
+/// A clock that listens ([`Clock::listening`]) is told by others what time it is, such as a CA whose every answer bears a
+/// date. Between two answers the monotonic clock counts on, so a jump of the machine's clock is seen at once. What must
+/// not follow such a jump, the judgement of certificates, asks [`Clock::corrected`].
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     manual: Option<Arc<AtomicI64>>,
+    told: Option<Arc<Mutex<Option<Told>>>>,
+    view: View,
+}
+
+/// What somebody said.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    time: Timestamp,
+    at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum View {
+    /// The machine's time.
+    #[default]
+    Machine,
+    /// What was told, where the machine is far from it.
+    Corrected,
 }
 
 impl Clock {
     /// The machine's clock.
     #[must_use]
     pub const fn system() -> Self {
-        Self { manual: None }
+        Self {
+            manual: None,
+            told: None,
+            view: View::Machine,
+        }
     }
+
+    /// By how much clocks may differ without anyone's concern.
+    pub const TOLERANCE: Duration = Duration::from_secs(300);
 
     /// A clock that stands at `start` until [`Clock::advance`] moves it; clones move together.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self {
             manual: Some(Arc::new(AtomicI64::new(start.as_millis()))),
+            ..Self::system()
+        }
+    }
+
+    /// The same clock, which from now on keeps what [`Clock::hear`] tells it or a clone of it.
+    #[must_use]
+    pub fn listening(self) -> Self {
+        Self {
+            told: Some(Arc::default()),
+            ..self
+        }
+    }
+
+    /// The same clock, which gives the time that was told wherever the machine's is further from it than
+    /// [`Clock::TOLERANCE`].
+    #[must_use]
+    pub fn corrected(&self) -> Self {
+        Self {
+            view: View::Corrected,
+            ..self.clone()
         }
     }
 
     /// The wall-clock time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
+        let machine = self.machine();
+        match (self.view, self.told()) {
+            (View::Corrected, Some((told, _age))) if apart(told, machine) > Self::TOLERANCE => told,
+            (View::Corrected | View::Machine, _) => machine,
+        }
+    }
+
+    /// The machine's time, however wrong.
+    #[must_use]
+    pub fn machine(&self) -> Timestamp {
         match &self.manual {
             Some(millis) => Timestamp(millis.load(Ordering::Relaxed)),
             None => system_now(),
+        }
+    }
+
+    /// Somebody who is trusted says that it is `time` now.
+    pub fn hear(&self, time: Timestamp) {
+        if let Some(told) = &self.told {
+            let at = monotonic();
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(Told { time, at });
+        }
+    }
+
+    /// What time it is now by what was last told, and how long ago that was; nothing where nobody has.
+    #[must_use]
+    pub fn told(&self) -> Option<(Timestamp, Duration)> {
+        let told = self.told.as_ref()?;
+        let told = (*told.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let age = monotonic().saturating_duration_since(told.at);
+        Some((told.time.plus(age), age))
+    }
+
+    /// By how many milliseconds the machine's clock is ahead of what was told; negative where it is behind.
+    #[must_use]
+    pub fn ahead(&self) -> Option<i64> {
+        let (told, _age) = self.told()?;
+        let machine = self.machine().as_millis();
+        Some(machine.saturating_sub(told.as_millis()))
+    }
+
+    /// Sets a manual clock; the system's clock does not move for anyone.
+    pub fn set(&self, time: Timestamp) {
+        if let Some(at) = &self.manual {
+            at.store(time.as_millis(), Ordering::Relaxed);
         }
     }
 
@@ -154,6 +245,10 @@ impl Clock {
             at.fetch_add(millis(by), Ordering::Relaxed);
         }
     }
+}
+
+fn apart(a: Timestamp, b: Timestamp) -> Duration {
+    a.since(b).max(b.since(a))
 }
 
 /// The monotonic time now, for deadlines and durations.
@@ -203,6 +298,30 @@ mod tests {
             "2027-01-15T08:00:00Z"
         );
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_corrected_clock_follows_what_was_told_once_the_machines_jumps() {
+        let start = Timestamp::from_seconds(1_800_000_000);
+        let day = Duration::from_secs(86_400);
+        let machine = Clock::manual(start).listening();
+        let corrected = machine.corrected();
+        assert_eq!((corrected.now(), machine.ahead()), (start, None));
+        machine.hear(start);
+        for jumped in [start.plus(day * 40), start.minus(day * 40)] {
+            machine.set(jumped);
+            assert_eq!(machine.now(), jumped);
+            assert!(corrected.now().since(start) < day && corrected.now() >= start);
+        }
+        assert!(machine.ahead().unwrap() < -39 * 86_400_000);
+        // Small differences are those of any two clocks.
+        let near = start.plus(Duration::from_secs(200));
+        machine.set(near);
+        assert_eq!(corrected.now(), near);
+        // Nobody tells a clock that does not listen.
+        let deaf = Clock::manual(start);
+        deaf.hear(start.plus(day));
+        assert_eq!(deaf.corrected().now(), start);
     }
 
     #[test]

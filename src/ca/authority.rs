@@ -70,7 +70,8 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     /// [`CaError`].
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError>;
 
-    /// What it says about itself now. Asking is also how to find out whether it is there: it costs no order.
+    /// What it says about itself now. Asking is also how to find out whether it is there, and what
+    /// time it is there, which the clock hears: it costs no order.
     ///
     /// # Errors
     /// [`CaError`].

@@ -87,7 +87,7 @@ fn adapter(
         Kind::Private(settings) => Arc::new(private::Private::new(
             ca.id.clone(),
             settings.clone(),
-            clock.clone(),
+            clock.corrected(),
         )),
     })
 }

@@ -21,7 +21,7 @@ use crate::model::TenantScope;
 use crate::model::certificate::CertificateFacts;
 use crate::model::domain::DomainState;
 use crate::store::batch::{Operation, Urgency};
-use crate::store::job::{JobKey, Priority};
+use crate::store::job::{JobKey, JobRecord, Priority};
 use crate::store::record::DomainRecord;
 use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError};
 use crate::telemetry::metrics::{ExpiryCensus, Metrics};
@@ -30,6 +30,8 @@ use crate::telemetry::metrics::{ExpiryCensus, Metrics};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two pages, so that a round over many domains leaves the store to others.
 const BREATH: Duration = Duration::from_millis(10);
+/// A job that is due so much later than its certificate waits by a wrong clock: longer than any back-off.
+const ADRIFT: Duration = Duration::from_secs(2 * 86_400);
 /// The wait after a round that the store broke off.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -53,7 +55,7 @@ pub struct Upkeep {
 pub struct Round {
     /// Domains seen.
     pub domains: u64,
-    /// Jobs that were missing, and are there now.
+    /// Jobs that were missing or adrift, and are there now.
     pub restored: u64,
     /// The certificates that serve.
     pub census: ExpiryCensus,
@@ -129,11 +131,27 @@ impl Upkeep {
             return Ok(());
         }
         let key = JobKey::Certificate(domain.pattern.clone());
-        if self.store.job(by, &scope, &key).await?.is_none() {
+        let lost = match self.store.job(by, &scope, &key).await? {
+            None => true,
+            Some(job) => self.is_adrift(&job, facts.as_ref()),
+        };
+        if lost {
             self.restore(domain, key, facts.as_ref()).await?;
             round.restored += 1;
         }
         Ok(())
+    }
+
+    /// Whether a job waits for much longer than its certificate can: it was put off while the machine's clock was ahead,
+    /// or that is behind now.
+    fn is_adrift(&self, job: &JobRecord, facts: Option<&CertificateFacts>) -> bool {
+        let settings = self.settings.load().renewal;
+        let needed = match lifecycle::due(facts, &settings, self.clock.now()) {
+            Due::NotBefore(at) => at.since(self.clock.now()),
+            Due::Now(_) => Duration::ZERO,
+        };
+        // Jobs are kept by the machine's clock.
+        job.run_at.since(self.clock.machine()) > needed.saturating_add(ADRIFT)
     }
 
     fn is_certified(&self, domain: &DomainRecord) -> bool {
@@ -153,7 +171,7 @@ impl Upkeep {
             Due::Now(Reason::Renewal(_)) => (Priority::Renewal, Duration::ZERO),
             Due::Now(Reason::Expired(_)) => (Priority::Expiring, Duration::ZERO),
         };
-        tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a missing job is made");
+        tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a job that was missing, or adrift, is due when it should be");
         let request = Batch::new().then(Operation::RequestJob {
             key,
             tenant: domain.tenant.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, USER_AGENT};
+use http::header::{DATE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -90,6 +90,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What time it was for the server when it answered (RFC 9110 §6.6.1), where it says so understandably.
+    #[must_use]
+    pub fn date(&self) -> Option<Timestamp> {
+        retry_after::date(self.headers.get(DATE)?)
+    }
+
     /// How long the server asks to wait (RFC 9110 §10.2.3), where it says so understandably.
     #[must_use]
     pub fn retry_after(&self, now: Timestamp) -> Option<Duration> {

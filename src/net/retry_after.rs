@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::RETRY_AFTER;
+use http::header::{HeaderValue, RETRY_AFTER};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -15,12 +15,19 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a server asks to wait from `now`, at most a day; nothing where the field is missing or not understood.
 #[must_use]
 pub fn read(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
+    let value = headers.get(RETRY_AFTER)?;
+    let wait = match value.to_str().ok()?.trim().parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => Timestamp::from(OffsetDateTime::parse(text, &Rfc2822).ok()?).since(now),
+        Err(_) => date(value)?.since(now),
     };
     Some(wait.min(LONGEST))
+}
+
+/// A date as fields have it (RFC 9110 §5.6.7).
+pub(super) fn date(value: &HeaderValue) -> Option<Timestamp> {
+    let text = value.to_str().ok()?.trim();
+    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    Some(Timestamp::from(date))
 }
 
 #[cfg(test)]

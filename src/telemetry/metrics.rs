@@ -128,6 +128,8 @@ families! {
         "credentials_cached_bytes", "About how much memory the cached certificates take";
     credential_evictions: Counters<()> = Counters::default(),
         "credentials_evicted", "Certificates dropped from memory to make room for others; they are read again when needed";
+    clock_ahead: Gauges<()> = Gauges::default(),
+        "clock_ahead_seconds", "How far this machine's clock is ahead of what a CA said last; below zero where it is behind";
     permissions: Counters<Permission> = Counters::default(),
         "permissions", "Questions to the permission hook, by how they were answered";
     permission_duration: Histograms<()> = Histograms::new(REQUEST_BOUNDS),

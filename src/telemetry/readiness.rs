@@ -26,15 +26,18 @@ pub enum Condition {
     Names,
     /// Each CA answered its last question.
     Authorities,
+    /// This machine's clock agrees with what the CAs say.
+    Clock,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Configuration,
         Self::Store,
         Self::Names,
         Self::Authorities,
+        Self::Clock,
     ];
 
     /// The word for it.
@@ -45,6 +48,7 @@ impl Condition {
             Self::Store => "store",
             Self::Names => "names",
             Self::Authorities => "authorities",
+            Self::Clock => "clock",
         }
     }
 }

@@ -263,3 +263,40 @@ fn fill(path: &std::path::Path) {
         while file.write_all(&piece).is_ok() {}
     }
 }
+
+#[test]
+fn a_directory_that_is_none_is_told_and_stops_nobody_who_is_known() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let upstream = Upstream::start(&place);
+    let mut edge = one_name(&place, &pebble, &upstream).start();
+    edge.wait_for_metric("proxy_issuances_total", ISSUED, 1.0);
+    assert!(edge.stop().success());
+
+    let nowhere = format!("{}ectory", pebble.directory());
+    let wrong = Setup::new(&place)
+        .ca(&pebble)
+        .upstream(&upstream)
+        .replace(pebble.directory(), &nowhere)
+        .tenant("acme", &[NAME, "new.example.com"]);
+    let edge = wrong.start();
+    serves(&edge);
+    edge.wait_for_metric(
+        "proxy_issuances_total",
+        &["kind=\"first\"", "outcome=\"failed\""],
+        1.0,
+    );
+    let show = [
+        "domain",
+        "show",
+        "new.example.com",
+        "--config",
+        "proxy.toml",
+    ];
+    let shown = wrong.succeed(&show);
+    assert!(
+        shown.contains("status 404") && shown.contains("ca_"),
+        "{shown}"
+    );
+    assert_eq!(pebble.orders(), 1);
+}

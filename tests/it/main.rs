@@ -14,6 +14,7 @@ mod bad_input;
 mod ca_faults;
 mod ca_trouble;
 mod challenges;
+mod clock;
 mod command_line;
 mod crowd;
 mod demo;

@@ -109,6 +109,7 @@ impl Line {
                 step,
                 source: Box::new(source),
             })?;
+        self.hear(&answer);
         if answer.status.is_success() {
             return Ok(answer);
         }
@@ -189,7 +190,15 @@ impl instant_acme::HttpClient for Line {
 }
 
 impl Line {
+    /// Every answer tells the authority's time (RFC 9110 §6.6.1), by which its certificates are valid.
+    fn hear(&self, answer: &Answer) {
+        if let Some(date) = answer.date() {
+            self.clock.hear(date);
+        }
+    }
+
     fn note(&self, answer: &Answer) {
+        self.hear(answer);
         let seen = Seen {
             status: Some(answer.status.as_u16()),
             excerpt: match answer.status.is_success() {

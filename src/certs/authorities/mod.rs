@@ -272,6 +272,15 @@ impl Authorities {
         }
     }
 
+    /// Has the clock told what time it is by the first authority that answers; nothing happens where none does.
+    pub async fn ask_the_time(&self) {
+        for watched in &self.0.watched {
+            if self.read(watched.authority.id()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Every authority, in order of preference. What has never been read is read now, within a few seconds.
     pub async fn facts(&self) -> Vec<AuthorityFacts> {
         let facts = self.0.watched.iter().map(|watched| async {

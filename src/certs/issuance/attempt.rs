@@ -10,10 +10,12 @@ use super::{PATIENCE, Parts};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::certs::Settings;
 use crate::certs::credential::Credential;
+use crate::certs::gauges::FRESH;
 use crate::certs::lifecycle;
 use crate::certs::policy::Denial;
 use crate::certs::request::{IssuanceRequest, Reason};
 use crate::certs::resolver::Ticket;
+use crate::model::certificate::CertificateFacts;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::job::{ClaimedJob, JobKey};
 use crate::store::record::{CertificateRecord, DomainRecord, KeyOwner};
@@ -120,7 +122,7 @@ impl<'a> Attempt<'a> {
     /// the authority refuses is dealt with in [`ending`](super::ending).
     async fn work(&self, known: &Known) -> Result<Success, Failure> {
         // What is due, and why.
-        let reason = match self.due(known) {
+        let reason = match self.due(known).await {
             Due::Now(reason) => reason,
             Due::NotBefore(record, at) => return Ok(Success::StillGood(record, at)),
         };
@@ -151,8 +153,11 @@ impl<'a> Attempt<'a> {
         Ok(Success::Issued(credential))
     }
 
-    fn due(&self, known: &Known) -> Due {
+    async fn due(&self, known: &Known) -> Due {
         let facts = known.certificate.as_ref().map(|record| &record.facts);
+        if facts.is_some_and(|facts| self.is_time_in_doubt(facts)) {
+            self.parts.accounts.authorities().ask_the_time().await;
+        }
         let now = self.parts.clock.now();
         match lifecycle::due(facts, &self.settings.renewal, now) {
             lifecycle::Due::Now(reason) => Due::Now(reason),
@@ -160,6 +165,20 @@ impl<'a> Attempt<'a> {
                 Some(record) => Due::NotBefore(Box::new(record.clone()), at),
                 None => Due::Now(Reason::First),
             },
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Whether the machine's clock alone says that this certificate is due, or that it is not: should that clock have
+    /// jumped, then by days, and with it every certificate would be due.
+    fn is_time_in_doubt(&self, facts: &CertificateFacts) -> bool {
+        let clock = &self.parts.clock;
+        let due_at = |now| lifecycle::due(Some(facts), &self.settings.renewal, now);
+        let is_due = |now| matches!(due_at(now), lifecycle::Due::Now(_));
+        match clock.told() {
+            None => is_due(clock.machine()),
+            Some((_, age)) => age > FRESH && is_due(clock.machine()) != is_due(clock.now()),
         }
     }
 }

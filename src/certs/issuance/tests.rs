@@ -1,6 +1,7 @@
 //! The engine over a real store and a CA that does what a test tells it to.
 
 mod script;
+mod time;
 
 mod replaced;
 
@@ -58,7 +59,7 @@ impl World {
     }
 
     async fn with(settings: Settings, authority: Authority, hook: Option<SocketAddr>) -> Self {
-        let clock = Clock::manual(Clock::system().now());
+        let clock = Clock::manual(Clock::system().now()).listening();
         let folder = tempfile::tempdir().unwrap();
         let (tasks, storing) = (Tasks::new(), Tasks::new());
         let place = embedded::Settings::in_folder(folder.path().join("data"));
@@ -69,7 +70,7 @@ impl World {
         let kek = KeyEncryptionKey::load_or_create(&folder.path().join("kek")).unwrap();
         let vault = Vault::start(Arc::clone(&store), kek).await.unwrap();
         let (id, usual) = (CaId::new("test"), private::Settings::default());
-        let script = Arc::new(Script::new(Private::new(id, usual, clock.clone())));
+        let script = Arc::new(Script::new(Private::new(id, usual, clock.corrected())));
         let authorities: Vec<Arc<dyn CertificateAuthority>> = match authority {
             Authority::Scripted => vec![Arc::new(Scripted(Arc::clone(&script)))],
             Authority::None => Vec::new(),
@@ -91,7 +92,7 @@ impl World {
             outcomes: Outcomes::new(),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
-            clock: clock.clone(),
+            clock: clock.corrected(),
             settings: Published::new(settings),
         };
         let parts = Parts {

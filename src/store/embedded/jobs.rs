@@ -21,6 +21,11 @@ use crate::store::job::{JobKey, JobKind, JobRecord, JobStanding, Priority, Saved
 use crate::store::record::KeyOwner;
 use crate::store::{Page, PageRequest};
 
+/// A lease that ends later was taken while the clock was ahead: nobody holds it.
+const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
+/// A request is held back for no longer: what ends later was written while the clock was ahead.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(2 * 86_400);
+
 /// A job's row.
 #[derive(Debug)]
 pub(super) struct JobRow {
@@ -64,7 +69,9 @@ impl JobRow {
 
     /// Whether a node works on it as far as we know.
     fn is_leased(&self, now: Timestamp) -> bool {
-        self.lease_until.is_some_and(|until| until > now)
+        let most = now.plus(LONGEST_LEASE);
+        self.lease_until
+            .is_some_and(|until| until > now && until <= most)
     }
 
     fn owner(&self) -> KeyOwner {
@@ -247,7 +254,8 @@ fn bring_forward(job: &mut JobRow, wanted: &Request<'_>, now: Timestamp) {
     if wanted.urgency == Urgency::Now || held_for_less {
         job.not_before = Timestamp::EPOCH;
     }
-    let earliest = now.plus(wanted.delay).max(job.not_before);
+    let held_back = job.not_before.min(now.plus(LONGEST_BACK_OFF));
+    let earliest = now.plus(wanted.delay).max(held_back);
     job.run_at = job.run_at.min(earliest);
 }
 
