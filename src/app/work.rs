@@ -193,6 +193,12 @@ impl Halves<'_> {
         Ok(accounts)
     }
 
+    /// Whether any authority looks at DNS: one of our own does not.
+    fn proves_names(&self) -> bool {
+        let mut kinds = self.settings.ca.authorities.iter().map(|ca| &ca.kind);
+        kinds.any(|kind| matches!(kind, ca::Kind::Acme(_)))
+    }
+
     /// Works on due jobs, and looks after domains that have none.
     fn issue(&self, accounts: &Accounts) -> Issuer {
         let ground = self.ground;
@@ -202,6 +208,7 @@ impl Halves<'_> {
             accounts: accounts.clone(),
             permission: self.permission.clone(),
             challenges: self.challenges.clone(),
+            preflight: self.proves_names().then(|| self.preflight.clone()),
             resolver: self.resolver.clone(),
             outcomes: self.outcomes.clone(),
             metrics: ground.metrics.clone(),

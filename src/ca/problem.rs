@@ -81,6 +81,9 @@ const UNAUTHORIZED: Words = &[
 ];
 const RATE: Words = &[
     ("paused", ProblemCode::Paused),
+    // Boulder's words, with its link.
+    ("temporarily prevented from requesting", ProblemCode::Paused),
+    ("unpause", ProblemCode::Paused),
     ("failed authorizations", ProblemCode::RateLimitedFailures),
     ("exact set of", ProblemCode::RateLimitedExactSet),
     ("already issued for", ProblemCode::RateLimitedDomain),
@@ -170,6 +173,12 @@ mod tests {
         check(
             "rateLimited",
             "Your account is temporarily paused",
+            Code::Paused,
+        );
+        check(
+            "rateLimited",
+            "Your account is temporarily prevented from requesting certificates for x.test and possibly others. \
+             Please visit: https://portal.test/sfe/v1/unpause?jwt=a.b.c",
             Code::Paused,
         );
         check(

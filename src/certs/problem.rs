@@ -91,6 +91,17 @@ pub fn fix(code: ProblemCode, pattern: &NamePattern, edge: &Edge) -> String {
     }
 }
 
+/// What repairs a pause, where the authority's words hold the link to do it (Let's Encrypt's do).
+#[must_use]
+pub fn unpause(evidence: &[String]) -> Option<String> {
+    let words = evidence.iter().flat_map(|line| line.split_whitespace());
+    let mut links = words.filter(|word| word.starts_with("https://"));
+    let link = links.next()?.trim_end_matches(['.', ',', ')']);
+    Some(format!(
+        "once `vestibule domain check` finds the DNS right, open {link} and unpause the name; it is tried again once a day"
+    ))
+}
+
 /// What the operator, the authority or the program has to do.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -217,6 +228,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_pause_is_undone_at_the_authoritys_own_link() {
+        let evidence = |words: &str| unpause(&["rateLimited".to_owned(), words.to_owned()]);
+        let found = evidence("Please visit: https://portal.example.org/unpause?jwt=abc.def.");
+        assert!(
+            found
+                .unwrap()
+                .contains("open https://portal.example.org/unpause?jwt=abc.def and")
+        );
+        assert_eq!(evidence("Your account is paused"), None);
     }
 
     #[test]

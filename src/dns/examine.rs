@@ -236,7 +236,7 @@ impl Examiner {
         let Some(top) = top(name) else {
             return Health::Ill;
         };
-        match self.ask(&top, RecordType::SOA).await {
+        match self.ask(&top, RecordType::A).await {
             Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Health::Well,
             Err(_) => Health::Ill,
         }

@@ -180,6 +180,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_problem_codes_tells_all_of_every_code() {
+        let page = include_str!("../../docs/problems.md");
+        let (_, codes) = page.split_once("## The codes").unwrap();
+        let sections: Vec<&str> = codes.split("### `").skip(1).collect();
+        assert_eq!(sections.len(), ProblemCode::ALL.len());
+        for (code, section) in ProblemCode::ALL.iter().zip(sections) {
+            assert!(
+                section.starts_with(&format!("{code}`")),
+                "{code} is not next"
+            );
+            let actor = serde_json::to_value(code.actor()).unwrap();
+            let acts = format!("- **Who acts:** {}\n", actor.as_str().unwrap());
+            for part in [
+                "- **Tell the customer:** ",
+                "- **Support:** ",
+                &*acts,
+                "- **Fix:** ",
+            ] {
+                assert!(section.contains(part), "{code}: {part}");
+            }
+        }
+        assert!(page.contains("## Pending for longer than five minutes"));
+    }
+
+    #[test]
     fn every_code_has_its_own_word() {
         for code in ProblemCode::ALL {
             assert_eq!(ProblemCode::from_word(code.as_str()), Some(*code));

@@ -112,6 +112,7 @@ impl Engine {
             accounts: accounts.clone(),
             permission: None,
             challenges: challenges.clone(),
+            preflight: None,
             resolver: resolver.clone(),
             outcomes: outcomes.clone(),
             metrics: Metrics::default(),

@@ -21,6 +21,7 @@ mod demo;
 mod first_handshake;
 mod harness;
 mod operations;
+mod preflight;
 mod proxying;
 mod renewal;
 mod restart;

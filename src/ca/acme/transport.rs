@@ -19,7 +19,7 @@ use crate::net::{Answer, FetchError, HttpClient};
 /// What begins every error type (RFC 8555 §6.7).
 const ACME_ERROR: &str = "urn:ietf:params:acme:error:";
 /// At most so much of an authority's words is kept, in characters.
-const LONGEST_WORDS: usize = 600;
+const LONGEST_WORDS: usize = 2000;
 /// At most so many subproblems are kept.
 const MOST_PARTS: usize = 10;
 

@@ -146,10 +146,10 @@ impl Attempt<'_> {
             tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
             IssuanceOutcome::Deferred
         } else if let Cause::Denied(denial) = &failure.cause {
-            self.denied(denial, &failure, &reason, now).await;
+            self.denied(denial, &failure, known, now).await;
             IssuanceOutcome::Denied
         } else if failure.cause.counts() {
-            self.back_off(&failure, &reason, now).await;
+            self.back_off(&failure, known, now).await;
             IssuanceOutcome::Failed
         } else {
             let cause = &failure.cause;
@@ -169,7 +169,13 @@ impl Attempt<'_> {
             .count(&ca, (reason.kind(), outcome));
     }
 
-    async fn denied(&self, denial: &Denial, failure: &Failure, reason: &Reason, now: Timestamp) {
+    async fn denied(
+        &self,
+        denial: &Denial,
+        failure: &Failure,
+        known: Option<&Known>,
+        now: Timestamp,
+    ) {
         tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %denial, "issuance denied");
         match denial {
             Denial::NotRegistered | Denial::OtherTenant => {
@@ -181,10 +187,11 @@ impl Attempt<'_> {
             }
             Denial::NotServed(_) => self.defer(LATER, &failure.cause).await,
             Denial::NoneSuitable(_) if denial.is_passing() => {
-                self.await_authority(failure, reason, now).await;
+                self.await_authority(failure, &reason(known, now), now)
+                    .await;
             }
             Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable(_) => {
-                self.back_off(failure, reason, now).await;
+                self.back_off(failure, known, now).await;
             }
         }
     }
@@ -208,7 +215,8 @@ impl Attempt<'_> {
     }
 
     /// Keeps what serves, sets the domain's problem, and schedules the next attempt.
-    async fn back_off(&self, failure: &Failure, reason: &Reason, now: Timestamp) {
+    async fn back_off(&self, failure: &Failure, known: Option<&Known>, now: Timestamp) {
+        let reason = &reason(known, now);
         let serves_until = match reason {
             Reason::Renewal(facts) => Some(facts.not_after),
             Reason::First | Reason::Expired(_) => None,
@@ -239,7 +247,10 @@ impl Attempt<'_> {
             ));
         self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
             .await;
-        self.tell(Outcome::Failed(Arc::new(problem)));
+        self.tell(Outcome::Failed(Arc::new(problem.clone())));
+        if !matches!(failure.cause, Cause::Preflight(_)) {
+            self.diagnose(known, &problem).await;
+        }
     }
 
     /// Ends the job and writes the domain's state, unless the domain is no longer served by then.
@@ -317,7 +328,8 @@ impl Attempt<'_> {
 
     fn problem(&self, cause: &Cause, next_retry_at: Option<Timestamp>) -> Problem {
         let earlier = self.job.problem.as_ref();
-        cause.problem(self.pattern, earlier, next_retry_at, self.parts.clock.now())
+        let now = self.parts.clock.now();
+        self.with_fix(cause.problem(earlier, next_retry_at, now))
     }
 
     fn tell(&self, outcome: Outcome) {

@@ -10,8 +10,8 @@ use crate::certs::accounts::AccountError;
 use crate::certs::chain::ChainError;
 use crate::certs::credential::CredentialError;
 use crate::certs::policy::Denial;
+use crate::certs::preflight::judge::Verdict;
 use crate::certs::vault::VaultError;
-use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Problem, ProblemCode};
 use crate::store::{ApplyError, StoreError};
@@ -39,6 +39,8 @@ pub(super) enum Fate {
 pub(super) enum Cause {
     /// Policy does not allow the certificate.
     Denied(Denial),
+    /// Every authority would refuse the name for what was seen of it; none was asked.
+    Preflight(Box<Verdict>),
     /// The authority's account cannot be used.
     Account(Arc<AccountError>),
     /// The authority failed or refused.
@@ -83,6 +85,7 @@ impl Cause {
     pub(super) fn code(&self) -> ProblemCode {
         match self {
             Self::Denied(denial) => denial.code(),
+            Self::Preflight(verdict) => verdict.code,
             Self::Account(error) => match &**error {
                 AccountError::Ca(error) => error.code(),
                 AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
@@ -133,6 +136,7 @@ impl Cause {
     fn detail(&self) -> String {
         match self {
             Self::Denied(denial) => denial.to_string(),
+            Self::Preflight(verdict) => verdict.detail.clone(),
             Self::Account(error) => error.to_string(),
             Self::Ca(error) => error.to_string(),
             Self::Chain(ca, _) => format!("{ca} sent a certificate that is not what was ordered"),
@@ -155,6 +159,7 @@ impl Cause {
             return error.evidence();
         }
         match self {
+            Self::Preflight(verdict) => verdict.evidence.clone(),
             Self::Chain(_, error) => vec![error.to_string()],
             Self::Vault(error) => vec![error.to_string()],
             Self::Key(error) => vec![error.to_string()],
@@ -171,16 +176,19 @@ impl Cause {
 
     /// What repairs it, where that follows from more than its code.
     fn fix(&self) -> Option<String> {
+        if let Self::Preflight(verdict) = self {
+            return Some(verdict.fix.clone());
+        }
         if let Self::Denied(denial) = self {
             return denial.fix();
         }
         None
     }
 
-    /// The problem, first seen when `earlier` was where that is the same one.
+    /// The problem, first seen when `earlier` was where that is the same one; without a remedy where that only follows
+    /// from its code.
     pub(super) fn problem(
         &self,
-        pattern: &NamePattern,
         earlier: Option<&Problem>,
         next_retry_at: Option<Timestamp>,
         now: Timestamp,
@@ -194,54 +202,10 @@ impl Cause {
             actor: code.actor(),
             detail: self.detail(),
             evidence: self.evidence(),
-            fix: self.fix().or_else(|| fix(code, pattern)),
+            fix: self.fix(),
             first_seen,
             last_seen: now,
             next_retry_at,
         }
     }
-}
-
-/// What repairs a problem, where that follows from its code.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "most codes have no remedy that follows from the code alone"
-)]
-fn fix(code: ProblemCode, pattern: &NamePattern) -> Option<String> {
-    let name = pattern.base();
-    let zone = name.registered_domain();
-    let text = match code {
-        ProblemCode::DnsNxdomain => {
-            format!("add a record for {name} in the DNS of {zone} that points to this edge")
-        }
-        ProblemCode::DnsServfail => {
-            format!("repair the name servers of {zone}: they do not answer for {name}")
-        }
-        ProblemCode::DnssecBogus => {
-            format!(
-                "repair the DNSSEC signatures of {zone}, or remove its DS record at the registrar"
-            )
-        }
-        ProblemCode::HttpUnreachable | ProblemCode::GeoBlocked | ProblemCode::MpicDisagree => {
-            format!(
-                "point every A and AAAA record of {name} to this edge, and let ports 80 and 443 be reached from everywhere"
-            )
-        }
-        ProblemCode::HttpWrongBody | ProblemCode::RedirectLoop => format!(
-            "point {name} to this edge, or make what answers for it pass http://{name}/.well-known/acme-challenge/ on"
-        ),
-        ProblemCode::CaaForbidsCa
-        | ProblemCode::CaaForbidsAccount
-        | ProblemCode::CaaForbidsMethod => {
-            format!(
-                "allow the certification authority in the CAA records of {name} or {zone}, or remove them"
-            )
-        }
-        ProblemCode::Paused => {
-            "follow the link in the authority's answer to unpause the name, once its DNS is right"
-                .to_owned()
-        }
-        _ => return None,
-    };
-    Some(text)
 }

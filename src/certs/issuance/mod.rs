@@ -11,12 +11,15 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`of_any`],
+//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`preflight`],
+//! [`of_any`],
 //! [`order`], [`new_order`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
 
 mod attempt;
 
 mod allowed;
+
+mod preflight;
 
 mod of_any;
 
@@ -51,6 +54,7 @@ use crate::certs::accounts::Accounts;
 use crate::certs::challenge::Challenges;
 use crate::certs::outcome::Outcomes;
 use crate::certs::permission::Permission;
+use crate::certs::preflight::Preflight;
 use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
 use crate::store::job::{ClaimRequest, Claims, JobKind};
@@ -79,6 +83,8 @@ pub struct Parts {
     pub permission: Option<Permission>,
     /// Answers to challenges.
     pub challenges: Challenges,
+    /// Looks at names before they are ordered and after they were refused; nothing where no authority proves names.
+    pub preflight: Option<Preflight>,
     /// What handshakes are served from.
     pub resolver: Resolver,
     /// Who waits in a handshake.

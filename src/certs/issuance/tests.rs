@@ -88,6 +88,7 @@ impl World {
             accounts,
             permission: None,
             challenges: Challenges::default(),
+            preflight: None,
             resolver: Resolver::new(1 << 20),
             outcomes: Outcomes::new(),
             metrics: Metrics::default(),

@@ -148,7 +148,8 @@ pub fn refine(problem: Problem, earlier: Option<&Problem>, judgement: &Judgement
 }
 
 /// Whether a code tells of a name that could not be proved, without its cause.
-const fn is_refined(code: ProblemCode) -> bool {
+#[must_use]
+pub const fn is_refined(code: ProblemCode) -> bool {
     matches!(
         code,
         ProblemCode::DnsNxdomain

@@ -210,8 +210,14 @@ impl Preflight {
     /// What was found of `name` in the last ten minutes, from memory.
     #[must_use]
     pub fn remembered(&self, name: &DnsName) -> Option<Arc<Report>> {
+        self.remembered_for(name, REMEMBERED)
+    }
+
+    /// Like [`Preflight::remembered`], where it is no older than `age`.
+    #[must_use]
+    pub fn remembered_for(&self, name: &DnsName, age: Duration) -> Option<Arc<Report>> {
         let report = self.reports().get(name).cloned()?;
-        (report.noted.elapsed() < REMEMBERED).then_some(report)
+        (report.noted.elapsed() < age).then_some(report)
     }
 
     /// The content delivery network in front of `name`, as far as the last ten minutes tell.

@@ -58,7 +58,12 @@ impl Setup {
                     place.at(port::HTTPS)
                 ),
             ),
-            ("edge", format!("https_port = {}", port::HTTPS)),
+            (
+                "edge",
+                format!("http_port = {}\nhttps_port = {}", port::HTTP, port::HTTPS),
+            ),
+            // The names of stories are in no DNS, unless a story says so.
+            ("preflight", "enabled = false".to_owned()),
             (
                 "telemetry",
                 format!(
@@ -87,6 +92,18 @@ impl Setup {
     pub(crate) fn ca(mut self, pebble: &Pebble) -> Self {
         self.trusted = Some(pebble.issuing_root().to_owned());
         self.acme(pebble.directory(), pebble.server_root())
+    }
+
+    /// Asks the name server that the CA asks, and checks names before they are ordered.
+    pub(crate) fn checking(self, place: &Place) -> Self {
+        let resolvers = format!(
+            "[dns]\nresolvers = [\"{}\"]\ndeadline = \"2s\"",
+            place.at(port::DNS)
+        );
+        self.section(&resolvers).replace(
+            "[preflight]\nenabled = false",
+            "[preflight]\nprivate_addresses = true\nrecheck = \"1s\"",
+        )
     }
 
     /// Orders from this CA by way of a wire.

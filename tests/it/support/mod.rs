@@ -4,6 +4,7 @@
 //! Read `place` first, then `edge` and `pebble`.
 
 pub(crate) mod curl;
+pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod fault;
 pub(crate) mod metrics;

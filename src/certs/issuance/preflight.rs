@@ -1,0 +1,111 @@
+//! Before an order: whether it must fail for what is wrong with the name. After a failure: the cause behind the
+//! authority's words.
+
+use std::time::Duration;
+
+use super::attempt::{Attempt, Known};
+use super::failure::Cause;
+use crate::certs::preflight::judge::{is_refined, refine};
+use crate::certs::preflight::{Mode, Preflight};
+use crate::certs::problem::{fix, unpause};
+use crate::model::problem::{Problem, ProblemCode};
+use crate::model::{DnsName, NamePattern};
+use crate::store::batch::{Batch, Guard, Operation};
+use crate::store::job::Priority;
+use crate::store::{ApplyError, Deadline};
+
+/// For how long what was found of a name keeps a visitor's order back: DNS may have been put right since.
+const FRESH: Duration = Duration::from_secs(60);
+
+impl Attempt<'_> {
+    /// Looks at the name first, unless a visitor waits: then only what is remembered counts. An order that is there
+    /// already is seen through, for it costs nothing more.
+    pub(super) async fn check_first(&self) -> Result<(), Cause> {
+        let Some((preflight, name)) = self.preflight() else {
+            return Ok(());
+        };
+        if self.job.order.is_some() {
+            return Ok(());
+        }
+        let report = match self.job.priority {
+            Priority::Handshake => preflight.remembered_for(name, FRESH),
+            Priority::Expiring | Priority::Renewal | Priority::Background => {
+                Some(preflight.check(name).await)
+            }
+        };
+        let block = report.as_ref().and_then(|report| report.judgement.block());
+        block.map_or(Ok(()), |verdict| {
+            Err(Cause::Preflight(Box::new(verdict.clone())))
+        })
+    }
+
+    /// Looks at the name after the authority refused it, and says what was found where that explains it. Whoever waits
+    /// has been answered by then.
+    pub(super) async fn diagnose(&self, known: Option<&Known>, told: &Problem) {
+        let Some((preflight, name)) = self.preflight() else {
+            return;
+        };
+        if !is_refined(told.code) {
+            return;
+        }
+        let report = preflight.check(name).await;
+        let earlier = known.and_then(|known| known.domain.as_ref()?.problem.as_ref());
+        let refined = refine(told.clone(), earlier, &report.judgement);
+        if refined == *told {
+            return;
+        }
+        tracing::info!(
+            tenant = %self.tenant, domain = %self.pattern, problem = %refined.code, detail = refined.detail,
+            evidence = ?refined.evidence, "issuance failed for this cause"
+        );
+        if let Err(error) = self.replace_problem(told, refined).await {
+            tracing::warn!(domain = %self.pattern, %error, "the cause of a failure could not be stored");
+        }
+    }
+
+    /// Writes `refined` in the place of `told`, unless something else has happened meanwhile.
+    async fn replace_problem(&self, told: &Problem, refined: Problem) -> Result<(), ApplyError> {
+        let by = Deadline::after(super::PATIENCE);
+        let store = &self.parts.store;
+        let domain = store.domain(by, &self.scope, self.pattern).await?;
+        let Some(domain) = domain.filter(|domain| domain.problem.as_ref() == Some(told)) else {
+            return Ok(());
+        };
+        let batch = Batch::new()
+            .guard(Guard::DomainVersion(self.pattern.clone(), domain.version))
+            .then(Operation::SetDomainState {
+                pattern: self.pattern.clone(),
+                state: domain.state,
+                problem: Some(refined),
+            });
+        match store.apply(by, &self.scope, batch).await {
+            Ok(_) | Err(ApplyError::GuardFailed(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// With the exact record or command that repairs it.
+    pub(super) fn with_fix(&self, problem: Problem) -> Problem {
+        let is_paused = problem.code == ProblemCode::Paused;
+        let link = is_paused.then(|| unpause(&problem.evidence)).flatten();
+        let edge = self.parts.preflight.as_ref().map(Preflight::edge);
+        let edge = edge.unwrap_or_default();
+        let general = || fix(problem.code, self.pattern, &edge);
+        let fix = problem.fix.clone().or(link).unwrap_or_else(general);
+        Problem {
+            fix: Some(fix),
+            ..problem
+        }
+    }
+
+    /// What checks the name, where it can be checked at all.
+    fn preflight(&self) -> Option<(&Preflight, &DnsName)> {
+        let preflight = self.parts.preflight.as_ref()?;
+        match self.pattern {
+            NamePattern::Exact(name) if preflight.settings().mode == Mode::On => {
+                Some((preflight, name))
+            }
+            NamePattern::Exact(_) | NamePattern::Wildcard(_) => None,
+        }
+    }
+}

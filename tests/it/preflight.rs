@@ -1,0 +1,177 @@
+//! Names looked at before an authority is asked: what is wrong costs no order, and is noticed when it is put right.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde_json::Value;
+
+use crate::support::dns::Dns;
+use crate::support::edge::{Edge, Setup};
+use crate::support::pebble::Pebble;
+use crate::support::place::Place;
+use crate::support::upstream::Upstream;
+use crate::support::wait;
+
+/// Another loopback address, where nobody listens on the edge's ports unless the story says so.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 2, 3, 4));
+
+fn asked(setup: &Setup, arguments: &[&str]) -> Value {
+    let said = setup.succeed(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+fn code(domain: &Value) -> Option<String> {
+    Some(domain["problem"]["code"].as_str()?.to_owned())
+}
+
+#[track_caller]
+fn wait_for_code(setup: &Setup, name: &str, expected: &str) -> Value {
+    wait::until(&format!("{name} has {expected}"), || {
+        let domain = asked(setup, &["domain", "show", name]);
+        (code(&domain).as_deref() == Some(expected)).then_some(domain)
+    })
+}
+
+fn issued(edge: &Edge, count: f64) {
+    edge.wait_for_metric("proxy_issuances_total", &["outcome=\"issued\""], count);
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_costs_no_order_until_it_leads_here() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let dns = Dns::of(&place);
+    // Another edge stands for somebody else's server: it answers, and knows nothing of our challenge.
+    let elsewhere = Place::claim();
+    let upstream = Upstream::start(&place);
+    let other = Setup::new(&elsewhere)
+        .private_ca(std::time::Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .start();
+    dns.leads("shop.example.com", &[elsewhere.address().into()]);
+    let setup = Setup::new(&place)
+        .ca(&pebble)
+        .checking(&place)
+        .upstream(&upstream)
+        .tenant("acme", &["shop.example.com"]);
+    let edge = setup.start();
+    let domain = wait_for_code(&setup, "shop.example.com", "wrong_a");
+    assert_eq!(domain["problem"]["actor"], "customer");
+    let evidence = domain["problem"]["evidence"][0].as_str().unwrap();
+    let seen = format!(
+        "{}: somebody else answered with status 404",
+        elsewhere.address()
+    );
+    assert!(evidence.starts_with(&seen), "{evidence}");
+    assert_eq!(pebble.orders(), 0);
+
+    let check = asked(&setup, &["domain", "check", "shop.example.com"]);
+    assert_eq!(check["reached"], "elsewhere");
+    assert_eq!(check["problems"][0]["blocks"], true);
+    // Asked for by hand it is looked at again, and still costs nothing.
+    setup.succeed(&["domain", "retry", "shop.example.com"]);
+    wait::until("the second failure", || {
+        let domain = asked(&setup, &["domain", "show", "shop.example.com"]);
+        (domain["failures"] == 2).then_some(())
+    });
+    assert_eq!(pebble.orders(), 0);
+
+    dns.leads("shop.example.com", &[place.address().into()]);
+    let check = asked(&setup, &["domain", "check", "shop.example.com"]);
+    assert_eq!(
+        (&check["reached"], &check["problems"]),
+        (&"here".into(), &serde_json::json!([]))
+    );
+    setup.succeed(&["domain", "retry", "shop.example.com"]);
+    issued(&edge, 1.0);
+    assert_eq!(edge.get("https://shop.example.com/").answered().status, 200);
+    assert_eq!(pebble.orders(), 1);
+    drop(other);
+}
+
+#[test]
+fn what_could_not_be_found_out_keeps_no_order_back() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let dns = Dns::of(&place);
+    dns.leads("silent.example.com", &[NOBODY]);
+    dns.fails("broken.example.com");
+    let upstream = Upstream::start(&place);
+    let setup = Setup::new(&place)
+        .ca(&pebble)
+        .checking(&place)
+        .upstream(&upstream)
+        .tenant(
+            "acme",
+            &[
+                "silent.example.com",
+                "broken.example.com",
+                "well.example.com",
+            ],
+        );
+    let edge = setup.start();
+    issued(&edge, 1.0);
+    // The authority's own words, with what was seen right after.
+    let silent = wait_for_code(&setup, "silent.example.com", "http_unreachable");
+    let evidence = silent["problem"]["evidence"].to_string();
+    assert!(evidence.contains("connection"), "{evidence}");
+    wait_for_code(&setup, "broken.example.com", "dns_servfail");
+    assert_eq!(pebble.orders(), 3);
+}
+
+#[test]
+fn an_authoritys_refusal_is_explained_by_the_record_behind_it() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let dns = Dns::of(&place);
+    let elsewhere = Place::claim();
+    let upstream = Upstream::start(&place);
+    let other = Setup::new(&elsewhere)
+        .private_ca(std::time::Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .start();
+    // Two A records, one wrong: the order is placed, and fails or not by which the authority takes.
+    dns.leads(
+        "twice.example.com",
+        &[elsewhere.address().into(), place.address().into()],
+    );
+    let setup = Setup::new(&place)
+        .ca(&pebble)
+        .checking(&place)
+        .upstream(&upstream)
+        .tenant("acme", &["twice.example.com"]);
+    let edge = setup.start();
+    let check = asked(&setup, &["domain", "check", "twice.example.com"]);
+    assert_eq!(check["reached"], "here");
+    assert_eq!(check["problems"][0]["problem"]["code"], "wrong_a");
+    assert_eq!(check["problems"][0]["blocks"], false);
+    wait::until("an order is placed all the same", || {
+        (pebble.orders() > 0).then_some(())
+    });
+    drop((edge, other));
+}
+
+#[test]
+fn an_alias_that_leads_nowhere_and_a_name_nobody_registered_can_be_checked() {
+    let place = Place::claim();
+    let _pebble = Pebble::start(&place);
+    let dns = Dns::of(&place);
+    dns.alias("old.example.com", "gone.example.org");
+    dns.leads("gone.example.org", &[NOBODY]);
+    let upstream = Upstream::start(&place);
+    let setup = Setup::new(&place)
+        .private_ca(std::time::Duration::from_secs(86_400))
+        .checking(&place)
+        .upstream(&upstream)
+        .tenant("acme", &["shop.example.com"]);
+    let _edge = setup.start();
+    let old = asked(&setup, &["domain", "check", "old.example.com"]);
+    assert_eq!(old["seen"][0], "CNAME gone.example.org");
+    assert_eq!(old["problems"][0]["problem"]["code"], "http_unreachable");
+    let said = setup.succeed(&["domain", "check", "nobody.example.com"]);
+    assert!(said.contains("reaches us   yes"), "{said}");
+    let wild = setup.succeed(&["domain", "check", "*.example.com"]);
+    assert!(
+        wild.contains("looked at    vestibule-check.example.com"),
+        "{wild}"
+    );
+}
