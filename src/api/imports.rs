@@ -125,8 +125,9 @@ impl From<ImportError> for ApiProblem {
             | ImportError::Placement(_)
             | ImportError::Credential(_) => Self::new(Code::ImportRefused, detail),
             ImportError::Conflict(_) => Self::new(Code::Conflict, detail),
-            ImportError::Vault(error) => {
-                tracing::error!(%error, cause = std::error::Error::source(&error), "no key can be sealed");
+            ImportError::Vault(_) | ImportError::Account(_) => {
+                let cause = std::error::Error::source(&error);
+                tracing::error!(%error, cause, "an import cannot be kept");
                 Self::new(Code::StoreUnavailable, detail)
             }
             ImportError::Store(error) => Self::of_store(&error),

@@ -6,7 +6,7 @@
 //! and the OpenAPI document are made from the same list.
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
-//! the resources: `status`, `tenants`, `domains`, `certificates`, `imports`, `jobs`, `events`, `reload`.
+//! the resources: `status`, `tenants`, `domains`, `certificates`, `imports`, `takeover`, `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -24,6 +24,7 @@ mod imports;
 mod jobs;
 mod reload;
 mod status;
+mod takeover;
 mod tenants;
 
 #[cfg(test)]
@@ -85,6 +86,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         domains::ENDPOINTS,
         certificates::ENDPOINTS,
         imports::ENDPOINTS,
+        takeover::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,
         reload::ENDPOINTS,

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
-use crate::api::{certificates, domains, events, imports, jobs, problem, reload, status, tenants};
+use crate::api::{
+    certificates, domains, events, imports, jobs, problem, reload, status, takeover, tenants,
+};
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     method: Method::Get,
@@ -37,6 +39,7 @@ pub(super) fn document() -> Value {
         domains::schemas(),
         certificates::schemas(),
         imports::schemas(),
+        takeover::schemas(),
         jobs::schemas(),
         events::schemas(),
         reload::schemas(),

@@ -17,13 +17,14 @@ use crate::certs::load::Loader;
 use crate::certs::on_demand::OnDemand;
 use crate::certs::on_demand::answer;
 use crate::certs::outcome::Outcomes;
-use crate::certs::permission::Permission;
+use crate::certs::permission::{Mode, Permission};
 use crate::certs::preflight::{self, Preflight};
 use crate::certs::resolver::Resolver;
 use crate::certs::upkeep::Upkeep;
 use crate::config::settings::Settings;
 use crate::control::declare::{Declaration, reconcile};
 use crate::control::domains::Domains;
+use crate::control::imports::bring::Unregistered;
 use crate::control::imports::{self, Imports};
 use crate::control::names;
 use crate::control::publish::{self, Publisher};
@@ -123,7 +124,7 @@ impl Work {
         };
         let accounts = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
-        let imports = halves.imports(publisher);
+        let imports = halves.imports(publisher, &accounts);
         let on_demand = halves.answer_handshakes(&issuer);
         Ok(Self {
             snapshot: halves.snapshot,
@@ -239,13 +240,20 @@ impl Halves<'_> {
         issuer
     }
 
-    fn imports(&self, publisher: Publisher) -> Imports {
+    fn imports(&self, publisher: Publisher, accounts: &Accounts) -> Imports {
+        let hook = self.settings.permission.as_ref().map(|hook| hook.mode);
         Imports::new(imports::Parts {
             store: Arc::clone(&self.ground.store),
             vault: self.ground.vault.clone(),
             publisher,
             clock: self.ground.clock.clone(),
             certificates: self.certificates.clone(),
+            accounts: accounts.clone(),
+            unregistered: match hook {
+                Some(Mode::Simple) => Unregistered::PerName,
+                Some(Mode::Rich) => Unregistered::NamedByHook,
+                None => Unregistered::Refused,
+            },
         })
     }
 

@@ -42,6 +42,15 @@ pub struct Opened {
     pub made: Vec<Material>,
 }
 
+/// An account that another program made.
+#[derive(Clone, Copy)]
+pub struct ForeignAccount<'a> {
+    /// Its URL.
+    pub url: &'a str,
+    /// Its private key, PKCS #8.
+    pub key: &'a Secret,
+}
+
 /// A certification authority as configured.
 #[async_trait]
 pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
@@ -63,6 +72,12 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
 
     /// Whether it can certify such a name at all: HTTP-01 proves no wildcard.
     fn certifies(&self, pattern: &NamePattern) -> bool;
+
+    /// What to keep so that [`CertificateAuthority::open`] opens an account that another program made. Nothing where it
+    /// cannot use the account's key; by default it has no accounts.
+    fn adopt(&self, _account: ForeignAccount<'_>) -> Option<Material> {
+        None
+    }
 
     /// Opens it with what is kept for it, and makes what is missing.
     ///

@@ -26,7 +26,8 @@ use crate::model::certificate::CaId;
 use crate::net::error::SetupError;
 
 pub use authority::{
-    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
+    Account, CertificateAuthority, Challenge, ForeignAccount, Material, NewOrder, Opened, Order,
+    OrderStatus,
 };
 pub use error::CaError;
 pub use meta::Meta;

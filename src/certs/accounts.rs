@@ -4,6 +4,8 @@
 //! other uses that. Material is kept before the account is used, so that no order is placed with an account that
 //! nobody will find again.
 
+mod adopt;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,8 @@ use crate::model::certificate::CaId;
 use crate::store::batch::{AuditEvent, Guard, Operation};
 use crate::store::record::{AuditActor, KeyOwner, MaterialRecord};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
+
+pub use adopt::Adopted;
 
 /// How long one call of the store may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,6 +4,8 @@
 //! takes its place, unless another was imported before that. What is refused has changed nothing; what is there already
 //! is left as it is.
 
+pub mod bring;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::secret::Secret;
 use crate::certs;
+use crate::certs::accounts::{AccountError, Accounts};
 use crate::certs::credential::{Credential, CredentialError, key_sealed_as};
 use crate::certs::import::check::{CheckError, Checked, check};
 use crate::certs::import::material::{self, MaterialError};
@@ -21,9 +24,10 @@ use crate::certs::import::placement::{self, Named, PlacementError, Wish, holds};
 use crate::certs::renewal;
 use crate::certs::vault::{Vault, VaultError};
 use crate::control::caller::Grant;
+use crate::control::imports::bring::Unregistered;
 use crate::control::publish::Publisher;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
-use crate::model::domain::DomainState;
+use crate::model::domain::{DomainState, Source};
 use crate::model::standing::{CertificateStanding, Origin};
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
@@ -53,6 +57,10 @@ pub struct Parts {
     pub clock: Clock,
     /// When renewals are due.
     pub certificates: Published<certs::Settings>,
+    /// The authorities, for what one of them issued elsewhere.
+    pub accounts: Accounts,
+    /// What becomes of names of another server that nobody has registered.
+    pub unregistered: Unregistered,
 }
 
 /// A certificate as it is brought.
@@ -114,6 +122,8 @@ pub enum ImportError {
     Conflict(ApplyError),
     /// The key could not be sealed.
     Vault(VaultError),
+    /// The account could not be kept.
+    Account(AccountError),
     /// The store failed.
     Store(StoreError),
 }
@@ -127,6 +137,7 @@ impl fmt::Display for ImportError {
             Self::Credential(error) => error.fmt(f),
             Self::Conflict(_) => f.write_str("its domains were changed meanwhile: try again"),
             Self::Vault(_) => f.write_str("its private key could not be sealed"),
+            Self::Account(_) => f.write_str("the account could not be kept"),
             Self::Store(_) => f.write_str("the store failed"),
         }
     }
@@ -139,6 +150,7 @@ impl std::error::Error for ImportError {
             Self::Credential(error) => error.source(),
             Self::Conflict(error) => Some(error),
             Self::Vault(error) => Some(error),
+            Self::Account(error) => Some(error),
             Self::Store(error) => Some(error),
         }
     }
@@ -153,7 +165,12 @@ impl From<StoreError> for ImportError {
 /// Where a checked certificate goes.
 struct Target {
     tenant: TenantId,
+    /// Those that are registered.
     domains: Vec<DomainRecord>,
+    /// Names that are registered along with it.
+    newcomers: Vec<NamePattern>,
+    /// As declared by whom.
+    source: Source,
 }
 
 impl Imports {
@@ -218,6 +235,8 @@ impl Imports {
         Ok(Target {
             tenant,
             domains: records,
+            newcomers: Vec::new(),
+            source: Source::Api,
         })
     }
 
@@ -290,13 +309,18 @@ impl Imports {
         target: Target,
         (ca, standing): (CaId, CertificateStanding),
     ) -> Result<Imported, ImportError> {
-        let Target { tenant, domains } = target;
-        let patterns: Vec<NamePattern> = domains.iter().map(|d| d.pattern.clone()).collect();
-        let known = self.known(grant, &checked, &domains).await?;
+        let Target {
+            tenant,
+            domains,
+            newcomers,
+            ..
+        } = &target;
+        let registered = domains.iter().map(|domain| &domain.pattern);
+        let patterns: Vec<NamePattern> = registered.chain(newcomers).cloned().collect();
+        let known = self.known(grant, &checked, domains).await?;
         let unserved = |known: &CertificateFacts| {
-            domains
-                .iter()
-                .any(|domain| domain.certificate != Some(known.id))
+            let other = |domain: &DomainRecord| domain.certificate != Some(known.id);
+            !newcomers.is_empty() || domains.iter().any(other)
         };
         if let Some(known) = known.as_ref().filter(|known| !unserved(known)) {
             return Ok(Imported {
@@ -306,12 +330,12 @@ impl Imports {
             });
         }
         let (facts, batch) = match known {
-            Some(known) => (known, Batch::new()),
+            Some(known) => (known, registered_in(Batch::new(), &target)),
             None => {
-                let record = self.sealed(checked, &tenant, (ca, standing)).await?;
+                let record = self.sealed(checked, tenant, (ca, standing)).await?;
                 let facts = record.facts.clone();
                 let put = Operation::PutCertificate(Box::new(record));
-                (facts, Batch::new().then(put))
+                (facts, registered_in(Batch::new(), &target).then(put))
             }
         };
         let batch = self.pointed(batch, &facts, &patterns);
@@ -398,9 +422,7 @@ impl Imports {
         let due = renewal::due_at(facts, &self.0.certificates.load().renewal);
         let delay = renewal::wait_until(due, self.0.clock.now());
         domains.iter().fold(batch, |batch, pattern| {
-            let owned = Guard::DomainOwnedBy(pattern.clone(), facts.tenant.clone());
             batch
-                .guard(owned)
                 .then(Operation::PointDomain {
                     pattern: pattern.clone(),
                     certificate: facts.id,
@@ -423,6 +445,32 @@ impl Imports {
             }
         }
     }
+}
+
+/// Registers a target's newcomers, and holds the others to their tenant.
+fn registered_in(batch: Batch, target: &Target) -> Batch {
+    let tenant = &target.tenant;
+    let batch = target.domains.iter().fold(batch, |batch, domain| {
+        let owned = Guard::DomainOwnedBy(domain.pattern.clone(), tenant.clone());
+        batch.guard(owned)
+    });
+    if target.newcomers.is_empty() {
+        return batch;
+    }
+    let batch = batch.then(Operation::PutTenant {
+        id: tenant.clone(),
+        source: target.source,
+    });
+    target.newcomers.iter().fold(batch, |batch, pattern| {
+        batch
+            .guard(Guard::DomainAbsent(pattern.clone()))
+            .then(Operation::PutDomain {
+                pattern: pattern.clone(),
+                tenant: tenant.clone(),
+                source: target.source,
+                upstream: None,
+            })
+    })
 }
 
 fn refused(error: ApplyError) -> ImportError {

@@ -162,6 +162,8 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "POST /v1/domains/{name}/check",
         "POST /v1/domains/{name}/retry",
         "GET /v1/events",
+        "POST /v1/import/accounts",
+        "POST /v1/import/certificates",
         "GET /v1/jobs",
         "GET /v1/openapi.json",
         "GET /v1/problems/{code}",
@@ -213,6 +215,8 @@ async fn failures_are_problems_with_a_stable_code() {
         ("POST", "/v1/domains/192.0.2.1/retry", 400, "bad_parameter"),
         ("GET", "/v1/certificates/1", 400, "bad_parameter"),
         ("POST", "/v1/certificates/import", 400, "bad_parameter"),
+        ("POST", "/v1/import/accounts", 400, "bad_parameter"),
+        ("POST", "/v1/import/certificates", 400, "bad_parameter"),
         ("GET", "/v1/problems/none", 404, "not_found"),
         // A store that fails is neither empty nor "not found".
         ("GET", "/v1/tenants", 503, "store_unavailable"),

@@ -5,7 +5,7 @@
 //! that another directory under the same name gets an account of its own.
 //!
 //! Reading order: [`settings`], [`directory`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
-//! [`rollover`], [`account`], [`order`].
+//! [`rollover`], [`account`], `adopt` (one that another program made), [`order`].
 
 pub mod settings;
 
@@ -21,13 +21,15 @@ mod rollover;
 
 mod account;
 
+mod adopt;
+
 mod order;
 
 use std::fmt;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::task::Tasks;
-use crate::ca::authority::{CertificateAuthority, Material, Opened};
+use crate::ca::authority::{CertificateAuthority, ForeignAccount, Material, Opened};
 use crate::ca::error::CaError;
 use crate::ca::meta::Meta;
 use crate::model::NamePattern;
@@ -89,6 +91,10 @@ impl CertificateAuthority for Acme {
     /// Only HTTP-01 is spoken here, which proves no wildcard (RFC 8555 §7.1.3).
     fn certifies(&self, pattern: &NamePattern) -> bool {
         !pattern.is_wildcard()
+    }
+
+    fn adopt(&self, account: ForeignAccount<'_>) -> Option<Material> {
+        adopt::material(&self.settings.directory, account)
     }
 
     async fn open(&self, kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {

@@ -197,6 +197,13 @@ impl Authorities {
         cancelled.run_until_cancelled(rounds).await;
     }
 
+    /// The authority with this directory.
+    #[must_use]
+    pub fn at(&self, directory: &str) -> Option<&Arc<dyn CertificateAuthority>> {
+        let mut all = self.0.watched.iter().map(|watched| &watched.authority);
+        all.find(|authority| authority.directory() == Some(directory))
+    }
+
     /// The authority of this name.
     #[must_use]
     pub fn find(&self, ca: &CaId) -> Option<&Arc<dyn CertificateAuthority>> {

@@ -2,10 +2,12 @@
 //!
 //! Whatever comes from outside is read and judged here, pure, before anything is stored: [`material`] (PEM to DER, any
 //! form of key to PKCS #8), [`check`] (whether it is worth serving), [`placement`] (whose it is and which domains it
-//! serves). Invariant: what is refused has changed nothing.
+//! serves), [`caddy`] (what another server kept). Invariant: what is refused has changed nothing.
 
 pub mod material;
 
 pub mod check;
 
 pub mod placement;
+
+pub mod caddy;

@@ -1,12 +1,13 @@
 //! The commands that ask a running instance: a client of its control API, over its Unix socket.
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
-//! order: this file (what may be typed), `connection` (one request), `import` (files handed
-//! in), `show` (answers for people).
+//! order: this file (what may be typed), `connection` (one request), `import` and `takeover`
+//! (files handed in), `show` (answers for people).
 
 mod connection;
 mod import;
 mod show;
+mod takeover;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use crate::config::locate::admin_socket;
 
 pub use connection::ClientError;
+pub use takeover::ImportCommand;
 
 use connection::{Connection, Method};
 
@@ -67,6 +69,9 @@ pub enum ClientCommand {
     /// Certificates
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Move over from another server
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// What the instance works on by itself, and when
     #[command(subcommand)]
     Job(JobCommand),
@@ -218,6 +223,7 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
             let path = ["certificates", id];
             one(client, Method::Get, &path, show::certificate, output).await
         }
+        C::Import(ImportCommand::Caddy(options)) => takeover::caddy(options, output).await,
         C::Job(JobCommand::List(list)) => pages(list, "jobs", show::JOBS, output).await,
         C::Event(EventCommand::List(list)) => pages(list, "events", show::EVENTS, output).await,
     }

@@ -33,6 +33,13 @@ pub(super) const CERTIFICATES: Columns = &[
     ("EXPIRES", &["not_after"]),
 ];
 
+pub(super) const TAKEN: Columns = &[
+    ("NAME", &["names"]),
+    ("TENANT", &["tenant"]),
+    ("RESULT", &["result"]),
+    ("WHY", &["detail"]),
+];
+
 pub(super) const JOBS: Columns = &[
     ("JOB", &["key"]),
     ("TENANT", &["tenant"]),

@@ -3,7 +3,10 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use time::OffsetDateTime;
 
+use super::bring::{Brought, BroughtAccount, Fate, Taken};
 use super::*;
+use crate::ca::{self, CaSettings, Kind, acme};
+use crate::certs::accounts;
 use crate::certs::load::Loader;
 use crate::control::caller::Caller;
 use crate::control::fixture::{World, pattern, soon, tenant};
@@ -11,6 +14,26 @@ use crate::model::domain::Source;
 use crate::store::job::JobRecord;
 
 const DAY: i64 = 86_400;
+const DIRECTORY: &str = "https://ca.test/dir";
+const ACCOUNT: &str = "https://ca.test/acct/7";
+
+/// One ACME authority, which is never asked.
+fn authorities(world: &World) -> Accounts {
+    let authorities = ca::Settings {
+        authorities: vec![CaSettings {
+            id: CaId::new("le"),
+            kind: Kind::Acme(acme::Settings::new(DIRECTORY)),
+        }],
+    };
+    let clock = Clock::system();
+    Accounts::new(accounts::Parts {
+        authorities: ca::authorities(&authorities, &world.tasks, &clock).unwrap(),
+        store: Arc::clone(&world.store),
+        vault: world.vault.clone(),
+        clock,
+        tasks: world.tasks.clone(),
+    })
+}
 
 struct Bringer {
     world: World,
@@ -28,6 +51,8 @@ impl Bringer {
             publisher: world.publisher().await,
             clock: Clock::system(),
             certificates: Published::new(certs::Settings::default()),
+            accounts: authorities(&world),
+            unregistered: Unregistered::PerName,
         });
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -60,6 +85,24 @@ impl Bringer {
             tenant: None,
             domains: Vec::new(),
         }
+    }
+
+    fn brought(import: &Import) -> Brought {
+        Brought {
+            chain: Secret::new(import.chain.clone()),
+            key: import.key.clone(),
+            directory: Some(DIRECTORY.to_owned()),
+            account: Some(ACCOUNT.to_owned()),
+        }
+    }
+
+    async fn bring(&self, import: &Import) -> Taken {
+        self.bring_to(import, None).await
+    }
+
+    async fn bring_to(&self, import: &Import, tenant: Option<&TenantId>) -> Taken {
+        let (grant, brought) = (Caller::Operator.grant(), Self::brought(import));
+        self.imports.bring(&grant, &brought, tenant).await.unwrap()
     }
 
     async fn import(&self, import: &Import) -> Result<Imported, ImportError> {
@@ -229,5 +272,124 @@ async fn the_key_lies_sealed_in_the_store() {
         !sealed
             .windows(16)
             .any(|part| clear.windows(16).any(|it| it == part))
+    );
+}
+
+fn reason(taken: &Taken) -> &str {
+    match &taken.fate {
+        Fate::Skipped(why) => why,
+        Fate::Imported | Fate::Unchanged => panic!("{taken:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_another_server_kept_serves_here_with_its_account_noted() {
+    let bringer = Bringer::new().await;
+    bringer.world.register("acme", "a.test", Source::File).await;
+    let (known, new) = (bringer.made(&["a.test"], 90), bringer.made(&["b.test"], 90));
+    for (import, name, owner) in [(&known, "a.test", "acme"), (&new, "b.test", "ask:b.test")] {
+        let taken = bringer.bring(import).await;
+        assert_eq!(taken.fate, Fate::Imported, "{name}");
+        assert_eq!(taken.tenant.unwrap().as_str(), owner);
+        bringer.served(name).await;
+        assert_eq!(bringer.world.owner(name).as_deref(), Some(owner));
+        let domain = bringer.world.domain(name).await.unwrap();
+        let expected = match owner {
+            "acme" => Source::File,
+            _ => Source::Hook,
+        };
+        assert_eq!(domain.source, expected, "{name}");
+    }
+    let (_, certificates, jobs) = bringer.state().await;
+    assert_eq!(jobs.len(), 2);
+    for certificate in certificates {
+        // The renewal says what it replaces where authority and account are the same.
+        assert_eq!(certificate.facts.ca, CaId::new("le"));
+        assert_eq!(certificate.standing.account.as_deref(), Some(ACCOUNT));
+        assert_eq!(certificate.standing.origin, Origin::Imported);
+    }
+    let before = bringer.state().await;
+    assert_eq!(bringer.bring(&known).await.fate, Fate::Unchanged);
+    assert_eq!(bringer.bring(&new).await.fate, Fate::Unchanged);
+    assert_eq!(bringer.state().await, before);
+}
+
+#[tokio::test]
+async fn each_that_is_left_out_has_its_reason_and_changes_nothing() {
+    let bringer = Bringer::new().await;
+    bringer.world.register("acme", "a.test", Source::File).await;
+    bringer
+        .world
+        .register("acme", "*.w.test", Source::File)
+        .await;
+    bringer
+        .world
+        .register("globex", "g.test", Source::File)
+        .await;
+    let older = bringer.made(&["a.test"], 90);
+    let renewed = bringer
+        .import(&bringer.made(&["a.test"], 90))
+        .await
+        .unwrap();
+    let before = bringer.state().await;
+    let skips = async |import: &Import, expected: &str| {
+        let taken = bringer.bring(import).await;
+        let why = reason(&taken);
+        assert!(why.contains(expected), "{why}");
+        assert_eq!(bringer.state().await, before, "{why}");
+    };
+    skips(&bringer.made(&["b.test"], 1), "expired at").await;
+    skips(
+        &bringer.made(&["x.w.test"], 90),
+        "served as part of *.w.test",
+    )
+    .await;
+    skips(
+        &bringer.made(&["a.test", "g.test"], 90),
+        "several tenants: acme, globex",
+    )
+    .await;
+    skips(&bringer.made(&["*.v.test"], 90), "allows no wildcards").await;
+    skips(&older, "a.test is served with a newer certificate").await;
+    let mut keyless = bringer.made(&["b.test"], 90);
+    keyless.key = Secret::from("none".to_owned());
+    skips(&keyless, "there is no private key").await;
+    assert_eq!(bringer.served("a.test").await, renewed.facts.id);
+    // A wildcard goes where the operator says.
+    let wildcard = bringer.made(&["*.v.test"], 90);
+    let taken = bringer.bring_to(&wildcard, Some(&tenant("moved"))).await;
+    assert_eq!(taken.fate, Fate::Imported);
+    assert_eq!(bringer.world.owner("x.v.test").as_deref(), Some("moved"));
+}
+
+#[tokio::test]
+async fn an_account_is_taken_over_once_and_never_in_the_place_of_another() {
+    let bringer = Bringer::new().await;
+    let grant = Caller::Operator.grant();
+    let account = |directory: &str, url: &str| BroughtAccount {
+        directory: directory.to_owned(),
+        url: url.to_owned(),
+        key: Secret::from(KeyPair::generate().unwrap().serialize_pem()),
+    };
+    let ours = account(DIRECTORY, ACCOUNT);
+    let fate = async |account: &BroughtAccount| {
+        let fate = bringer.imports.account(&grant, account).await;
+        fate.unwrap()
+    };
+    let elsewhere = fate(&account("https://other.test/dir", ACCOUNT)).await;
+    assert!(matches!(elsewhere, Fate::Skipped(why) if why.contains("no [[ca]] has the directory")));
+    assert_eq!(fate(&ours).await, Fate::Imported);
+    assert_eq!(fate(&ours).await, Fate::Unchanged);
+    let second = fate(&account(DIRECTORY, "https://ca.test/acct/8")).await;
+    assert!(matches!(second, Fate::Skipped(why) if why.contains("has an account already")));
+    let slot = format!("account:{DIRECTORY}");
+    let store = &bringer.world.store;
+    let kept = store.material(soon(), &CaId::new("le"), &slot).await;
+    assert_eq!(kept.unwrap().unwrap().public, ACCOUNT.as_bytes());
+    let events = bringer.world.events(&KeyOwner::Platform).await;
+    assert!(
+        events
+            .iter()
+            .any(|event| event.kind == "ca.account_imported")
     );
 }

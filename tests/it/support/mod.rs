@@ -3,6 +3,7 @@
 //!
 //! Read `place` first, then `edge` and `pebble`.
 
+pub(crate) mod caddy;
 pub(crate) mod curl;
 pub(crate) mod dns;
 pub(crate) mod edge;

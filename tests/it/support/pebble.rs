@@ -104,6 +104,16 @@ impl Pebble {
         self.process.count("-> calling handler()")
     }
 
+    /// Accounts that it has made.
+    pub(crate) fn accounts(&self) -> usize {
+        self.process.count("accounts in memory")
+    }
+
+    /// Orders that it took in the place of certificates.
+    pub(crate) fn replaced(&self) -> usize {
+        self.process.count("is a replacement of")
+    }
+
     /// Certificates that it issued.
     pub(crate) fn issued(&self) -> usize {
         self.process.count("Issued certificate serial")
