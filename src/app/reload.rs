@@ -13,6 +13,7 @@ use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs;
+use crate::certs::budget;
 use crate::config::reload::{Applied, Reload, Reloader};
 use crate::config::watch::{Trigger, Watch};
 use crate::control::actions::{self, ReloadRefused, Reloaded};
@@ -39,6 +40,7 @@ pub(super) struct InForce {
     pub(super) edge: Published<Edge>,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<certs::authorities::Choices>>,
+    pub(super) shares: Published<budget::Settings>,
     pub(super) declaration: Published<Arc<Declaration>>,
     pub(super) snapshot: Published<Snapshot>,
     pub(super) access_log: AccessLog,
@@ -146,6 +148,11 @@ impl InForce {
         self.certificates.publish(settings.certificates);
         let choices = settings.declaration.choices.clone();
         self.choices.publish(Arc::new(choices));
+        // The authorities themselves wait for a restart, and so do their limits.
+        self.shares.update(|current| budget::Settings {
+            shares: settings.budget.shares,
+            limits: current.limits.clone(),
+        });
         self.proxy.publish(settings.proxy);
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));

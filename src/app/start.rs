@@ -163,6 +163,7 @@ async fn start_control(
         edge: in_force.edge.clone(),
         certificates: work.certificates.clone(),
         choices: work.choices.clone(),
+        shares: work.shares.clone(),
         declaration: work.declaration.clone(),
         snapshot: work.snapshot.clone(),
         access_log: ground.access_log.clone(),

@@ -10,6 +10,7 @@ use crate::ca;
 use crate::certs;
 use crate::certs::accounts::{self, Accounts};
 use crate::certs::authorities;
+use crate::certs::budget::{self, Keeper};
 use crate::certs::challenge::Challenges;
 use crate::certs::gauges::Gauges;
 use crate::certs::issuance::{self, Issuer};
@@ -47,6 +48,7 @@ pub(super) struct Work {
     pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<authorities::Choices>>,
+    pub(super) shares: Published<budget::Settings>,
     pub(super) declaration: Published<Arc<Declaration>>,
     pub(super) imports: Imports,
 }
@@ -64,6 +66,7 @@ struct Halves<'a> {
     permission: Option<Permission>,
     certificates: Published<certs::Settings>,
     choices: Published<Arc<authorities::Choices>>,
+    budget: Keeper,
 }
 
 impl Work {
@@ -109,6 +112,13 @@ impl Work {
             settings: certificates.clone(),
             clock: ground.clock.clone(),
         });
+        let shares = Published::new(settings.budget.clone());
+        let budget = Keeper::new(
+            Arc::clone(&ground.store),
+            shares.clone(),
+            ground.metrics.clone(),
+        );
+        tasks.spawn("budget", budget.clone().watch(tasks.clone()));
         let halves = Halves {
             settings,
             ground,
@@ -121,6 +131,7 @@ impl Work {
             preflight,
             certificates,
             choices: Published::new(Arc::new(settings.declaration.choices.clone())),
+            budget,
         };
         let accounts = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
@@ -136,6 +147,7 @@ impl Work {
             preflight: halves.preflight,
             certificates: halves.certificates,
             choices: halves.choices,
+            shares,
             declaration,
             imports,
         })
@@ -207,6 +219,7 @@ impl Halves<'_> {
             store: Arc::clone(&ground.store),
             vault: ground.vault.clone(),
             accounts: accounts.clone(),
+            budget: self.budget.clone(),
             permission: self.permission.clone(),
             challenges: self.challenges.clone(),
             preflight: self.proves_names().then(|| self.preflight.clone()),

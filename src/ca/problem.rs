@@ -87,6 +87,8 @@ const RATE: Words = &[
     ("failed authorizations", ProblemCode::RateLimitedFailures),
     ("exact set of", ProblemCode::RateLimitedExactSet),
     ("already issued for", ProblemCode::RateLimitedDomain),
+    // The load balancers' words with a 503: a matter of calls, not of orders.
+    ("service busy", ProblemCode::CaOutage),
 ];
 const REJECTED: Words = &[("unsafe domain", ProblemCode::SafeBrowsing)];
 
@@ -170,6 +172,7 @@ mod tests {
             "too many failed authorizations (5)",
             Code::RateLimitedFailures,
         );
+        check("rateLimited", "Service busy; retry later.", Code::CaOutage);
         check(
             "rateLimited",
             "Your account is temporarily paused",

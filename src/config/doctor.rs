@@ -109,14 +109,14 @@ pub async fn examine(path: &Path, tasks: &Tasks, clock: &Clock) -> Diagnosis {
         Err(mistakes) => return Diagnosis(vec![judge::no_configuration(path, mistakes.len())]),
     };
     let mut lines = vec![configuration(&loaded)];
-    let settings = loaded.settings;
+    let settings = Box::new(loaded.settings);
     let local = settings.clone();
     let local = tasks.blocking("doctor_local", move || look_around(&local));
     let (local, ports, authorities, upstreams) = tokio::join!(
         local,
-        look_at_ports(&settings),
-        look_at_authorities(&settings, tasks, clock),
-        look_at_upstreams(&settings),
+        Box::pin(look_at_ports(&settings)),
+        Box::pin(look_at_authorities(&settings, tasks, clock)),
+        Box::pin(look_at_upstreams(&settings)),
     );
     lines.extend(local.unwrap_or_default());
     lines.extend(ports);

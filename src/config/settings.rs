@@ -4,6 +4,7 @@
 //! (two listeners on one port, a CA without agreed terms) is checked on the way. Files that the
 //! configuration names (roots, secrets) are read here, once.
 
+mod budget;
 mod ca;
 mod certificates;
 pub(super) mod declared;
@@ -14,6 +15,7 @@ mod telemetry;
 use std::path::{Path, PathBuf};
 
 use crate::ca::Settings as CaSettings;
+use crate::certs::budget::Settings as BudgetSettings;
 use crate::certs::on_demand::Settings as OnDemandSettings;
 use crate::certs::permission::Settings as PermissionSettings;
 use crate::certs::settings::Settings as CertificateSettings;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// The certification authorities, the preferred first.
     pub ca: CaSettings,
+    /// What the authorities bear, and who gets it.
+    pub budget: BudgetSettings,
     /// How certificates are obtained and renewed.
     pub certificates: CertificateSettings,
     /// Handshakes that wait for a certificate.
@@ -78,6 +82,7 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         data,
         dns: dns(&main.dns),
         ca: ca::settle(&main.cas, source, mistakes),
+        budget: budget::settle(&main.budget, &main.cas),
         certificates: certificates::settle(&main.certificates, &main.preflight),
         on_demand: on_demand::settle(&main.on_demand, mistakes),
         permission: on_demand::permission(&main.on_demand, source, mistakes),

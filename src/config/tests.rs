@@ -259,7 +259,7 @@ domains = ["https://shop.test/", "192.0.2.1"]
   |
 1 | [listn …
   |  ^^^^^
-  = expected one of "admin", "ca", "certificates", "dns", "edge", "include", "keys", "limits", "listen", "on_demand", "preflight", "route", "store", "telemetry", "tenant" or "upstream"
+  = expected one of "admin", "budget", "ca", "certificates", "dns", "edge", "include", "keys", "limits", "listen", "on_demand", "preflight", "route", "store", "telemetry", "tenant" or "upstream"
   = fix: did you mean "listen"?
 
 proxy.toml:3:8: http in [listen]: found "8080"

@@ -112,7 +112,7 @@ fn nearest_duration(text: &str) -> Option<String> {
     Some(format!("{number}{unit}"))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let millis = match unit {
         "ms" => 1,

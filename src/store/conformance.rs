@@ -52,6 +52,8 @@ macro_rules! conforms_to_the_port {
             jobs::a_successor_finds_the_order_that_a_dead_holder_saved,
             jobs::what_a_dead_holder_held_is_due_at_once_and_nothing_else,
             jobs::jobs_that_wait_are_counted_with_the_longest_wait,
+            jobs::tenants_with_due_jobs_take_turns,
+            jobs::a_priority_is_claimed_at_its_pace,
             jobs::upkeep_has_one_row_a_task,
             jobs::a_change_of_state_does_not_disturb_a_run,
             jobs::jobs_of_many_names_are_all_claimed_in_the_end,

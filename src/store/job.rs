@@ -112,6 +112,40 @@ pub struct ClaimRequest {
     pub most: usize,
     /// How long the lease is.
     pub lease: Duration,
+    /// How freely jobs of each priority are taken. Default: freely.
+    pub paces: Paces,
+}
+
+/// How freely jobs are claimed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As many as are wanted.
+    #[default]
+    Free,
+    /// One at most.
+    One,
+    /// None: they stay due.
+    None,
+}
+
+/// A pace for each priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paces([Pace; Priority::ALL.len()]);
+
+impl Paces {
+    /// The pace of a priority.
+    #[must_use]
+    pub fn of(&self, priority: Priority) -> Pace {
+        let pace = self.0.get(priority as usize);
+        pace.copied().unwrap_or_default()
+    }
+
+    /// Sets the pace of a priority.
+    pub fn set(&mut self, priority: Priority, pace: Pace) {
+        if let Some(own) = self.0.get_mut(priority as usize) {
+            *own = pace;
+        }
+    }
 }
 
 /// Jobs taken, and when to ask again.
@@ -119,7 +153,8 @@ pub struct ClaimRequest {
 pub struct Claims {
     /// The jobs, most urgent first.
     pub jobs: Vec<ClaimedJob>,
-    /// How long until the next job of the kind is due, where one waits: not before then need anyone ask.
+    /// How long until the next job of the kind is due, where one waits: not before then need anyone ask. Those of
+    /// priorities that were not taken freely do not count.
     pub next_due: Option<Duration>,
 }
 

@@ -130,6 +130,80 @@ impl EncodeMetric for GaugesByCa {
     }
 }
 
+/// A value by CA and further labels, set as a whole; the last one set stands. What was never set is not told. Takes a
+/// lock: for what changes rarely.
+#[derive(Debug)]
+pub struct LabelledGaugesByCa<L> {
+    values: Arc<Mutex<BTreeMap<CaId, Vec<Option<i64>>>>>,
+    labels: PhantomData<L>,
+}
+
+impl<L> Clone for LabelledGaugesByCa<L> {
+    fn clone(&self) -> Self {
+        Self {
+            values: Arc::clone(&self.values),
+            labels: PhantomData,
+        }
+    }
+}
+
+impl<L> Default for LabelledGaugesByCa<L> {
+    fn default() -> Self {
+        Self {
+            values: Arc::default(),
+            labels: PhantomData,
+        }
+    }
+}
+
+impl<L: Labels> LabelledGaugesByCa<L> {
+    /// Sets a value of `ca`; that of a CA beyond the bound is not told.
+    pub fn set(&self, ca: &CaId, labels: L, value: i64) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if values.len() >= MOST && !values.contains_key(ca) {
+            return;
+        }
+        let row = values
+            .entry(ca.clone())
+            .or_insert_with(|| vec![None; L::COUNT]);
+        if let Some(cell) = row.get_mut(labels.index()) {
+            *cell = Some(value);
+        }
+    }
+
+    /// The value as last set, where one was.
+    #[must_use]
+    pub fn value(&self, ca: &CaId, labels: L) -> Option<i64> {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = values.get(ca)?;
+        row.get(labels.index()).copied().flatten()
+    }
+}
+
+impl<L: Labels> EncodeMetric for LabelledGaugesByCa<L> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        for (ca, row) in &*values {
+            for (labels, value) in L::all().into_iter().zip(row) {
+                let Some(value) = value else { continue };
+                let mut words = vec![("ca", ca.as_str())];
+                words.extend(labels.words());
+                encoder.encode_family(&words)?.encode_gauge(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,15 +21,15 @@ use crate::model::TenantId;
 use crate::model::problem::ProblemCode;
 use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
-    AdmissionLimit, ChallengeAnswer, ChallengeAsked, ConfigState, Direction, End, Expiry,
-    Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission,
+    AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, Direction, End,
+    Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission,
     Protocol, Reload, StatusClass, StoreCall, StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::worst::WorstTenants;
 
-pub use crate::telemetry::by_ca::{CountersByCa, GaugesByCa};
+pub use crate::telemetry::by_ca::{CountersByCa, GaugesByCa, LabelledGaugesByCa};
 pub use crate::telemetry::exposition::Exposition;
 
 /// Declares the families: field, type, how it is made, name and help, which is also its documentation.
@@ -108,6 +108,12 @@ families! {
         "issuances", "Issuances ended, by CA, kind and outcome";
     issuance_duration: Histograms<IssuanceKind> = Histograms::new(ISSUANCE_BOUNDS),
         "issuance_duration_seconds", "Time of successful issuances";
+    budget_denials: CountersByCa<BudgetFamily> = CountersByCa::default(),
+        "budget_denials", "Orders held back by our own budget, by CA and bucket";
+    budget_left: LabelledGaugesByCa<BudgetFamily> = LabelledGaugesByCa::default(),
+        "budget_left", "What is left of the part of a CA's limit that we spend; of the emptiest bucket where there are many";
+    budget_frozen: LabelledGaugesByCa<BudgetFamily> = LabelledGaugesByCa::default(),
+        "budget_frozen_seconds", "How long a CA still wants a bucket left alone; the longest where there are many";
     issuance_problems: Counters<ProblemCode> = Counters::default(),
         "issuance_problems", "Failed issuances, by problem code";
     jobs: Gauges<JobState> = Gauges::default(),

@@ -26,6 +26,7 @@ use vestibule::base::task::Tasks;
 use vestibule::ca::{self, CaSettings, Kind, NewOrder, Order, OrderStatus};
 use vestibule::certs::Settings;
 use vestibule::certs::accounts::{self, Accounts};
+use vestibule::certs::budget::{self, Keeper};
 use vestibule::certs::challenge::Challenges;
 use vestibule::certs::credential::Credential;
 use vestibule::certs::credential::sealed_as;
@@ -42,7 +43,9 @@ use vestibule::model::{DnsName, NamePattern, Snapshot, TenantId, TenantScope};
 use vestibule::net;
 use vestibule::store::batch::{JobOutcome, Operation, Urgency};
 use vestibule::store::embedded::{self, Embedded};
-use vestibule::store::job::{ClaimRequest, JobKey, JobKind, JobRecord, Priority, SavedOrder};
+use vestibule::store::job::{
+    ClaimRequest, JobKey, JobKind, JobRecord, Paces, Priority, SavedOrder,
+};
 use vestibule::store::record::{DomainRecord, KeyOwner};
 use vestibule::store::{Batch, Deadline, Store};
 use vestibule::telemetry::metrics::Metrics;
@@ -106,7 +109,10 @@ impl Engine {
             questions.answer(Arc::clone(&store), tasks.clone()),
         );
         let resolver = Resolver::new(1 << 20);
+        let metrics = Metrics::default();
+        let limits = Published::new(budget::Settings::default());
         let parts = issuance::Parts {
+            budget: Keeper::new(Arc::clone(&store), limits, metrics.clone()),
             store: Arc::clone(&store),
             vault: vault.clone(),
             accounts: accounts.clone(),
@@ -115,7 +121,7 @@ impl Engine {
             preflight: None,
             resolver: resolver.clone(),
             outcomes: outcomes.clone(),
-            metrics: Metrics::default(),
+            metrics,
             readiness: Readiness::default(),
             clock: clock.clone(),
             settings: Published::new(settings),
@@ -196,6 +202,7 @@ impl Engine {
             holder: uuid::Uuid::new_v4(),
             most: 1,
             lease: Duration::from_secs(60),
+            paces: Paces::default(),
         };
         let by = Deadline::after(PATIENCE);
         let claims = self.store.claim(by, &request).await.unwrap();

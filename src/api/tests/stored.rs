@@ -10,7 +10,7 @@ use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{JobOutcome, Operation, Urgency};
 use crate::store::embedded::{Embedded, Settings};
-use crate::store::job::{ClaimRequest, JobKey, JobKind, Priority};
+use crate::store::job::{ClaimRequest, JobKey, JobKind, Paces, Priority};
 use crate::store::record::CertificateRecord;
 use crate::store::{Batch, Deadline};
 
@@ -131,6 +131,7 @@ impl Stored {
             holder: uuid::Uuid::nil(),
             most: 1,
             lease: Duration::from_secs(60),
+            paces: Paces::default(),
         };
         let claimed = self.store.claim(by(), &request).await.unwrap();
         let problem = Problem {

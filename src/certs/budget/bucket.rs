@@ -32,8 +32,16 @@ impl BucketName {
         let family = BudgetFamily::ALL
             .iter()
             .find(|known| known.as_str() == family)?;
-        // A counter may be `host:port`; a subject holds no colon.
-        let (counter, subject) = rest.rsplit_once(':')?;
+        let (counter, subject) = match family {
+            // An operator may be `host:port`; names hold no colon.
+            BudgetFamily::Domain | BudgetFamily::ExactSet => rest.rsplit_once(':')?,
+            // The name of a section holds no colon; a tenant's slug may.
+            BudgetFamily::Calls
+            | BudgetFamily::Orders
+            | BudgetFamily::Failures
+            | BudgetFamily::ConsecutiveFailures
+            | BudgetFamily::TenantShare => rest.split_once(':')?,
+        };
         Some(Self::new(*family, counter, subject))
     }
 
@@ -57,13 +65,20 @@ mod tests {
 
     #[test]
     fn a_name_reads_as_it_is_written() {
-        for family in BudgetFamily::ALL {
-            for (counter, subject) in [("le", ""), ("127.0.0.1:14000", "*.a.test")] {
-                let name = BucketName::new(*family, counter, subject);
-                let key = name.to_string();
-                assert!(key.starts_with(&BucketName::prefix(*family, counter)));
-                assert_eq!(BucketName::parse(&key), Some(name));
-            }
+        use BudgetFamily as Family;
+        for (family, counter, subject) in [
+            (Family::Orders, "le", ""),
+            (Family::Calls, "le", ""),
+            (Family::Domain, "127.0.0.1:14000", "a.test"),
+            (Family::ExactSet, "letsencrypt", "*.a.test"),
+            (Family::TenantShare, "le", "ask:a.test"),
+            (Family::Failures, "le", "a.test"),
+            (Family::ConsecutiveFailures, "le", "a.test"),
+        ] {
+            let name = BucketName::new(family, counter, subject);
+            let key = name.to_string();
+            assert!(key.starts_with(&BucketName::prefix(family, counter)));
+            assert_eq!(BucketName::parse(&key), Some(name));
         }
         for other in ["", "orders", "orders:le", "hook:le:x"] {
             assert_eq!(BucketName::parse(other), None, "{other:?}");

@@ -10,10 +10,12 @@
 //! - A tenant that has used its share takes only what is left over while the bucket is full enough for the others.
 //! - An authority that asks to wait freezes the bucket that it means, over restarts.
 //!
-//! Everything here is pure: [`Book`] says what an order costs, a store (or [`Ledger`], in memory) gives it or not.
+//! Everything here is pure but [`keeper`]: [`Book`] says what an order costs, a store (or [`Ledger`], in memory) gives
+//! it or not.
 //!
 //! Reading order: [`limits`], [`shares`], [`bucket`] (names of buckets), [`book`] (what an order costs), [`ledger`] (a
-//! store of buckets in memory), [`forecast`].
+//! store of buckets in memory), [`forecast`], [`keeper`] (the store's buckets, asked),
+//! [`survey`] (what is left).
 
 pub mod limits;
 
@@ -27,8 +29,13 @@ pub mod ledger;
 
 pub mod forecast;
 
+pub mod keeper;
+
+pub mod survey;
+
 pub use book::{Book, Charge, Denied, History, Order};
 pub use bucket::BucketName;
+pub use keeper::{Keeper, Settings, TakeError};
 pub use ledger::Ledger;
 pub use limits::{Limit, Limits, Renewals};
 pub use shares::{Class, Shares};

@@ -1,9 +1,10 @@
 //! One run of one job: what is due, whether it is allowed, the order, and how it ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Spent;
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
 use super::{PATIENCE, Parts};
@@ -33,6 +34,8 @@ pub(super) struct Attempt<'a> {
     pub began: Instant,
     /// When it must have ended.
     pub by: Instant,
+    /// What it has taken from the budget.
+    pub spent: Mutex<Spent>,
 }
 
 /// What a run knows of its domain from the store.
@@ -77,6 +80,7 @@ impl<'a> Attempt<'a> {
             settings,
             began,
             by: began + settings.job_deadline,
+            spent: Mutex::default(),
         };
         let known = attempt.known().await;
         let work = async {

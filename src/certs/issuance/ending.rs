@@ -59,8 +59,8 @@ impl Attempt<'_> {
                 pattern: self.pattern.clone(),
                 certificate: facts.id,
             });
-        let batch = self
-            .without_challenges(batch)
+        let batch = self.succeeded(self.without_challenges(batch), &facts.ca);
+        let batch = batch
             .then(self.finished(JobOutcome::Done, next))
             .audit(self.event("certificate.issued", issued(&facts, &request.reason)));
         match self.commit(&batch).await {
@@ -148,6 +148,9 @@ impl Attempt<'_> {
         } else if let Cause::Denied(denial) = &failure.cause {
             self.denied(denial, &failure, known, now).await;
             IssuanceOutcome::Denied
+        } else if let Some(wait) = self.held_for(&failure.cause) {
+            self.hold(&failure, &reason, (now, wait)).await;
+            IssuanceOutcome::Deferred
         } else if failure.cause.counts() {
             self.back_off(&failure, known, now).await;
             IssuanceOutcome::Failed
@@ -239,7 +242,8 @@ impl Attempt<'_> {
                 order: None,
             });
         }
-        let batch = batch
+        let batch = self
+            .settled(batch, failure)
             .then(self.finished(JobOutcome::Failed(problem.clone()), wait))
             .audit(self.event(
                 "certificate.failed",
@@ -254,7 +258,12 @@ impl Attempt<'_> {
     }
 
     /// Ends the job and writes the domain's state, unless the domain is no longer served by then.
-    async fn finish_with_state(&self, batch: Batch, state: DomainState, problem: &Problem) {
+    pub(super) async fn finish_with_state(
+        &self,
+        batch: Batch,
+        state: DomainState,
+        problem: &Problem,
+    ) {
         for _ in 0..MOST_CHANGES {
             let by = Deadline::after(super::PATIENCE);
             let domain = self.parts.store.domain(by, &self.scope, self.pattern).await;
@@ -299,7 +308,7 @@ impl Attempt<'_> {
         );
     }
 
-    fn without_challenges(&self, batch: Batch) -> Batch {
+    pub(super) fn without_challenges(&self, batch: Batch) -> Batch {
         match self.pattern {
             NamePattern::Exact(host) => {
                 batch.then(Operation::DropChallenges { host: host.clone() })
@@ -308,7 +317,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn finished(&self, outcome: JobOutcome, next: Duration) -> Operation {
+    pub(super) fn finished(&self, outcome: JobOutcome, next: Duration) -> Operation {
         Operation::FinishJob {
             key: self.job.claim.key.clone(),
             outcome,
@@ -326,13 +335,13 @@ impl Attempt<'_> {
         }
     }
 
-    fn problem(&self, cause: &Cause, next_retry_at: Option<Timestamp>) -> Problem {
+    pub(super) fn problem(&self, cause: &Cause, next_retry_at: Option<Timestamp>) -> Problem {
         let earlier = self.job.problem.as_ref();
         let now = self.parts.clock.now();
         self.with_fix(cause.problem(earlier, next_retry_at, now))
     }
 
-    fn tell(&self, outcome: Outcome) {
+    pub(super) fn tell(&self, outcome: Outcome) {
         self.parts.outcomes.tell(self.pattern, outcome);
     }
 }

@@ -7,6 +7,7 @@ use super::lease::Gone;
 use crate::base::clock::Timestamp;
 use crate::ca::CaError;
 use crate::certs::accounts::AccountError;
+use crate::certs::budget::Denied;
 use crate::certs::chain::ChainError;
 use crate::certs::credential::CredentialError;
 use crate::certs::policy::Denial;
@@ -41,6 +42,8 @@ pub(super) enum Cause {
     Denied(Denial),
     /// Every authority would refuse the name for what was seen of it; none was asked.
     Preflight(Box<Verdict>),
+    /// The budget does not give an order for now.
+    Budget(Box<Denied>),
     /// The authority's account cannot be used.
     Account(Arc<AccountError>),
     /// The authority failed or refused.
@@ -86,6 +89,7 @@ impl Cause {
         match self {
             Self::Denied(denial) => denial.code(),
             Self::Preflight(verdict) => verdict.code,
+            Self::Budget(denied) => denied.code(),
             Self::Account(error) => match &**error {
                 AccountError::Ca(error) => error.code(),
                 AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
@@ -126,17 +130,20 @@ impl Cause {
     /// Whether it says something about the domain or its authority, and counts as a failure: everything but trouble
     /// of our own, after which the job is put back.
     pub(super) fn counts(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::Refused(_) | Self::Gone(_))
-            && !matches!(self, Self::Account(error) if matches!(
-                **error,
-                AccountError::Store(_) | AccountError::Busy(_) | AccountError::Kept(_)
-            ))
+        !matches!(
+            self,
+            Self::Budget(_) | Self::Store(_) | Self::Refused(_) | Self::Gone(_)
+        ) && !matches!(self, Self::Account(error) if matches!(
+            **error,
+            AccountError::Store(_) | AccountError::Busy(_) | AccountError::Kept(_)
+        ))
     }
 
     fn detail(&self) -> String {
         match self {
             Self::Denied(denial) => denial.to_string(),
             Self::Preflight(verdict) => verdict.detail.clone(),
+            Self::Budget(denied) => denied.to_string(),
             Self::Account(error) => error.to_string(),
             Self::Ca(error) => error.to_string(),
             Self::Chain(ca, _) => format!("{ca} sent a certificate that is not what was ordered"),
@@ -160,6 +167,7 @@ impl Cause {
         }
         match self {
             Self::Preflight(verdict) => verdict.evidence.clone(),
+            Self::Budget(denied) => denied.evidence(),
             Self::Chain(_, error) => vec![error.to_string()],
             Self::Vault(error) => vec![error.to_string()],
             Self::Key(error) => vec![error.to_string()],

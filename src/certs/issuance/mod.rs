@@ -12,8 +12,7 @@
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
 //! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`preflight`],
-//! [`of_any`],
-//! [`order`], [`new_order`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
+//! [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
 
 mod attempt;
 
@@ -26,6 +25,8 @@ mod of_any;
 mod order;
 
 mod new_order;
+
+mod budget;
 
 mod proof;
 
@@ -51,6 +52,7 @@ use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
+use crate::certs::budget::Keeper;
 use crate::certs::challenge::Challenges;
 use crate::certs::outcome::Outcomes;
 use crate::certs::permission::Permission;
@@ -79,6 +81,8 @@ pub struct Parts {
     pub vault: Vault,
     /// The authorities.
     pub accounts: Accounts,
+    /// What the authorities bear.
+    pub budget: Keeper,
     /// The permission hook, asked again before a name that it allowed is renewed.
     pub permission: Option<Permission>,
     /// Answers to challenges.
@@ -209,6 +213,7 @@ impl Issuer {
             holder: self.0.holder,
             most,
             lease,
+            paces: self.0.parts.budget.paces(),
         };
         self.0
             .parts

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::attempt::Attempt;
+use super::budget::Replacing;
 use super::failure::{Cause, Failure};
 use super::order::Wanted;
 use crate::ca::{Account, NewOrder, Order};
@@ -28,6 +29,11 @@ impl Attempt<'_> {
             replaces: wanted.replaces(),
             profile: wanted.permit.profile(),
         };
+        let replacing = match order.replaces {
+            Some(_) => Replacing::Said,
+            None => Replacing::Unsaid,
+        };
+        self.spend(wanted, replacing).await?;
         let placed = match account.order(&order).await {
             Err(error) if error.is_account_gone() => {
                 let account = self
@@ -37,6 +43,7 @@ impl Attempt<'_> {
                     .await
                     .map_err(Cause::Account)?;
                 // Another account cannot replace what the lost one ordered.
+                self.spend_unsaid(wanted, replacing).await?;
                 let order = NewOrder {
                     replaces: None,
                     ..order
@@ -47,6 +54,7 @@ impl Attempt<'_> {
             // RFC 9773 §5 lets the authority refuse then; a renewal must not fail for it.
             Err(error) if order.replaces.is_some() && error.may_refuse_replaced() => {
                 tracing::info!(domain = %self.pattern, %error, "ordered without saying what is replaced");
+                self.spend_unsaid(wanted, replacing).await?;
                 let order = NewOrder {
                     replaces: None,
                     ..order
@@ -55,6 +63,8 @@ impl Attempt<'_> {
             }
             result => result,
         };
-        Ok(placed.map_err(Cause::Ca)?)
+        let placed = placed.map_err(Cause::Ca)?;
+        self.placed();
+        Ok(placed)
     }
 }

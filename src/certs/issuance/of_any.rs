@@ -60,6 +60,7 @@ impl Attempt<'_> {
                 }
                 Err(failure) => failure,
             };
+            self.note_stops(&failure).await;
             let standing = match failure.cause.ca_error() {
                 Some(error) => accounts.authorities().failed(error).await,
                 None => Standing::Closed,

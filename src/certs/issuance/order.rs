@@ -56,6 +56,7 @@ impl Attempt<'_> {
     /// Takes up the order that an earlier run left, or places one, and sees it through.
     pub(super) async fn obtain(&self, wanted: Wanted<'_>) -> Result<Obtained, Failure> {
         let ca = wanted.permit.ca();
+        self.may_call(ca).await?;
         let account = self
             .parts
             .accounts

@@ -5,6 +5,8 @@ mod time;
 
 mod replaced;
 
+mod budgets;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -14,6 +16,7 @@ use super::*;
 use crate::ca::CertificateAuthority;
 use crate::ca::private::{self, Private};
 use crate::certs::accounts;
+use crate::certs::budget;
 use crate::certs::credential::Credential;
 use crate::certs::outcome::Outcome;
 use crate::certs::permission;
@@ -48,9 +51,10 @@ struct World {
     issuer: Issuer,
     script: Arc<Script>,
     clock: Clock,
+    shares: Published<budget::Settings>,
     tasks: Tasks,
     storing: Tasks,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -61,6 +65,16 @@ impl World {
     async fn with(settings: Settings, authority: Authority, hook: Option<SocketAddr>) -> Self {
         let clock = Clock::manual(Clock::system().now()).listening();
         let folder = tempfile::tempdir().unwrap();
+        Self::over(folder, clock, settings, (authority, hook)).await
+    }
+
+    /// Over what a folder holds.
+    async fn over(
+        folder: TempDir,
+        clock: Clock,
+        settings: Settings,
+        (authority, hook): (Authority, Option<SocketAddr>),
+    ) -> Self {
         let (tasks, storing) = (Tasks::new(), Tasks::new());
         let place = embedded::Settings::in_folder(folder.path().join("data"));
         let store = Embedded::open(place, clock.clone(), &storing)
@@ -82,7 +96,10 @@ impl World {
             clock: clock.clone(),
             tasks: tasks.clone(),
         });
+        let shares = Published::new(budget::Settings::default());
+        let metrics = Metrics::default();
         let parts = Parts {
+            budget: Keeper::new(Arc::clone(&store), shares.clone(), metrics.clone()),
             store,
             vault,
             accounts,
@@ -91,7 +108,7 @@ impl World {
             preflight: None,
             resolver: Resolver::new(1 << 20),
             outcomes: Outcomes::new(),
-            metrics: Metrics::default(),
+            metrics,
             readiness: Readiness::default(),
             clock: clock.corrected(),
             settings: Published::new(settings),
@@ -107,9 +124,10 @@ impl World {
             issuer,
             script,
             clock,
+            shares,
             tasks,
             storing,
-            _folder: folder,
+            folder,
         }
     }
 

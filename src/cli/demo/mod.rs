@@ -59,7 +59,7 @@ fn run(options: &DemoOptions) -> Result<(), String> {
             ports,
             application,
         };
-        let (serving, lines) = stage.raise().await?;
+        let (serving, lines) = Box::pin(stage.raise()).await?;
         let root = root_file(&place::data(folder.path()), &CaId::new(CA));
         line(story::opening(&root, &stage.ports, application));
         tell(lines, &mut signals).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::ca_limits::{self, CaLimits};
 use super::{SecretPlace, seconds, secret};
 use crate::config::mistake::{nearest, quoted_list};
 use crate::config::reader::{At, Table, Value, Wrong};
@@ -17,7 +18,7 @@ const MOST_CONTACTS: usize = 8;
 /// Names of one authority in CAA records.
 const MOST_IDENTITIES: usize = 16;
 /// What only an ACME authority has.
-const ACME_ONLY: [&str; 8] = [
+const ACME_ONLY: [&str; 9] = [
     "directory",
     "contact",
     "terms_agreed",
@@ -26,6 +27,7 @@ const ACME_ONLY: [&str; 8] = [
     "account_key",
     "profile",
     "caa_identities",
+    "limits",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub(in crate::config) struct Ca {
     pub(in crate::config) profile: Option<At<String>>,
     pub(in crate::config) caa_identities: Vec<At<DnsName>>,
     pub(in crate::config) lifetime: Option<At<Duration>>,
+    pub(in crate::config) limits: Option<CaLimits>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Option<Ca> {
@@ -99,6 +102,8 @@ fn unknown(table: &mut Table<'_>) -> Option<Ca> {
     table.optional("profile", value::text);
     table.list("caa_identities", MOST_IDENTITIES, value::host);
     table.optional("lifetime", lifetime);
+    let limits = table.table("limits", ca_limits::TITLE);
+    limits.map(ca_limits::read);
     None
 }
 
@@ -120,6 +125,7 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         profile: None,
         caa_identities: Vec::new(),
         lifetime,
+        limits: None,
     })
 }
 
@@ -141,6 +147,8 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
     let account_key = table.optional("account_key", secret::read);
     let profile = table.optional("profile", value::text);
     let identities = table.list("caa_identities", MOST_IDENTITIES, value::host);
+    let limits = table.table("limits", ca_limits::TITLE);
+    let limits = limits.map(ca_limits::read);
     Some(Ca {
         place: table.place(),
         name,
@@ -154,6 +162,7 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         profile,
         caa_identities: identities.unwrap_or_default(),
         lifetime: None,
+        limits,
     })
 }
 

@@ -5,7 +5,9 @@
 //! `value`, about keys from `reader`.
 
 mod admin;
+mod budget;
 mod ca;
+mod ca_limits;
 mod certificates;
 mod dns;
 mod edge;
@@ -28,7 +30,9 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub(super) use admin::Admin;
+pub(super) use budget::Budget;
 pub(super) use ca::{Ca, CaKind, ExternalAccount};
+pub(super) use ca_limits::{CaLimits, KnownLimits, Said};
 pub(super) use certificates::Certificates;
 pub(super) use dns::Dns;
 pub(super) use edge::Edge;
@@ -61,6 +65,7 @@ pub(super) struct Main {
     pub(super) limits: Limits,
     pub(super) dns: Dns,
     pub(super) cas: Vec<Ca>,
+    pub(super) budget: Budget,
     pub(super) certificates: Certificates,
     pub(super) preflight: Preflight,
     pub(super) on_demand: OnDemand,
@@ -89,6 +94,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
             limits: section(&mut top, "limits", "[limits]", limits::read),
             dns: section(&mut top, "dns", "[dns]", dns::read),
             cas: sections(&mut top, "ca", "[[ca]]", ca::read),
+            budget: section(&mut top, "budget", "[budget]", budget::read),
             certificates: section(
                 &mut top,
                 "certificates",
@@ -106,7 +112,7 @@ pub(super) fn read_main(source: &Source, mistakes: &Mistakes<'_>) -> Main {
 
 /// Reads an included file.
 pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declared {
-    const ONLY_MAIN: [&str; 13] = [
+    const ONLY_MAIN: [&str; 14] = [
         "include",
         "listen",
         "edge",
@@ -117,6 +123,7 @@ pub(super) fn read_included(source: &Source, mistakes: &Mistakes<'_>) -> Declare
         "limits",
         "dns",
         "ca",
+        "budget",
         "certificates",
         "preflight",
         "on_demand",

@@ -15,7 +15,9 @@ use crate::model::certificate::CaId;
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
 use crate::store::batch::{ApplyError, Batch, Guard, JobOutcome, Operation, Urgency};
-use crate::store::job::{ClaimRequest, Held, JobKey, JobKind, JobStanding, Priority, SavedOrder};
+use crate::store::job::{
+    ClaimRequest, Held, JobKey, JobKind, JobStanding, Pace, Paces, Priority, SavedOrder,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -141,6 +143,7 @@ pub(crate) async fn the_most_urgent_job_comes_first_and_the_next_one_is_told(fac
         holder: Uuid::new_v4(),
         most,
         lease: LEASE,
+        paces: Paces::default(),
     };
     let claims = fresh.store.claim(soon(), &ask(3)).await.unwrap();
     let keys: Vec<_> = claims
@@ -300,6 +303,7 @@ pub(crate) async fn what_a_dead_holder_held_is_due_at_once_and_nothing_else(fact
         holder,
         most: 1,
         lease: LEASE,
+        paces: Paces::default(),
     };
     let left = fresh.store.claim(soon(), &ask(dead)).await.unwrap().jobs;
     let kept = fresh.store.claim(soon(), &ask(living)).await.unwrap().jobs;
@@ -369,6 +373,7 @@ pub(crate) async fn upkeep_has_one_row_a_task(factory: &Factory) {
         holder: Uuid::new_v4(),
         most: 10,
         lease: LEASE,
+        paces: Paces::default(),
     };
     assert!(
         fresh
@@ -469,4 +474,56 @@ pub(crate) async fn a_held_job_counts_nothing_and_only_a_more_urgent_request_bri
         .await;
     fresh.clock.advance(MINUTE);
     assert_eq!(fresh.claim_one().await.problem, None);
+}
+
+pub(crate) async fn tenants_with_due_jobs_take_turns(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let mut batch = Batch::new();
+    for (tenant, count) in [("many", 60), ("ask:one.test", 3), ("few", 3)] {
+        for n in 0..count {
+            let host = format!("n{n}.{}.test", tenant.replace(':', "-"));
+            let made = registration(tenant, &host).then(request(tenant, &host));
+            batch.operations.extend(made.operations);
+        }
+    }
+    fresh.apply(batch).await;
+    // Long before all jobs of the first, the others have had all of theirs; and all go on afterwards.
+    let mut claimed: HashMap<String, usize> = HashMap::new();
+    for round in 0..16 {
+        for job in fresh.claim(1 + round % 2).await {
+            *claimed.entry(job.tenant.unwrap().to_string()).or_default() += 1;
+        }
+        if round == 5 {
+            assert_eq!(claimed["few"], 3, "{claimed:?}");
+        }
+    }
+    assert_eq!(claimed["ask:one.test"], 3, "{claimed:?}");
+    assert_eq!(claimed["many"], 24 - 6, "{claimed:?}");
+    assert_eq!(fresh.claim(1000).await.len(), 66 - 24);
+}
+
+pub(crate) async fn a_priority_is_claimed_at_its_pace(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    for n in 0..5 {
+        let host = format!("n{n}.test");
+        fresh
+            .apply(registration("acme", &host).then(request("acme", &host)))
+            .await;
+    }
+    let claim = async |pace| {
+        let mut paces = Paces::default();
+        paces.set(Priority::Handshake, pace);
+        let request = ClaimRequest {
+            kind: JobKind::Certificate,
+            holder: Uuid::new_v4(),
+            most: 3,
+            lease: LEASE,
+            paces,
+        };
+        let claims = fresh.store.claim(soon(), &request).await.unwrap();
+        (claims.jobs.len(), claims.next_due)
+    };
+    assert_eq!(claim(Pace::None).await, (0, None));
+    assert_eq!(claim(Pace::One).await, (1, None));
+    assert_eq!(claim(Pace::Free).await, (3, Some(Duration::ZERO)));
 }

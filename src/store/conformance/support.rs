@@ -14,7 +14,7 @@ use crate::model::problem::{Problem, ProblemCode};
 use crate::model::standing::CertificateStanding;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Applied, ApplyError, Batch, Operation, Urgency};
-use crate::store::job::{ClaimRequest, ClaimedJob, JobKey, JobKind, JobStanding, Priority};
+use crate::store::job::{ClaimRequest, ClaimedJob, JobKey, JobKind, JobStanding, Paces, Priority};
 use crate::store::record::CertificateRecord;
 use crate::store::{Deadline, Store};
 
@@ -85,6 +85,7 @@ pub(crate) async fn claim(store: &dyn Store, most: usize) -> Vec<ClaimedJob> {
         holder: Uuid::new_v4(),
         most,
         lease: LEASE,
+        paces: Paces::default(),
     };
     store.claim(soon(), &request).await.unwrap().jobs
 }

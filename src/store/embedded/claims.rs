@@ -1,5 +1,7 @@
 //! Claims on jobs: a counter that grows, a nonce, and a lease on the store's clock.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
@@ -12,54 +14,170 @@ use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::error::StoreError;
 use crate::store::job::{
-    Backlog, Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Priority,
+    Backlog, Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Pace, Priority,
 };
 
 /// Jobs that one call claims at most.
 const MOST: usize = 1000;
+/// Tenants that one call looks at for each priority, whether they have due jobs or not.
+const MOST_TURNS: usize = 64;
+/// Behind every tenant's slug.
+const LAST: &str = "\u{7f}";
 
 /// See [`crate::store::Store::claim`].
-pub(super) struct ClaimJobs(pub(super) ClaimRequest);
+pub(super) struct ClaimJobs {
+    pub(super) request: ClaimRequest,
+    pub(super) turns: Turns,
+}
 
 impl Change for ClaimJobs {
     type Output = Claims;
     type Error = StoreError;
 
     async fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<Claims, StoreError> {
-        let request = &self.0;
+        let request = &self.request;
         let mut claims = Claims::default();
         for priority in Priority::ALL {
             let room = request.most.min(MOST).saturating_sub(claims.jobs.len());
+            let room = match request.paces.of(priority) {
+                Pace::Free => room,
+                Pace::One => room.min(1),
+                Pace::None => 0,
+            };
             if room == 0 {
-                break;
+                continue;
             }
-            for job in due(transaction, request.kind, priority, room).await? {
+            let due = Due {
+                kind: request.kind,
+                priority,
+            };
+            for job in due.in_turn(transaction, &self.turns, room).await? {
                 claims.jobs.push(claim(transaction, request, job).await?);
             }
         }
-        let next = next_due(transaction.connection, request.kind).await?;
+        let next = next_due(transaction.connection, request).await?;
         claims.next_due = next.map(|at| at.since(transaction.now));
         Ok(claims)
     }
 }
 
-/// Due jobs of one priority. A claimed job is due when its lease ends, for that is its `run_at`.
-async fn due(
-    transaction: &mut Transaction<'_>,
+/// The due jobs of one priority. A claimed job is due when its lease ends, for that is its `run_at`.
+struct Due {
     kind: JobKind,
     priority: Priority,
-    most: usize,
-) -> Result<Vec<JobRow>, StoreError> {
-    let rows = query(
-        "SELECT * FROM job WHERE kind = ? AND priority = ? AND run_at <= ? ORDER BY run_at LIMIT ?",
-    )
-    .bind(kind_value(kind))
-    .bind(priority_value(priority))
-    .bind(transaction.now.as_millis())
-    .bind(signed(most as u64))
-    .fetch_all(&mut *transaction.connection)
-    .await?;
-    rows.iter().map(JobRow::read).collect()
+}
+
+impl Due {
+    /// At most `most` of them. Where more are due, tenants take turns, each with its oldest job, from the tenant on
+    /// whose turn would be next: one with a million waiting jobs delays nobody.
+    async fn in_turn(
+        &self,
+        transaction: &mut Transaction<'_>,
+        turns: &Turns,
+        most: usize,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let mut oldest = self.oldest(transaction, most.saturating_add(1)).await?;
+        if oldest.len() <= most {
+            return Ok(oldest);
+        }
+        let mut chosen: Vec<JobRow> = Vec::with_capacity(most);
+        let start = turns.last(self);
+        let mut last = start.clone();
+        let mut until = LAST.to_owned();
+        for _ in 0..MOST_TURNS {
+            if chosen.len() >= most {
+                break;
+            }
+            let next = self.next_tenant(transaction, &last, &until).await?;
+            match next {
+                Some(tenant) => {
+                    chosen.extend(self.oldest_of(transaction, &tenant).await?);
+                    last = tenant;
+                }
+                // Once round, back to where the turns began.
+                None if until == LAST => (last, until) = (String::new(), start.clone()),
+                None => break,
+            }
+        }
+        turns.note(self, last);
+        // Few tenants: the rest goes by age.
+        oldest.retain(|job| chosen.iter().all(|other| other.key != job.key));
+        oldest.truncate(most.saturating_sub(chosen.len()));
+        chosen.extend(oldest);
+        Ok(chosen)
+    }
+
+    async fn oldest(
+        &self,
+        transaction: &mut Transaction<'_>,
+        most: usize,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let rows = query(
+            "SELECT * FROM job WHERE kind = ? AND priority = ? AND run_at <= ? ORDER BY run_at LIMIT ?",
+        )
+        .bind(kind_value(self.kind))
+        .bind(priority_value(self.priority))
+        .bind(transaction.now.as_millis())
+        .bind(signed(most as u64))
+        .fetch_all(&mut *transaction.connection)
+        .await?;
+        rows.iter().map(JobRow::read).collect()
+    }
+
+    /// The first tenant after one and up to another that has jobs of the priority, due or not.
+    async fn next_tenant(
+        &self,
+        transaction: &mut Transaction<'_>,
+        after: &str,
+        until: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let next = query_scalar(
+            "SELECT tenant_id FROM job WHERE kind = ? AND priority = ? AND tenant_id > ? \
+             AND tenant_id <= ? ORDER BY tenant_id LIMIT 1",
+        )
+        .bind(kind_value(self.kind))
+        .bind(priority_value(self.priority))
+        .bind(after.to_owned())
+        .bind(until.to_owned())
+        .fetch_optional(&mut *transaction.connection)
+        .await?;
+        Ok(next)
+    }
+
+    async fn oldest_of(
+        &self,
+        transaction: &mut Transaction<'_>,
+        tenant: &str,
+    ) -> Result<Option<JobRow>, StoreError> {
+        let row = query(
+            "SELECT * FROM job WHERE kind = ? AND priority = ? AND tenant_id = ? AND run_at <= ? \
+             ORDER BY run_at LIMIT 1",
+        )
+        .bind(kind_value(self.kind))
+        .bind(priority_value(self.priority))
+        .bind(tenant.to_owned())
+        .bind(transaction.now.as_millis())
+        .fetch_optional(&mut *transaction.connection)
+        .await?;
+        row.as_ref().map(JobRow::read).transpose()
+    }
+}
+
+/// Whose turn was last, of each kind and priority: a courtesy of this process, which needs not survive it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turns(Arc<Mutex<HashMap<(JobKind, Priority), String>>>);
+
+impl Turns {
+    fn last(&self, due: &Due) -> String {
+        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = turns.get(&(due.kind, due.priority));
+        last.cloned().unwrap_or_default()
+    }
+
+    fn note(&self, due: &Due, tenant: String) {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.insert((due.kind, due.priority), tenant);
+    }
 }
 
 async fn claim(
@@ -92,17 +210,20 @@ async fn claim(
     })
 }
 
-/// When the next job of a kind is due, the ends of leases included.
+/// When the next job is due that would be taken, the ends of leases included.
 async fn next_due(
     connection: &mut SqliteConnection,
-    kind: JobKind,
+    request: &ClaimRequest,
 ) -> Result<Option<Timestamp>, StoreError> {
     let mut next = None;
     for priority in Priority::ALL {
+        if request.paces.of(priority) != Pace::Free {
+            continue;
+        }
         let first: Option<i64> = query_scalar(
             "SELECT run_at FROM job WHERE kind = ? AND priority = ? ORDER BY run_at LIMIT 1",
         )
-        .bind(kind_value(kind))
+        .bind(kind_value(request.kind))
         .bind(priority_value(priority))
         .fetch_optional(&mut *connection)
         .await?;

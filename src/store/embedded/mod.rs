@@ -109,6 +109,7 @@ struct Parts {
     epoch: Uuid,
     readers: SqlitePool,
     writer: Writer,
+    turns: claims::Turns,
 }
 
 impl Embedded {
@@ -129,6 +130,7 @@ impl Embedded {
             epoch: opened.epoch,
             readers: opened.readers,
             writer,
+            turns: claims::Turns::default(),
         });
         sweep::start(&parts, tasks);
         Ok(Self { parts })
@@ -219,7 +221,10 @@ impl Store for Embedded {
     }
 
     async fn claim(&self, by: Deadline, request: &ClaimRequest) -> Result<Claims, StoreError> {
-        let change = claims::ClaimJobs(request.clone());
+        let change = claims::ClaimJobs {
+            request: request.clone(),
+            turns: self.parts.turns.clone(),
+        };
         self.parts.writer.change(by, change).await
     }
 

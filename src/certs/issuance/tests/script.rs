@@ -26,6 +26,8 @@ pub(super) enum Does {
     Well,
     /// Refuses, and the order is spoilt.
     Refuses,
+    /// Could not validate the name, and the order is spoilt.
+    Invalidates,
     /// Says that it is busy, for an hour.
     Busy,
     /// Certifies another name.
@@ -217,6 +219,14 @@ impl Order for ScriptedOrder {
             Does::Refuses => {
                 self.spoilt = true;
                 Err(refused("caa", None))
+            }
+            Does::Invalidates => {
+                self.spoilt = true;
+                let mut error = refused("connection", None);
+                if let CaError::Refused { step, .. } = &mut error {
+                    *step = Step::Authorization;
+                }
+                Err(error)
             }
             Does::Busy => Err(refused("serverInternal", Some(HOUR))),
             Does::OtherName => {

@@ -19,7 +19,7 @@ use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{JobOutcome, Operation};
 use crate::store::embedded::{self, Embedded};
-use crate::store::job::{ClaimRequest, JobKey, JobKind, Priority};
+use crate::store::job::{ClaimRequest, JobKey, JobKind, Paces, Priority};
 use crate::store::record::{CertificateRecord, KeyOwner};
 use crate::store::{Batch, Deadline};
 
@@ -290,6 +290,7 @@ async fn a_name_that_backs_off_is_refused_at_once() {
         holder: uuid::Uuid::new_v4(),
         most: 1,
         lease: DAY,
+        paces: Paces::default(),
     };
     let claims = world.parts.store.claim(soon(), &request).await.unwrap();
     assert_eq!(claims.jobs.len(), 1);

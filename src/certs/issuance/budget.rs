@@ -1,0 +1,251 @@
+//! What a run takes from the authority's budget, and what it tells the budget about how it ended.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::PATIENCE;
+use super::attempt::Attempt;
+use super::failure::{Cause, Failure, Fate};
+use super::order::Wanted;
+use crate::base::clock::Timestamp;
+use crate::ca::CaError;
+use crate::ca::error::Step;
+use crate::certs::budget::{Charge, Class, History, Order, TakeError};
+use crate::certs::lifecycle::{self, Event};
+use crate::certs::outcome::Outcome;
+use crate::certs::request::Reason;
+use crate::model::certificate::CaId;
+use crate::model::problem::{Actor, ProblemCode};
+use crate::store::Deadline;
+use crate::store::batch::{Batch, JobOutcome, Operation};
+use crate::store::job::Priority;
+
+/// Certificates of a name that are looked at for whether the authority has certified it before.
+const MOST_EARLIER: usize = 8;
+/// An expired name that has failed more often than this in a row is no emergency any more.
+const MOST_EMERGENCIES: u32 = 3;
+/// Jobs that wait for the same bucket come back spread over half their wait, but no more than this.
+const MOST_SPREAD: Duration = Duration::from_secs(3600);
+/// No job comes back sooner.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// What the run has taken.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    charge: Charge,
+    /// Whether there is an order for it.
+    placed: bool,
+}
+
+/// Whether an order says what it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replacing {
+    Said,
+    Unsaid,
+}
+
+impl From<TakeError> for Cause {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Denied(denied) => Self::Budget(denied),
+            TakeError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Whether the authority may be called: not while it has asked to be left alone.
+    pub(super) async fn may_call(&self, ca: &CaId) -> Result<(), Cause> {
+        match self.parts.budget.book(ca) {
+            Some(book) => Ok(self.parts.budget.calls(&book).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what the order costs, before it is placed.
+    pub(super) async fn spend(
+        &self,
+        wanted: &Wanted<'_>,
+        replacing: Replacing,
+    ) -> Result<(), Cause> {
+        let Some(book) = self.parts.budget.book(wanted.permit.ca()) else {
+            return Ok(());
+        };
+        let names = std::slice::from_ref(self.pattern);
+        let history = match replacing {
+            Replacing::Said => History::Replaces,
+            Replacing::Unsaid => {
+                let by = Deadline::after(PATIENCE);
+                let store = &self.parts.store;
+                let had = store.certificates_of(by, &self.scope, self.pattern, MOST_EARLIER);
+                let had = had.await.map_err(Cause::Store)?;
+                let facts = had.iter().map(|record| &record.facts);
+                let now = self.parts.clock.now();
+                self.parts.budget.history(&book, names, facts, now)
+            }
+        };
+        let order = Order {
+            names,
+            tenant: self.tenant,
+            class: self.class(&wanted.permit.request().reason),
+            history,
+        };
+        let charge = self.parts.budget.take(&book, &order).await?;
+        *self.spent() = Spent {
+            charge,
+            placed: false,
+        };
+        Ok(())
+    }
+
+    /// Takes what the order costs after all, now that it does not say what it replaces.
+    pub(super) async fn spend_unsaid(
+        &self,
+        wanted: &Wanted<'_>,
+        before: Replacing,
+    ) -> Result<(), Cause> {
+        match before {
+            Replacing::Said => self.spend(wanted, Replacing::Unsaid).await,
+            Replacing::Unsaid => Ok(()),
+        }
+    }
+
+    /// The authority has taken the order.
+    pub(super) fn placed(&self) {
+        self.spent().placed = true;
+    }
+
+    fn class(&self, reason: &Reason) -> Class {
+        let urgent = self.job.priority == Priority::Expiring;
+        match reason {
+            Reason::First | Reason::Renewal(_) if urgent => Class::Emergency,
+            Reason::First if self.job.priority == Priority::Handshake => Class::Visitor,
+            Reason::First => Class::Bulk,
+            Reason::Renewal(_) => Class::Renewal,
+            // A name that is dead for long must not eat what is kept for emergencies.
+            Reason::Expired(_) if self.job.failures > MOST_EMERGENCIES => Class::Bulk,
+            Reason::Expired(_) => Class::Emergency,
+        }
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a success tells the budget: failures in a row are forgotten.
+    pub(super) fn succeeded(&self, mut batch: Batch, ca: &CaId) -> Batch {
+        let book = self.parts.budget.book(ca);
+        let full = book.map(|book| book.succeeded(self.pattern.base()));
+        for bucket in full.into_iter().flatten() {
+            batch = batch.then(Operation::FillBucket { bucket });
+        }
+        batch
+    }
+
+    /// What a failure tells the budget: what no certificate came of is given back, and a failed validation is charged.
+    /// To be done with the end of the job, once.
+    pub(super) fn settled(&self, mut batch: Batch, failure: &Failure) -> Batch {
+        let spent = std::mem::take(&mut *self.spent());
+        if !spent.placed || failure.order == Fate::Dead {
+            for cost in spent.charge.if_issued {
+                batch = batch.then(Operation::GiveBack(cost));
+            }
+        }
+        let error = failure.cause.ca_error();
+        let book = error.and_then(|error| self.parts.budget.book(error.ca()));
+        let (Some(error), Some(book)) = (error, book) else {
+            return batch;
+        };
+        if failed_validation(error) {
+            for cost in book.failed(self.pattern.base()) {
+                batch = batch.then(Operation::ChargeBucket(cost));
+            }
+        }
+        batch
+    }
+
+    /// What an authority has stopped is stopped here, at once and over restarts, whether another one is asked then or
+    /// not.
+    pub(super) async fn note_stops(&self, failure: &Failure) {
+        let error = failure.cause.ca_error();
+        let stopped = error.and_then(|error| {
+            let book = self.parts.budget.book(error.ca())?;
+            Some((book, error.code(), error.retry_after()?))
+        });
+        let Some((book, code, duration)) = stopped else {
+            return;
+        };
+        let mut batch = Batch::new();
+        for bucket in book.meant_by(code, std::slice::from_ref(self.pattern)) {
+            tracing::warn!(ca = %book.ca, %bucket, seconds = duration.as_secs(), "the authority stops a bucket");
+            if let Some(all) = book.all_of(&bucket) {
+                batch = batch.then(Operation::ChargeBucket(all));
+            }
+            let bucket = bucket.to_string();
+            batch = batch.then(Operation::FreezeBucket { bucket, duration });
+        }
+        let by = Deadline::after(PATIENCE);
+        let stored = self.parts.store.apply(by, &self.scope, batch).await;
+        if let Err(error) = stored {
+            tracing::warn!(domain = %self.pattern, %error, "what the authority stopped could not be stored");
+        }
+    }
+
+    /// How long the job must wait where the budget, ours or the authority's count of it, is what stops it: no failure
+    /// of the domain.
+    pub(super) fn held_for(&self, cause: &Cause) -> Option<Duration> {
+        if let Cause::Budget(denied) = cause {
+            return Some(denied.retry_after.max(SHORTEST));
+        }
+        let error = cause.ca_error()?;
+        let limited = [
+            ProblemCode::RateLimitedAccount,
+            ProblemCode::RateLimitedDomain,
+            ProblemCode::RateLimitedExactSet,
+            ProblemCode::RateLimitedFailures,
+        ];
+        let wait = error.retry_after()?;
+        limited
+            .contains(&error.code())
+            .then(|| wait.max(self.settings.renewal.first_retry))
+    }
+
+    /// Puts the job back until the budget can give: nothing is counted, the domain says what it waits for, and whoever
+    /// waits is told at once.
+    pub(super) async fn hold(
+        &self,
+        failure: &Failure,
+        reason: &Reason,
+        (now, wait): (Timestamp, Duration),
+    ) {
+        let random = rand::rng().random::<f64>();
+        let wait = wait.saturating_add((wait / 2).min(MOST_SPREAD).mul_f64(random));
+        let problem = self.problem(&failure.cause, Some(now.plus(wait)));
+        tracing::info!(
+            tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
+            evidence = ?problem.evidence, retry_in_seconds = wait.as_secs(), "issuance waits for the budget"
+        );
+        self.parts.metrics.issuance_problems.count(problem.code);
+        let mut batch = self.settled(self.without_challenges(Batch::new()), failure);
+        if failure.order == Fate::Dead {
+            batch = batch.then(Operation::SaveOrder {
+                key: self.job.claim.key.clone(),
+                order: None,
+            });
+        }
+        let batch = batch.then(self.finished(JobOutcome::Held(problem.clone()), wait));
+        let state = lifecycle::state(reason, Event::Failed);
+        self.finish_with_state(batch, state, &problem).await;
+        self.tell(Outcome::Failed(Arc::new(problem)));
+    }
+}
+
+/// Whether the authority has counted a failed validation: it says so of a name's proof, and it is the name's fault.
+fn failed_validation(error: &CaError) -> bool {
+    let CaError::Refused { step, .. } = error else {
+        return false;
+    };
+    *step == Step::Authorization && error.class() == Actor::Customer
+}

@@ -1,0 +1,277 @@
+//! Orders go by the budget: who gets one, who waits, and what is told.
+
+use super::*;
+use crate::ca::CaError;
+use crate::certs::budget::{Limit, Limits};
+use script::refused;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn other() -> TenantId {
+    TenantId::parse("globex").unwrap()
+}
+
+impl World {
+    async fn limited(limits: Limits) -> Self {
+        let world = Self::new(quick()).await;
+        world.limit(limits);
+        world
+    }
+
+    fn limit(&self, limits: Limits) {
+        self.shares.publish(budget::Settings {
+            limits: [(CaId::new("test"), limits)].into(),
+            ..budget::Settings::default()
+        });
+    }
+
+    /// Another process, after this one has ended.
+    async fn restarted(self) -> Self {
+        self.tasks.cancel();
+        self.tasks.finish(LONG).await;
+        let settings = *self.parts.settings.get();
+        drop((self.parts, self.issuer));
+        self.storing.cancel();
+        self.storing.finish(LONG).await;
+        Self::over(
+            self.folder,
+            self.clock,
+            settings,
+            (Authority::Scripted, None),
+        )
+        .await
+    }
+
+    /// Registers names of a tenant and asks for their certificates, as an import does.
+    async fn import(&self, of: &TenantId, names: &[String]) {
+        let mut batch = Batch::new().then(Operation::PutTenant {
+            id: of.clone(),
+            source: Source::Api,
+        });
+        for name in names {
+            batch = batch
+                .then(Operation::PutDomain {
+                    pattern: pattern(name),
+                    tenant: of.clone(),
+                    source: Source::Api,
+                    upstream: None,
+                })
+                .then(Operation::RequestJob {
+                    key: key(name),
+                    tenant: of.clone(),
+                    priority: Priority::Background,
+                    delay: Duration::ZERO,
+                    urgency: Urgency::HeedBackoff,
+                });
+        }
+        self.apply(batch).await;
+        self.issuer.nudge();
+    }
+
+    /// How many of the names are certified.
+    async fn certified(&self, names: &[String]) -> usize {
+        let mut certified = 0;
+        for name in names {
+            certified += usize::from(self.domain(name).await.certificate.is_some());
+        }
+        certified
+    }
+
+    async fn certified_reach(&self, names: &[String], count: usize) {
+        let look = async {
+            while self.certified(names).await < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, look).await.unwrap();
+    }
+}
+
+fn names(of: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("n{n}.{of}{n}.test")).collect()
+}
+
+fn limited(words: &'static str, retry_after: Duration) -> CaError {
+    let mut error = refused("rateLimited", Some(retry_after));
+    if let CaError::Refused { document, .. } = &mut error {
+        document.detail = words.to_owned();
+    }
+    error
+}
+
+const TOO_MANY_ORDERS: &str = "too many new orders (300) from this account in the last 3h0m0s";
+
+#[tokio::test]
+async fn a_tenants_import_leaves_room_for_anothers_visitor_and_import() {
+    let mut limits = Limits::lets_encrypt();
+    limits.orders = Some(Limit::new(50, HOUR * 3));
+    let world = World::limited(limits).await;
+    let many = names("bulk", 500);
+    world.import(&tenant(), &many).await;
+    // 80 % of 50, less the reserves of 5, 20 and 20 % and the room for other tenants: 18.
+    world.certified_reach(&many, 18).await;
+    let waiting = world.job_when(&many[499], |job| job.failures == 0).await;
+    assert_eq!(waiting.priority, Priority::Background);
+
+    // A visitor of another tenant is served at once.
+    let visited = "shop.globex.test";
+    let register = Batch::new()
+        .then(Operation::PutTenant {
+            id: other(),
+            source: Source::Api,
+        })
+        .then(Operation::PutDomain {
+            pattern: pattern(visited),
+            tenant: other(),
+            source: Source::Api,
+            upstream: None,
+        })
+        .then(Operation::RequestJob {
+            key: key(visited),
+            tenant: other(),
+            priority: Priority::Handshake,
+            delay: Duration::ZERO,
+            urgency: Urgency::HeedBackoff,
+        });
+    let mut subscription = world.parts.outcomes.subscribe(&pattern(visited));
+    world.apply(register).await;
+    world.issuer.nudge();
+    let told = tokio::time::timeout(LONG, subscription.next())
+        .await
+        .unwrap();
+    assert!(matches!(told, Outcome::Issued(_)), "{told:?}");
+
+    // And its import gets its share although hundreds of names of the first tenant came before.
+    let few = names("few", 2);
+    world.import(&other(), &few).await;
+    world.certified_reach(&few, 2).await;
+    assert_eq!(world.certified(&many).await, 18);
+    assert_eq!(world.placed(), 21);
+}
+
+#[tokio::test]
+async fn an_exhausted_budget_tells_what_and_until_when_and_counts_no_failure() {
+    let mut limits = Limits::lets_encrypt();
+    limits.domain = Some(Limit::new(2, DAY * 2));
+    let world = World::limited(limits).await;
+    for name in ["a.shared.test", "b.shared.test"] {
+        world.register(name).await;
+    }
+    // 80 % of 2 is 1.
+    world.obtain("a.shared.test").await.unwrap();
+    let problem = world.obtain("b.shared.test").await.unwrap_err();
+    assert_eq!(problem.code, ProblemCode::RateLimitedDomain);
+    assert!(problem.detail.contains("shared.test"), "{problem:?}");
+    assert!(problem.evidence[0].contains("domain:letsencrypt:shared.test"));
+    assert!(problem.evidence[1].contains("2 in 2d"), "{problem:?}");
+    let job = world.job("b.shared.test").await.unwrap();
+    assert_eq!((job.failures, world.placed()), (0, 1));
+    assert_eq!(problem.next_retry_at, Some(job.run_at));
+    let domain = world.domain("b.shared.test").await;
+    assert_eq!(domain.problem.unwrap().next_retry_at, Some(job.run_at));
+
+    world.clock.advance(job.run_at.since(world.clock.now()));
+    world
+        .job_when("b.shared.test", |job| {
+            job.problem.is_none() && job.leased_until.is_none()
+        })
+        .await;
+    assert_eq!(world.domain("b.shared.test").await.problem, None);
+}
+
+#[tokio::test]
+async fn what_an_authority_stops_stays_stopped_over_a_restart_and_renewals_go_on() {
+    let world = World::limited(Limits::lets_encrypt()).await;
+    for name in ["a.test", "b.test", "c.test"] {
+        world.register(name).await;
+    }
+    world.obtain("a.test").await.unwrap();
+    // Renewal is due between 3.15 and 3.85 of 7 days.
+    world.clock.advance(DAY * 3);
+    world.script.will_refuse(limited(TOO_MANY_ORDERS, DAY * 2));
+    let before = world.domain("a.test").await.certificate;
+    let refused = world.obtain("b.test").await.unwrap_err();
+    assert_eq!(refused.code, ProblemCode::RateLimitedAccount);
+    let job = world.job("b.test").await.unwrap();
+    assert_eq!(job.failures, 0);
+    assert!(job.run_at.since(world.clock.now()) >= DAY * 2);
+
+    let world = world.restarted().await;
+    world.limit(Limits::lets_encrypt());
+    let denied = world.obtain("c.test").await.unwrap_err();
+    assert_eq!(denied.code, ProblemCode::RateLimitedAccount);
+    assert_eq!(world.placed(), 0, "nobody was asked");
+    // A renewal that says what it replaces is charged to nothing.
+    world.clock.advance(DAY);
+    world.issuer.nudge();
+    let renewed = async {
+        while world.domain("a.test").await.certificate == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, renewed).await.unwrap();
+    assert_eq!(world.script.replaced.lock().unwrap().len(), 1);
+
+    // A visitor gets nothing before the CA takes orders again.
+    assert!(world.obtain("c.test").await.is_err());
+    world.clock.advance(DAY + HOUR * 6);
+    world.obtain("c.test").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_authority_is_not_called_at_all_not_even_for_renewals() {
+    let world = World::limited(Limits::none("test")).await;
+    for name in ["a.test", "b.test"] {
+        world.register(name).await;
+    }
+    world.script.will(Does::Busy);
+    world.obtain("a.test").await.unwrap_err();
+    assert_eq!(world.placed(), 1);
+    let denied = world.obtain("b.test").await.unwrap_err();
+    assert_eq!(denied.code, ProblemCode::CaOutage);
+    assert_eq!((world.placed(), world.resumed()), (1, 0));
+    assert_eq!(world.job("b.test").await.unwrap().failures, 0);
+    world.clock.advance(HOUR);
+    world.obtain("b.test").await.unwrap();
+}
+
+#[tokio::test]
+async fn failed_validations_are_charged_to_the_name_and_a_success_forgets_those_in_a_row() {
+    let mut limits = Limits::lets_encrypt();
+    limits.failures = Some(Limit::new(3, HOUR));
+    let world = World::limited(limits).await;
+    world.register("a.test").await;
+    // 80 % of 3 is 2.
+    for _ in 0..2 {
+        world.script.will(Does::Invalidates);
+        let problem = world.obtain("a.test").await.unwrap_err();
+        assert_eq!(problem.code, ProblemCode::HttpUnreachable);
+    }
+    let stopped = world.obtain("a.test").await.unwrap_err();
+    assert_eq!(stopped.code, ProblemCode::RateLimitedFailures);
+    assert_eq!(world.placed(), 2);
+    assert_eq!(world.used("consecutive_failures:test:a.test").await, 2);
+    // No certificate came of them: what is charged with one was given back.
+    assert_eq!(world.used("exact_set:letsencrypt:a.test").await, 0);
+    assert_eq!(world.used("domain:letsencrypt:a.test").await, 0);
+
+    world.clock.advance(HOUR);
+    world.obtain("a.test").await.unwrap();
+    assert_eq!(world.used("consecutive_failures:test:a.test").await, 0);
+    assert_eq!(world.used("exact_set:letsencrypt:a.test").await, 1);
+}
+
+impl World {
+    /// How many units of a bucket are in use, by the refill of Let's Encrypt's limits at 80 %.
+    async fn used(&self, bucket: &str) -> u32 {
+        let by = Deadline::after(LONG);
+        let page = PageRequest::first();
+        let page = self.parts.store.buckets(by, bucket, &page).await.unwrap();
+        let book = self.parts.budget.book(&CaId::new("test")).unwrap();
+        let name = budget::BucketName::parse(bucket).unwrap();
+        let limit = book.limit(name.family).unwrap();
+        page.items.first().map_or(0, |record| {
+            limit.amount() - record.left(limit.refill(), limit.amount())
+        })
+    }
+}
