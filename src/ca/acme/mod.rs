@@ -4,12 +4,14 @@
 //! is seen by [`transport`] as it passes. The account is made once; with it go its key and the directory's URL, so
 //! that another directory under the same name gets an account of its own.
 //!
-//! Reading order: [`settings`], [`directory`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
+//! Reading order: [`settings`], [`directory`], [`patience`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
 //! [`rollover`], [`account`], `adopt` (one that another program made), [`order`].
 
 pub mod settings;
 
 mod directory;
+
+mod patience;
 
 mod transport;
 

@@ -11,7 +11,8 @@ use http::response::Parts;
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, Problem};
 
-use crate::base::clock::Clock;
+use super::patience::Patience;
+use crate::base::clock::{Clock, monotonic};
 use crate::ca::error::{CaError, Document, Part, Step};
 use crate::model::certificate::CaId;
 use crate::net::{Answer, FetchError, HttpClient};
@@ -46,11 +47,17 @@ pub(super) struct Line {
     id: CaId,
     http: HttpClient,
     clock: Clock,
+    patience: Patience,
 }
 
 impl Line {
-    pub(super) const fn new(id: CaId, http: HttpClient, clock: Clock) -> Self {
-        Self { id, http, clock }
+    pub(super) fn new(id: CaId, http: HttpClient, clock: Clock) -> Self {
+        Self {
+            id,
+            http,
+            clock,
+            patience: Patience::default(),
+        }
     }
 
     pub(super) const fn id(&self) -> &CaId {
@@ -101,8 +108,7 @@ impl Line {
         request: Request<Bytes>,
     ) -> Result<Answer, CaError> {
         let answer = self
-            .http
-            .send(request)
+            .fetch(request)
             .await
             .map_err(|source| CaError::Unreachable {
                 ca: self.id.clone(),
@@ -176,8 +182,7 @@ impl instant_acme::HttpClient for Line {
                 Err(never) => match never {},
             };
             let answer = line
-                .http
-                .send(Request::from_parts(parts, body))
+                .fetch(Request::from_parts(parts, body))
                 .await
                 .map_err(|error| Error::Other(Box::new(error)))?;
             line.note(&answer);
@@ -190,6 +195,22 @@ impl instant_acme::HttpClient for Line {
 }
 
 impl Line {
+    /// Sends a request, unless it is for a page that the authority asked to leave alone: then its last answer stands.
+    async fn fetch(&self, request: Request<Bytes>) -> Result<Answer, FetchError> {
+        let page = request.method().is_safe().then(|| request.uri().clone());
+        if let Some(page) = &page
+            && let Some(answer) = self.patience.answer(page, monotonic())
+        {
+            return Ok(answer);
+        }
+        let answer = self.http.send(request).await?;
+        if let Some(page) = &page {
+            let now = (monotonic(), self.clock.now());
+            self.patience.note(page, &answer, now);
+        }
+        Ok(answer)
+    }
+
     /// Every answer tells the authority's time (RFC 9110 §6.6.1), by which its certificates are valid.
     fn hear(&self, answer: &Answer) {
         if let Some(date) = answer.date() {
