@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Instant, monotonic};
 use crate::base::single_flight::{Refused, SingleFlight};
 use crate::base::task::Tasks;
 use crate::ca::{Account, CaError, CertificateAuthority, Material};
@@ -29,6 +29,8 @@ pub use adopt::Adopted;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often somebody else's material is taken after losing a race; once is what a race costs.
 const MOST_RACES: u32 = 3;
+/// The longest that a refusal stands for what the authority would say now.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 /// An account is opened once for all jobs that wait for it.
 const MOST_WAITERS: usize = 10_000;
 
@@ -43,6 +45,8 @@ struct Shared {
     clock: Clock,
     tasks: Tasks,
     open: Mutex<HashMap<CaId, Arc<dyn Account>>>,
+    /// Refusals that ask for a wait, and its end; one for each authority.
+    refused: Mutex<HashMap<CaId, (Arc<AccountError>, Instant)>>,
     opening: SingleFlight<CaId, Result<Arc<dyn Account>, Arc<AccountError>>>,
 }
 
@@ -134,6 +138,7 @@ impl Accounts {
             clock: parts.clock,
             tasks: parts.tasks,
             open: Mutex::default(),
+            refused: Mutex::default(),
             opening: SingleFlight::new(most, MOST_WAITERS),
         }))
     }
@@ -152,15 +157,23 @@ impl Accounts {
         if let Some(account) = self.0.usable(ca) {
             return Ok(account);
         }
+        if let Some(refusal) = self.0.refusal(ca) {
+            return Err(refusal);
+        }
         let shared = Arc::clone(&self.0);
         let id = ca.clone();
-        self.0
+        let opened = self
+            .0
             .opening
             .run(&self.0.tasks, ca.clone(), || async move {
                 Box::pin(shared.open(&id)).await.map_err(Arc::new)
             })
             .await
-            .map_err(|refused| Arc::new(AccountError::Busy(refused)))?
+            .map_err(|refused| Arc::new(AccountError::Busy(refused)))?;
+        if let Err(error) = &opened {
+            self.0.note_refusal(ca, error);
+        }
+        opened
     }
 
     /// The root certificate, DER, of a private CA of ours: what clients must trust. Nothing for other authorities.
@@ -254,6 +267,24 @@ impl Accounts {
 }
 
 impl Shared {
+    /// How the authority refused last, while it does not want to be asked again.
+    fn refusal(&self, ca: &CaId) -> Option<Arc<AccountError>> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (error, until) = refused.get(ca)?;
+        (monotonic() < *until).then(|| Arc::clone(error))
+    }
+
+    fn note_refusal(&self, ca: &CaId, error: &Arc<AccountError>) {
+        let AccountError::Ca(refusal) = &**error else {
+            return;
+        };
+        if let Some(wait) = refusal.retry_after() {
+            let until = monotonic() + wait.min(LONGEST_REFUSAL);
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.insert(ca.clone(), (Arc::clone(error), until));
+        }
+    }
+
     async fn change_key(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
         let authority = Arc::clone(self.authority(ca)?);
         let mut kept = self.load(authority.as_ref()).await?;

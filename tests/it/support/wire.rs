@@ -97,6 +97,9 @@ pub(crate) enum Mood {
     Silent,
 }
 
+/// Before something goes wrong, so that requests which are on their way come before.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
 /// A running wire.
 pub(crate) struct Wire {
     directory: String,
@@ -186,7 +189,8 @@ impl Wire {
         locked(&self.state.faulted_at).is_some()
     }
 
-    /// How long after it went wrong the next request of that step came; nothing where none did.
+    /// How long after it went wrong the next request of that step came; nothing where none did. What was on its way
+    /// by then does not count.
     pub(crate) fn asked_again_after(&self, step: Step) -> Option<Duration> {
         let at = (*locked(&self.state.faulted_at))?;
         let seen = locked(&self.state.seen);
@@ -292,6 +296,8 @@ async fn answer(
         Mood::Pass | Mood::Hold(..) | Mood::Fault(..) => {}
     }
     if let Some(response) = fault.and_then(Fault::instead) {
+        drop(tokio::time::timeout(ON_ITS_WAY, std::future::pending::<()>()).await);
+        *locked(&state.faulted_at) = Some(Instant::now());
         return Ok(response.map(Full::new));
     }
     if fault == Some(Fault::Hung) {
