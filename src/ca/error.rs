@@ -393,6 +393,22 @@ impl fmt::Display for Part {
     }
 }
 
+/// What may be wrong where the directory itself is.
+fn remedy(ca: &CaId, step: Step) -> String {
+    match step {
+        Step::Directory => format!(
+            "; if it goes on, set directory in the [[ca]] named {ca} to the URL in the authority's documentation"
+        ),
+        Step::Account
+        | Step::KeyChange
+        | Step::NewOrder
+        | Step::Order
+        | Step::Authorization
+        | Step::Finalize
+        | Step::Certificate => String::new(),
+    }
+}
+
 impl fmt::Display for CaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -425,11 +441,16 @@ impl fmt::Display for CaError {
             } => write!(f, "{ca} refused while {step}: {}", document.detail),
             Self::Status {
                 ca, step, status, ..
-            } => write!(f, "{ca} answered with status {status} while {step}"),
+            } => write!(
+                f,
+                "{ca} answered with status {status} while {step}{}",
+                remedy(ca, *step)
+            ),
             Self::Garbled { ca, step, .. } => {
                 write!(
                     f,
-                    "{ca} answered with something that is no ACME while {step}"
+                    "{ca} answered with something that is no ACME while {step}{}",
+                    remedy(ca, *step)
                 )
             }
             Self::NoSuchOrder { ca, .. } => write!(f, "{ca} does not know the order any more"),

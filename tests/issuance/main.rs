@@ -11,6 +11,7 @@
     clippy::disallowed_methods,
     reason = "a test that cannot go on must fail, and tells what it measured"
 )]
+mod authorities;
 mod pebble;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use vestibule::base::task::Tasks;
 use vestibule::ca::{self, CaSettings, Kind, NewOrder, Order, OrderStatus};
 use vestibule::certs::Settings;
 use vestibule::certs::accounts::{self, Accounts};
+use vestibule::certs::authorities as watch;
 use vestibule::certs::budget::{self, Keeper};
 use vestibule::certs::challenge::Challenges;
 use vestibule::certs::credential::Credential;
@@ -80,6 +82,21 @@ impl Engine {
         kind: Kind,
         settings: Settings,
     ) -> Self {
+        let one = CaSettings {
+            id: CaId::new("test"),
+            kind,
+        };
+        let watch = watch::Parts::default();
+        Self::choosing((place, port_80), vec![one], watch, settings).await
+    }
+
+    /// An engine of several authorities, watched in this way.
+    async fn choosing(
+        (place, port_80): (&Place, &Place),
+        authorities: Vec<CaSettings>,
+        watch: watch::Parts,
+        settings: Settings,
+    ) -> Self {
         let tasks = Tasks::new();
         let clock = Clock::system();
         let folder = embedded::Settings::in_folder(place.folder().join("data"));
@@ -87,19 +104,16 @@ impl Engine {
             Arc::new(Embedded::open(folder, clock.clone(), &tasks).await.unwrap());
         let kek = KeyEncryptionKey::load_or_create(&place.folder().join("kek")).unwrap();
         let vault = Vault::start(Arc::clone(&store), kek).await.unwrap();
-        let authorities = ca::Settings {
-            authorities: vec![CaSettings {
-                id: CaId::new("test"),
-                kind,
-            }],
-        };
-        let accounts = Accounts::new(accounts::Parts {
+        let authorities = ca::Settings { authorities };
+        let parts = accounts::Parts {
             authorities: ca::authorities(&authorities, &tasks, &clock).unwrap(),
             store: Arc::clone(&store),
             vault: vault.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
-        });
+        };
+        let accounts = Accounts::watched(parts, watch);
+        tasks.spawn("authorities", accounts.authorities().clone().run());
         let outcomes = Outcomes::new();
         // Not all names have been read yet, as far as this snapshot can tell.
         let names = Published::new(Snapshot::empty());

@@ -1,7 +1,7 @@
 //! Pebble on a loopback address of its own, with the name server that it asks; both end with their test.
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,12 +74,17 @@ pub(crate) struct Process {
 impl Process {
     /// Returns once it says `ready`.
     pub(crate) fn start(binary: &Path, args: &[String], ready: &str) -> Self {
+        Self::start_in(&[], binary, args, ready)
+    }
+
+    fn start_in(environment: &[(&str, &str)], binary: &Path, args: &[String], ready: &str) -> Self {
         // The kernel ends it with this process, even where that is killed.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(binary)
             .args(args)
             .env("PEBBLE_VA_NOSLEEP", "1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -143,6 +148,8 @@ pub(crate) struct Pebble {
     _dns: Process,
     directory: String,
     root: String,
+    name_server: SocketAddrV4,
+    dns_management: SocketAddrV4,
 }
 
 impl Pebble {
@@ -153,6 +160,19 @@ impl Pebble {
 
     /// The same, with certificates of this lifetime.
     pub(crate) fn start_issuing(place: &Place, lifetime: Duration) -> Self {
+        let profiles = serde_json::json!({
+            "default": { "description": "the usual", "validityPeriod": lifetime.as_secs() },
+        });
+        Self::start_with(place, &serde_json::json!({ "profiles": profiles }), &[])
+    }
+
+    /// One whose configuration and environment differ so from the usual; its server's identity is that of an earlier one
+    /// in the same place.
+    pub(crate) fn start_with(
+        place: &Place,
+        config: &serde_json::Value,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dns = [
             ("-defaultIPv4", place.address.to_string()),
             ("-defaultIPv6", String::new()),
@@ -170,7 +190,7 @@ impl Pebble {
         let program = installed("pebble-challtestsrv");
         let dns = Process::start(&program, &dns, "Starting management server");
         let root = write_identity(place);
-        let config = serde_json::json!({ "pebble": {
+        let mut usual = serde_json::json!({
             "listenAddress": place.at(ACME),
             "managementListenAddress": place.at(ACME_MANAGEMENT),
             "certificate": place.folder().join("chain.pem"),
@@ -178,10 +198,12 @@ impl Pebble {
             "httpPort": HTTP,
             "tlsPort": 18_443,
             "retryAfter": { "authz": 1, "order": 1 },
-            "profiles": {
-                "default": { "description": "the usual", "validityPeriod": lifetime.as_secs() },
-            },
-        }});
+            "profiles": { "default": { "description": "the usual", "validityPeriod": 7_776_000 } },
+        });
+        for (key, value) in config.as_object().into_iter().flatten() {
+            usual[key] = value.clone();
+        }
+        let config = serde_json::json!({ "pebble": usual });
         let config = place.write("pebble.json", &config.to_string());
         let args = [
             "-strict".to_owned(),
@@ -190,8 +212,22 @@ impl Pebble {
             "-dnsserver".to_owned(),
             place.at(DNS).to_string(),
         ];
+        let process = Process::start_in(
+            environment,
+            &installed("pebble"),
+            &args,
+            "ACME directory available at",
+        );
+        // It says so a moment before it listens.
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(place.at(ACME)).is_err() {
+            assert!(Instant::now() < deadline, "Pebble does not listen");
+            thread::park_timeout(Duration::from_millis(5));
+        }
         Self {
-            process: Process::start(&installed("pebble"), &args, "ACME directory available at"),
+            process,
+            name_server: place.at(DNS),
+            dns_management: place.at(DNS_MANAGEMENT),
             _dns: dns,
             directory: format!("https://{}/dir", place.at(ACME)),
             root,
@@ -205,6 +241,25 @@ impl Pebble {
     /// What its own server's certificate chains to, PEM.
     pub(crate) fn root(&self) -> &str {
         &self.root
+    }
+
+    /// The name server that it asks.
+    pub(crate) const fn name_server(&self) -> SocketAddrV4 {
+        self.name_server
+    }
+
+    /// Tells the name server something about a name: `add-caa`, `set-servfail`.
+    pub(crate) fn tell_dns(&self, what: &str, body: &serde_json::Value) {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(self.dns_management).unwrap();
+        let request = format!(
+            "POST /{what} HTTP/1.1\r\nhost: dns\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     pub(crate) fn orders(&self) -> usize {
@@ -222,6 +277,9 @@ impl Pebble {
 
 /// Writes the key and chain of Pebble's own server; gives their root.
 fn write_identity(place: &Place) -> String {
+    if let Ok(root) = std::fs::read_to_string(place.folder().join("root.pem")) {
+        return root;
+    }
     let mut root = CertificateParams::default();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     root.distinguished_name
@@ -234,5 +292,6 @@ fn write_identity(place: &Place) -> String {
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
     place.write("chain.pem", &leaf.pem());
     place.write("key.pem", &key.serialize_pem());
+    place.write("root.pem", &root_pem);
     root_pem
 }

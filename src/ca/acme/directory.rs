@@ -53,11 +53,11 @@ impl Directory {
             .map_err(|error| garbled(error.to_string()))?;
         let answer = line.send(Step::Directory, request).await?;
         serde_json::from_slice::<Self>(&answer.body).map_err(|error| {
-            let begin = bounded(&String::from_utf8_lossy(answer.body.get(..80).unwrap_or(&answer.body)));
+            let begin = bounded(&String::from_utf8_lossy(
+                answer.body.get(..80).unwrap_or(&answer.body),
+            ));
             garbled(format!(
-                "{url} is no ACME directory ({error}); it begins with {begin:?}; set directory in the \
-                 [[ca]] named {} to the URL from the authority's documentation",
-                line.id()
+                "{url} is no ACME directory ({error}); it begins with {begin:?}"
             ))
         })
     }

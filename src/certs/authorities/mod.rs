@@ -238,7 +238,7 @@ impl Authorities {
         }
         self.learn(ca, |breaker| {
             breaker.worked(Outcome::Outage, monotonic(), rand::random());
-            Some(error.to_string())
+            Some(trouble(error))
         });
         for _ in 0..self.doubts_left(ca) {
             if self.standing(ca) == Standing::Open || self.read(ca).await.is_ok() {
@@ -398,7 +398,7 @@ impl Authorities {
         result: Result<Meta, CaError>,
     ) -> Result<Arc<Meta>, Arc<CaError>> {
         let (outcome, words) = match &result {
-            Err(error) if error.is_outage() => (Outcome::Outage, Some(error.to_string())),
+            Err(error) if error.is_outage() => (Outcome::Outage, Some(trouble(error))),
             Ok(_) | Err(_) => (Outcome::Answered, None),
         };
         let now = monotonic();
@@ -457,6 +457,13 @@ impl Watched {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The failure with its causes, on one line.
+fn trouble(error: &CaError) -> String {
+    let mut words = vec![error.to_string()];
+    words.extend(error.evidence());
+    words.join(": ")
 }
 
 fn note_turn(ca: &CaId, standing: Standing, trouble: Option<&str>) {
