@@ -6,7 +6,7 @@
 //! and the OpenAPI document are made from the same list.
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
-//! the resources: `status`, `tenants`, `domains`, `certificates`, `imports`, `takeover`, `jobs`, `events`, `reload`.
+//! the resources: `status`, `tenants`, `authorities`, `domains`, `certificates`, `imports`, `takeover`, `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -17,6 +17,7 @@ mod schema;
 mod paging;
 mod problem;
 
+mod authorities;
 mod certificates;
 mod domains;
 mod events;
@@ -83,6 +84,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     [
         status::ENDPOINTS,
         tenants::ENDPOINTS,
+        authorities::ENDPOINTS,
         domains::ENDPOINTS,
         certificates::ENDPOINTS,
         imports::ENDPOINTS,

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
-    certificates, domains, events, imports, jobs, problem, reload, status, takeover, tenants,
+    authorities, certificates, domains, events, imports, jobs, problem, reload, status, takeover,
+    tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -36,6 +37,7 @@ pub(super) fn document() -> Value {
     let schemas: Map<String, Value> = [
         status::schemas(),
         tenants::schemas(),
+        authorities::schemas(),
         domains::schemas(),
         certificates::schemas(),
         imports::schemas(),

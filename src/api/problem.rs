@@ -66,6 +66,8 @@ codes! {
         "The configuration has mistakes. The old one stays in force.";
     ImportRefused = "import_refused", UNPROCESSABLE_ENTITY, "Import refused",
         "The certificate or its key cannot be served here. Nothing has changed.";
+    CaFailed = "ca_failed", BAD_GATEWAY, "Certification authority failed",
+        "The certification authority did not do what was asked. The detail tells its words.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "Store unavailable",
         "The store did not do what was asked. Known names are served all the same.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
@@ -146,6 +148,7 @@ impl From<ActionError> for ApiProblem {
             ActionError::NotFound(_) => Self::new(Code::NotFound, detail),
             ActionError::Conflict(_) => Self::new(Code::Conflict, detail),
             ActionError::NotServed(_) => Self::new(Code::NotServed, detail),
+            ActionError::Authority(_) => Self::new(Code::CaFailed, detail),
             ActionError::Store(store) => Self::of_store(&store),
             ActionError::Refused(refused) => Self {
                 code: Code::ConfigurationRefused,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api::endpoint::{Api, Endpoint, Method, QueryParameters};
 use crate::api::paging::{AFTER, LIMIT, Listing, Paging};
 use crate::api::problem::{ApiProblem, Granted};
-use crate::api::schema::{object, page, string, timestamp, word};
+use crate::api::schema::{nullable, object, page, string, strings, timestamp, word};
 use crate::base::clock::Timestamp;
 use crate::control::views::TenantRecord;
 use crate::model::TenantId;
@@ -29,6 +29,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let tenant = object(&json!({
         "id": string(),
         "source": word(&["file", "hook", "api"]),
+        "ca": strings(),
+        "profile": nullable(&string()),
         "created_at": timestamp(),
     }));
     vec![("Tenant", tenant), ("TenantPage", page("Tenant"))]
@@ -38,12 +40,17 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
 struct Tenant {
     id: TenantId,
     source: Source,
+    /// The CAs that it chooses; empty for all.
+    ca: Vec<String>,
+    profile: Option<String>,
     created_at: Timestamp,
 }
 
-impl From<TenantRecord> for Tenant {
-    fn from(record: TenantRecord) -> Self {
+impl Tenant {
+    fn of(record: TenantRecord, (ca, profile): (Vec<String>, Option<String>)) -> Self {
         Self {
+            ca,
+            profile,
             id: record.id,
             source: record.source,
             created_at: record.created_at,
@@ -57,5 +64,9 @@ async fn list(
     QueryParameters(paging): QueryParameters<Paging>,
 ) -> Result<Json<Listing<Tenant>>, ApiProblem> {
     let page = api.views.tenants(&grant, &paging.request()?).await?;
-    Ok(Json(Listing::of(page, Tenant::from)))
+    let of = |record: TenantRecord| {
+        let choice = api.views.choice(&record.id);
+        Tenant::of(record, choice)
+    };
+    Ok(Json(Listing::of(page, of)))
 }

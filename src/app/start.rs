@@ -179,14 +179,16 @@ async fn start_control(
         snapshot: work.snapshot.clone(),
         edge: in_force.edge.clone(),
         preflight: work.preflight.clone(),
+        authorities: work.accounts.authorities().clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),
         started_at: ground.clock.now(),
     });
     let issuer = work.issuer.clone();
     let nudge = Arc::new(move || issuer.nudge());
-    let actions =
-        Actions::new(Arc::clone(&ground.store), reload, nudge).with_imports(work.imports.clone());
+    let actions = Actions::new(Arc::clone(&ground.store), reload, nudge)
+        .with_imports(work.imports.clone())
+        .with_accounts(work.accounts.clone());
     api::start(&loaded.settings.admin_socket, views, actions, tasks)
         .await
         .map_err(StartError::while_doing("serve the control API"))

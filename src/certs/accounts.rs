@@ -245,13 +245,7 @@ impl Accounts {
         if let Some(account) = self.0.usable(ca) {
             return Ok(account.url().map(str::to_owned));
         }
-        let authority = self.0.authority(ca)?;
-        let Some(slot) = authority
-            .slots()
-            .into_iter()
-            .next()
-            .filter(|_| authority.directory().is_some())
-        else {
+        let Some(slot) = self.authorities().account_slot(ca) else {
             return Ok(None);
         };
         let by = Deadline::after(PATIENCE);

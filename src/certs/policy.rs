@@ -287,7 +287,11 @@ mod tests {
 
     #[test]
     fn a_denial_names_each_authority_with_its_reason_and_the_remedy_of_the_preferred() {
-        let away = || Suitable::No(Unsuitable::Away { trouble: None });
+        let away = || {
+            Suitable::No(Unsuitable::Away {
+                trouble: Vec::new(),
+            })
+        };
         let check = |given: &[(&str, Suitable)], code: ProblemCode, fix: Option<&str>| {
             let denial = Denial::NoneSuitable(offers(given));
             assert_eq!(denial.code(), code, "{denial}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::certs::accounts::Accounts;
 use crate::control::caller::Grant;
 use crate::control::imports::Imports;
 use crate::model::{NamePattern, TenantId};
@@ -49,6 +50,7 @@ pub struct Actions {
     reload: Reload,
     nudge: Nudge,
     imports: Option<Imports>,
+    accounts: Option<Accounts>,
 }
 
 impl fmt::Debug for Actions {
@@ -68,6 +70,8 @@ pub enum ActionError {
     NotServed(String),
     /// The configuration has mistakes.
     Refused(ReloadRefused),
+    /// A certification authority did not do what was asked, and says why.
+    Authority(String),
     /// The store failed.
     Store(StoreError),
 }
@@ -77,7 +81,7 @@ impl fmt::Display for ActionError {
         match self {
             Self::NotFound(what) => write!(f, "there is no {what}"),
             Self::Conflict(what) => write!(f, "{what} was changed meanwhile: try again"),
-            Self::NotServed(why) => f.write_str(why),
+            Self::NotServed(why) | Self::Authority(why) => f.write_str(why),
             Self::Refused(refused) => write!(
                 f,
                 "the configuration has {} mistakes; the old one stays in force",
@@ -92,7 +96,11 @@ impl std::error::Error for ActionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => Some(error),
-            Self::NotFound(_) | Self::Conflict(_) | Self::NotServed(_) | Self::Refused(_) => None,
+            Self::NotFound(_)
+            | Self::Conflict(_)
+            | Self::NotServed(_)
+            | Self::Authority(_)
+            | Self::Refused(_) => None,
         }
     }
 }
@@ -106,7 +114,24 @@ impl Actions {
             reload,
             nudge,
             imports: None,
+            accounts: None,
         }
+    }
+
+    /// Changes the keys of accounts with authorities too.
+    #[must_use]
+    pub fn with_accounts(mut self, accounts: Accounts) -> Self {
+        self.accounts = Some(accounts);
+        self
+    }
+
+    /// The accounts with authorities, where this process has them.
+    pub(in crate::control) const fn accounts(&self) -> Option<&Accounts> {
+        self.accounts.as_ref()
+    }
+
+    pub(in crate::control) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// Takes imports too.

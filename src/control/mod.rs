@@ -20,6 +20,8 @@ pub mod state;
 
 pub mod check;
 
+pub mod authorities;
+
 pub mod actions;
 
 pub mod imports;

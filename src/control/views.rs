@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
+use crate::certs::authorities::Authorities;
 use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
@@ -43,6 +44,8 @@ pub struct Sources {
     pub edge: Published<Edge>,
     /// Looks at names.
     pub preflight: Preflight,
+    /// The certification authorities.
+    pub authorities: Authorities,
     /// How the process is.
     pub readiness: Readiness,
     /// Tells what is valid now.

@@ -287,7 +287,9 @@ async fn the_profile_is_ordered_that_the_tenant_or_the_authority_is_given() {
         (
             "short.example.com",
             Some("tlsserver"),
-            Some("shortlived"), 576_000),
+            Some("shortlived"),
+            576_000,
+        ),
     ] {
         let settings = acme::Settings {
             profile: of_ca.map(str::to_owned),
@@ -526,7 +528,10 @@ async fn a_directory_that_is_none_is_told_with_its_remedy() {
         engine.register("a.example.com").await;
         let problem = engine.obtain("a.example.com").await.unwrap_err();
         let words = format!("{}; {}", problem.detail, problem.evidence.join("; "));
-        assert!(words.contains(told) && words.contains(remedy), "{problem:?}");
+        assert!(
+            words.contains(told) && words.contains(remedy),
+            "{problem:?}"
+        );
     }
     assert_eq!(pebble.orders(), 0);
 }

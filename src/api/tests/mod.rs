@@ -18,13 +18,16 @@ use down::Down;
 use super::*;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
+use crate::ca::private::{self, Private};
 use crate::certs;
+use crate::certs::authorities::Authorities;
 use crate::certs::challenge::Challenges;
 use crate::certs::preflight::{self, Preflight};
 use crate::control::actions::{Reload, ReloadRefused, Reloaded};
 use crate::control::views::Sources;
 use crate::dns;
 use crate::dns::examine::Examiner;
+use crate::model::certificate::CaId;
 use crate::model::edge::Edge;
 use crate::model::{DnsName, Snapshot};
 use crate::store::Store;
@@ -38,6 +41,17 @@ pub(crate) struct Running {
     folder: TempDir,
     tasks: Tasks,
     nudges: Arc<AtomicUsize>,
+}
+
+/// The private CA `own`, which asks nobody.
+fn one_authority() -> Authorities {
+    let id = CaId::new("own");
+    let own = Private::new(id, private::Settings::default(), Clock::manual(NOW));
+    let parts = certs::authorities::Parts {
+        authorities: vec![Arc::new(own)],
+        ..certs::authorities::Parts::default()
+    };
+    Authorities::new(parts, &Tasks::new())
 }
 
 /// Asks a resolver that nobody runs.
@@ -85,6 +99,7 @@ impl Running {
                 ..Edge::default()
             }),
             preflight: no_preflight(),
+            authorities: one_authority(),
             readiness,
             clock: Clock::manual(NOW),
             started_at: Timestamp::from_seconds(1_700_000_000),
@@ -154,6 +169,8 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         }
     }
     let expected = [
+        "GET /v1/cas",
+        "POST /v1/cas/{name}/rollover",
         "GET /v1/certificates",
         "POST /v1/certificates/import",
         "GET /v1/certificates/{id}",

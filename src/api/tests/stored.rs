@@ -210,6 +210,8 @@ async fn answers_have_the_form_that_the_document_gives_them() {
     let asked = [
         ("GET", "/v1/status", "Status"),
         ("GET", "/v1/tenants", "TenantPage"),
+        ("GET", "/v1/cas", "CaPage"),
+        ("POST", "/v1/cas/unknown/rollover", "Problem"),
         ("GET", "/v1/domains", "DomainPage"),
         ("GET", "/v1/domains/works.acme.test", "Domain"),
         ("GET", "/v1/domains/fails.acme.test", "Domain"),

@@ -14,8 +14,8 @@ pub enum Unsuitable {
     NotCertified,
     /// It is not there at present, or being tried by one order.
     Away {
-        /// How it failed last, where that is known.
-        trouble: Option<String>,
+        /// How it failed last, and what was seen; empty where it is only being tried.
+        trouble: Vec<String>,
     },
     /// The domain's CAA records stand against it.
     Caa {
@@ -87,7 +87,7 @@ impl Unsuitable {
         match self {
             Self::Caa { records, .. } => records.clone(),
             Self::CaaUnreadable { why, .. } => vec![why.clone()],
-            Self::Away { trouble } => trouble.iter().cloned().collect(),
+            Self::Away { trouble } => trouble.iter().skip(1).cloned().collect(),
             Self::NotCertified | Self::Profile { .. } => Vec::new(),
         }
     }
@@ -99,7 +99,10 @@ impl fmt::Display for Unsuitable {
             Self::NotCertified => {
                 f.write_str("certifies no wildcard, for HTTP-01 proves none; one of kind \"private\" does")
             }
-            Self::Away { .. } => f.write_str("is not asked at present, for it does not answer as it should"),
+            Self::Away { trouble } => match trouble.first() {
+                Some(trouble) => write!(f, "is not asked at present: {trouble}"),
+                None => f.write_str("is being tried by another order"),
+            },
             Self::Caa { verdict, .. } => f.write_str(match verdict {
                 Verdict::ForbidsAccount => "is allowed by the domain's CAA records, but not our account",
                 Verdict::ForbidsMethod => {

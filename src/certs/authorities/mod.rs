@@ -108,8 +108,8 @@ struct Watched {
 struct State {
     breaker: Breaker,
     meta: Option<(Arc<Meta>, Instant)>,
-    /// How it failed last, while it is troubled.
-    trouble: Option<String>,
+    /// How it failed last and what was seen, while it is troubled; empty else.
+    trouble: Vec<String>,
 }
 
 impl fmt::Debug for Authorities {
@@ -159,7 +159,7 @@ impl Authorities {
             state: Mutex::new(State {
                 breaker: Breaker::new(parts.breaker),
                 meta: None,
-                trouble: None,
+                trouble: Vec::new(),
             }),
         };
         let watched: Vec<Watched> = parts.authorities.into_iter().map(watch).collect();
@@ -301,12 +301,20 @@ impl Authorities {
                 directory: watched.authority.directory().map(str::to_owned),
                 profile: watched.authority.profile().map(str::to_owned),
                 standing: state.breaker.standing(),
-                trouble: state.trouble.clone(),
+                trouble: (!state.trouble.is_empty()).then(|| state.trouble.join(": ")),
                 probe_in: probe_at.map(|at| at.saturating_duration_since(now)),
                 meta,
             }
         });
         join_all(facts).await
+    }
+
+    /// The slot in which the account with an authority is kept; nothing for one of our own.
+    #[must_use]
+    pub fn account_slot(&self, ca: &CaId) -> Option<String> {
+        let authority = self.find(ca)?;
+        authority.directory()?;
+        authority.slots().into_iter().next()
     }
 
     /// What a tenant has chosen.
@@ -414,22 +422,22 @@ impl Authorities {
     }
 
     /// Tells the breaker, and everybody where it turned.
-    fn learn(&self, ca: &CaId, told: impl FnOnce(&mut Breaker) -> Option<String>) {
+    fn learn(&self, ca: &CaId, told: impl FnOnce(&mut Breaker) -> Option<Vec<String>>) {
         let Some(watched) = self.watched(ca) else {
             return;
         };
         let mut state = watched.state();
         let before = state.breaker.standing();
         if let Some(words) = told(&mut state.breaker) {
-            state.trouble = Some(words);
+            state.trouble = words;
         }
         if !state.breaker.is_troubled() {
-            state.trouble = None;
+            state.trouble.clear();
         }
         let (after, trouble) = (state.breaker.standing(), state.trouble.clone());
         drop(state);
         if before != after {
-            note_turn(ca, after, trouble.as_deref());
+            note_turn(ca, after, &trouble);
             self.0.turned.notify_one();
         }
         self.0
@@ -442,7 +450,7 @@ impl Authorities {
     fn health(&self) -> Health {
         let troubled = self.0.watched.iter().find_map(|watched| {
             let state = watched.state();
-            let trouble = state.trouble.clone()?;
+            let trouble = state.trouble.first()?.clone();
             let ca = watched.authority.id();
             Some(match state.breaker.standing() {
                 Standing::Open => format!("{ca} is not asked at present: {trouble}"),
@@ -459,17 +467,17 @@ impl Watched {
     }
 }
 
-/// The failure with its causes, on one line.
-fn trouble(error: &CaError) -> String {
-    let mut words = vec![error.to_string()];
-    words.extend(error.evidence());
-    words.join(": ")
+/// The failure, and what was seen.
+fn trouble(error: &CaError) -> Vec<String> {
+    std::iter::once(error.to_string())
+        .chain(error.evidence())
+        .collect()
 }
 
-fn note_turn(ca: &CaId, standing: Standing, trouble: Option<&str>) {
+fn note_turn(ca: &CaId, standing: Standing, trouble: &[String]) {
     match standing {
         Standing::Open => tracing::warn!(
-            %ca, trouble, "an authority is not asked for a while; the next one is, where there is one"
+            %ca, ?trouble, "an authority is not asked for a while; the next one is, where there is one"
         ),
         Standing::HalfOpen => tracing::info!(%ca, "an authority answers again: one order is tried"),
         Standing::Closed => tracing::info!(%ca, "an authority is asked again"),

@@ -66,6 +66,9 @@ pub enum ClientCommand {
     /// Domains: why one works or does not, and another try
     #[command(subcommand)]
     Domain(DomainCommand),
+    /// Certification authorities, and the keys of the accounts with them
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Certificates
     #[command(subcommand)]
     Certificate(CertificateCommand),
@@ -111,6 +114,21 @@ pub enum DomainCommand {
     /// Ask for its certificate now, whatever its back-off; one that is not due for renewal stays as it is
     Retry {
         /// The name as registered: shop.example.com or '*.example.com'
+        name: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+/// `vestibule ca …`
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// All authorities in order of preference: whether they are asked, the account, the terms, the profiles
+    List(ClientOptions),
+    /// Change the key of the account with one; the account stays, and what was interrupted goes on where it was
+    Rollover {
+        /// The authority's name in the configuration
         name: String,
         /// How and where.
         #[command(flatten)]
@@ -212,6 +230,17 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         C::Domain(DomainCommand::Retry { name, client }) => {
             let path = ["domains", name, "retry"];
             one(client, Method::Post, &path, show::retry, output).await
+        }
+        C::Ca(CaCommand::List(client)) => {
+            let list = ListOptions {
+                tenant: None,
+                client: client.clone(),
+            };
+            pages(&list, "cas", show::CAS, output).await
+        }
+        C::Ca(CaCommand::Rollover { name, client }) => {
+            let path = ["cas", name, "rollover"];
+            one(client, Method::Post, &path, show::rollover, output).await
         }
         C::Certificate(CertificateCommand::List(list)) => {
             pages(list, "certificates", show::CERTIFICATES, output).await

@@ -10,7 +10,19 @@ pub(super) type Columns = &'static [(&'static str, &'static [&'static str])];
 pub(super) const TENANTS: Columns = &[
     ("TENANT", &["id"]),
     ("SOURCE", &["source"]),
+    ("CA", &["ca"]),
+    ("PROFILE", &["profile"]),
     ("CREATED", &["created_at"]),
+];
+
+pub(super) const CAS: Columns = &[
+    ("CA", &["name"]),
+    ("STATE", &["state"]),
+    ("ACCOUNT", &["account"]),
+    ("PROFILE", &["profile"]),
+    ("OFFERS", &["profiles"]),
+    ("TERMS", &["terms_of_service"]),
+    ("TROUBLE", &["trouble"]),
 ];
 
 pub(super) const DOMAINS: Columns = &[
@@ -107,6 +119,11 @@ fn text(value: &Value) -> String {
         Value::Object(fields) if fields.is_empty() => "-".to_owned(),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => printable(&value.to_string()),
     }
+}
+
+/// A changed account key.
+pub(super) fn rollover(answer: &Value) -> String {
+    format!("the account {} has a new key\n", cell(answer, &["account"]))
 }
 
 /// Labelled lines.
