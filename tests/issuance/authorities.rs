@@ -282,7 +282,6 @@ async fn the_profile_is_ordered_that_the_tenant_or_the_authority_is_given() {
     }});
     let pebble = Pebble::start_with(&place, &profiles, &[]);
     for (name, of_ca, of_tenant, expected) in [
-        ("usual.example.com", None, None, 7_776_000),
         ("server.example.com", Some("tlsserver"), None, 3_888_000),
         (
             "short.example.com",

@@ -26,7 +26,7 @@ pub struct Settings {
     pub least: u32,
     /// The share of outages that opens it, in percent. Default 50.
     pub share: u32,
-    /// The pauses between probes. Default 15 s, doubling, at most 5 minutes.
+    /// The pauses between probes. Default 5 s, doubling, at most 5 minutes.
     pub pauses: Backoff,
     /// How long a trial may go without an outcome before another is allowed. Default 5 minutes.
     pub trial: Duration,
@@ -40,7 +40,7 @@ impl Default for Settings {
             least: 20,
             share: 50,
             pauses: Backoff {
-                first: Duration::from_secs(15),
+                first: Duration::from_secs(5),
                 factor: 2,
                 most: Duration::from_secs(300),
             },
@@ -392,7 +392,7 @@ mod tests {
             now = at;
             breaker.probed(Outage, now, 0.5);
         }
-        assert_eq!(pauses, [15, 30, 60, 120, 240, 300, 300]);
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300]);
     }
 
     fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {

@@ -31,12 +31,14 @@ use crate::telemetry::readiness::{Condition, Health, Readiness};
 
 use breaker::{Breaker, Outcome, Standing};
 
-pub use offers::Subject;
+pub use offers::{Found, Subject};
 
 /// How long reading a directory may take where somebody waits for it or it is a probe.
 const PROBE: Duration = Duration::from_secs(5);
 /// How long what a directory says is believed.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
+/// How long a directory that could not be read is left alone, where it does not say.
+const UNREAD: Duration = Duration::from_secs(10);
 /// Callers that may wait for one directory.
 const MOST_WAITERS: usize = 10_000;
 
@@ -108,6 +110,8 @@ struct Watched {
 struct State {
     breaker: Breaker,
     meta: Option<(Arc<Meta>, Instant)>,
+    /// Its directory could not be read: it is not read before then but to find out whether the authority is back.
+    unread_until: Option<Instant>,
     /// How it failed last and what was seen, while it is troubled; empty else.
     trouble: Vec<String>,
 }
@@ -144,6 +148,8 @@ pub struct AuthorityFacts {
 pub enum MetaError {
     /// No authority of this name is configured.
     NotConfigured(CaId),
+    /// It could not be asked a moment ago, and is not asked again yet.
+    NotNow(CaId),
     /// It could not be asked.
     Ca(Arc<CaError>),
     /// Too many ask, or asking was abandoned at shutdown.
@@ -159,6 +165,7 @@ impl Authorities {
             state: Mutex::new(State {
                 breaker: Breaker::new(parts.breaker),
                 meta: None,
+                unread_until: None,
                 trouble: Vec::new(),
             }),
         };
@@ -272,6 +279,14 @@ impl Authorities {
             && monotonic().saturating_duration_since(*read_at) < age
         {
             return Ok(Arc::clone(meta));
+        }
+        let until = self
+            .watched(ca)
+            .and_then(|watched| watched.state().unread_until);
+        if until.is_some_and(|until| monotonic() < until) {
+            return known
+                .map(|(old, _)| old)
+                .ok_or_else(|| MetaError::NotNow(ca.clone()));
         }
         match (self.read(ca).await, known) {
             (Err(_), Some((old, _))) => Ok(old),
@@ -414,11 +429,20 @@ impl Authorities {
             breaker.probed(outcome, now, rand::random());
             words
         });
-        let meta = result.map(Arc::new).map_err(Arc::new)?;
+        let result = result.map(Arc::new).map_err(Arc::new);
         if let Some(watched) = self.watched(ca) {
-            watched.state().meta = Some((Arc::clone(&meta), now));
+            let mut state = watched.state();
+            match &result {
+                Ok(meta) => {
+                    (state.meta, state.unread_until) = (Some((Arc::clone(meta), now)), None)
+                }
+                Err(error) => {
+                    let wait = error.retry_after().unwrap_or(UNREAD);
+                    state.unread_until = Some(now + wait);
+                }
+            }
         }
-        Ok(meta)
+        result
     }
 
     /// Tells the breaker, and everybody where it turned.

@@ -36,13 +36,22 @@ pub struct Subject<'a> {
     pub patience: Duration,
 }
 
+/// The authorities for one name.
+#[derive(Debug)]
+pub struct Found {
+    /// In order of preference.
+    pub offers: Vec<Offer>,
+    /// Why the account with the first one could not be opened.
+    pub not_opened: Option<(CaId, Arc<AccountError>)>,
+}
+
 /// What CAA came to.
 type Caa = Option<Result<CaaSet, CaaError>>;
 
 impl Accounts {
     /// The tenant's authorities in order of preference, each with what stands against it now. Reads the domain's CAA
     /// records beside opening the first account; orders nothing.
-    pub async fn offers(&self, subject: &Subject<'_>) -> Vec<Offer> {
+    pub async fn offers(&self, subject: &Subject<'_>) -> Found {
         let authorities = self.authorities();
         let pattern = &subject.request.pattern;
         let mut candidates = authorities.candidates(&subject.request.tenant);
@@ -55,13 +64,14 @@ impl Accounts {
             .find(|candidate| candidate.authority.certifies(pattern) && candidate.admits());
         let public = |candidate: &&&Watched| candidate.authority.directory().is_some();
         let patience = first.filter(public).map(|_| subject.patience);
-        let (caa, ()) = tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
+        let (caa, not_opened) =
+            tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let offer = self.offer(candidate, subject, &caa).await;
             offers.push(offer);
         }
-        offers
+        Found { offers, not_opened }
     }
 
     /// Whether any of the tenant's authorities certifies such a name at all.
@@ -79,17 +89,21 @@ impl Accounts {
         Some(first.authority.id().clone())
     }
 
-    /// Opens the account and reads the directory, both of which the order needs anyway; failures come to light there.
-    async fn make_ready(&self, first: Option<&&Watched>) {
-        let Some(first) = first else {
-            return;
-        };
-        let ca = first.authority.id();
-        let (account, _meta) = tokio::join!(self.account(ca), self.authorities().meta(ca));
-        if let Err(error) = account
-            && let AccountError::Ca(error) = &*error
-        {
-            self.authorities().failed(error).await;
+    /// Opens the account, and then reads what the authority says of itself; the order needs the one, choosing the other.
+    async fn make_ready(&self, first: Option<&&Watched>) -> Option<(CaId, Arc<AccountError>)> {
+        let ca = first?.authority.id();
+        match self.account(ca).await {
+            Ok(_account) => {
+                // While it cannot be read, nothing is known and nothing stands against the authority.
+                self.authorities().meta(ca).await.ok();
+                None
+            }
+            Err(error) => {
+                if let AccountError::Ca(error) = &*error {
+                    self.authorities().failed(error).await;
+                }
+                Some((ca.clone(), error))
+            }
         }
     }
 

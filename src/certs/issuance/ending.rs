@@ -29,8 +29,8 @@ use crate::telemetry::labels::IssuanceOutcome;
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
-/// About how long a job waits while no authority is there; spread, for many wait.
-const AWAY: Duration = Duration::from_secs(60);
+/// How far the wait for an authority is spread, for many wait.
+const SPREAD: f64 = 0.5;
 /// The wait for a domain that is not served at present.
 const LATER: Duration = Duration::from_secs(3600);
 /// How long putting a job back at shutdown may take.
@@ -202,8 +202,9 @@ impl Attempt<'_> {
     /// Puts the job back until an authority that is away may be there again: nobody was asked, and it is no failure of
     /// the domain's.
     async fn await_authority(&self, failure: &Failure, reason: &Reason, now: Timestamp) {
-        let wait = jittered(AWAY, 0.5, rand::random());
+        let wait = jittered(self.settings.renewal.first_retry, SPREAD, rand::random());
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
+        self.parts.metrics.issuance_problems.count(problem.code);
         let batch = Batch::new().then(self.finished(JobOutcome::Deferred, wait));
         self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
             .await;

@@ -6,8 +6,8 @@ use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::order::{Obtained, Wanted};
 use super::proof;
-use crate::certs::authorities::Subject;
 use crate::certs::authorities::breaker::Standing;
+use crate::certs::authorities::{Found, Subject};
 use crate::certs::policy::{self, IssuancePermit, Offer};
 use crate::certs::request::IssuanceRequest;
 use crate::model::certificate::CaId;
@@ -44,7 +44,13 @@ impl Attempt<'_> {
                     Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,
                 },
             };
-            let offers = accounts.offers(&subject).await;
+            let Found { offers, not_opened } = accounts.offers(&subject).await;
+            if let Some((ca, error)) = not_opened {
+                let is_away = accounts.authorities().standing(&ca) == Standing::Open;
+                if !is_away || !others(&offers, &ca) {
+                    return Err(Cause::Account(error).into());
+                }
+            }
             let decided = policy::decide(request.clone(), Some(domain), &offers);
             let permit = decided.map_err(Cause::Denied)?;
             accounts.authorities().began(permit.ca());
