@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, QueryParameters};
 use crate::api::paging::{AFTER, LIMIT, Listing, TENANT, TenantPaging};
 use crate::api::problem::{ApiProblem, Code, Granted};
-use crate::api::schema::{object, page, string, strings, timestamp, word};
+use crate::api::schema::{nullable, object, page, string, strings, timestamp, word};
 use crate::base::clock::Timestamp;
 use crate::control::state::CertificateStatus;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
-use crate::model::standing::Origin;
+use crate::model::standing::{Origin, Purpose};
 use crate::model::{NamePattern, TenantId};
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
@@ -53,7 +53,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let mut listed = fields.clone();
     let origin = word(&[Origin::Issued.as_str(), Origin::Imported.as_str()]);
     if let Some(fields) = listed.as_object_mut() {
+        let purpose = word(&[Purpose::Server.as_str(), Purpose::Client.as_str()]);
         fields.insert("origin".to_owned(), origin);
+        fields.insert("purpose".to_owned(), purpose);
+        fields.insert("client".to_owned(), nullable(&string()));
     }
     let mut with_chain = listed.clone();
     if let Some(fields) = with_chain.as_object_mut() {
@@ -102,6 +105,8 @@ struct ListedCertificate {
     #[serde(flatten)]
     certificate: Certificate,
     origin: &'static str,
+    purpose: &'static str,
+    client: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -109,6 +114,8 @@ struct CertificateWithChain {
     #[serde(flatten)]
     certificate: Certificate,
     origin: &'static str,
+    purpose: &'static str,
+    client: Option<String>,
     created_at: Timestamp,
     chain_pem: String,
 }
@@ -126,6 +133,8 @@ async fn list(
     Ok(Json(Listing::of(page, |view| ListedCertificate {
         certificate: Certificate::of(view.facts, view.status),
         origin: view.origin.as_str(),
+        purpose: view.purpose.as_str(),
+        client: view.client,
     })))
 }
 
@@ -140,13 +149,15 @@ async fn show(
     Ok(Json(CertificateWithChain {
         certificate: Certificate::of(view.facts, view.status),
         origin: view.origin.as_str(),
+        purpose: view.purpose.as_str(),
+        client: view.client,
         created_at: view.created_at,
         chain_pem: view.chain.iter().map(|der| pem(der)).collect(),
     }))
 }
 
 /// RFC 7468 §5.
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     // 48 octets make a line of 64 characters.
     for line in der.chunks(48) {

@@ -6,7 +6,8 @@
 //! and the OpenAPI document are made from the same list.
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
-//! the resources: `status`, `tenants`, `authorities`, `domains`, `certificates`, `imports`, `takeover`, `jobs`, `events`, `reload`.
+//! the resources: `status`, `tenants`, `authorities`, `domains`, `certificates`, `imports`, `clients`, `takeover`,
+//! `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -19,6 +20,7 @@ mod problem;
 
 mod authorities;
 mod certificates;
+mod clients;
 mod domains;
 mod events;
 mod imports;
@@ -88,6 +90,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         domains::ENDPOINTS,
         certificates::ENDPOINTS,
         imports::ENDPOINTS,
+        clients::ENDPOINTS,
         takeover::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
-    authorities, certificates, domains, events, imports, jobs, problem, reload, status, takeover,
-    tenants,
+    authorities, certificates, clients, domains, events, imports, jobs, problem, reload, status,
+    takeover, tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -41,6 +41,7 @@ pub(super) fn document() -> Value {
         domains::schemas(),
         certificates::schemas(),
         imports::schemas(),
+        clients::schemas(),
         takeover::schemas(),
         jobs::schemas(),
         events::schemas(),

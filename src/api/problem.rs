@@ -64,6 +64,8 @@ codes! {
         "The domain is suspended or being removed: nothing is obtained for it.";
     ConfigurationRefused = "configuration_refused", UNPROCESSABLE_ENTITY, "Configuration refused",
         "The configuration has mistakes. The old one stays in force.";
+    NotIssued = "not_issued", UNPROCESSABLE_ENTITY, "Certificate not issued",
+        "The certificate that was asked for cannot be issued.";
     ImportRefused = "import_refused", UNPROCESSABLE_ENTITY, "Import refused",
         "The certificate or its key cannot be served here. Nothing has changed.";
     CaFailed = "ca_failed", BAD_GATEWAY, "Certification authority failed",

@@ -11,7 +11,7 @@ use crate::ca::error::CaError;
 use crate::ca::meta::Meta;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
-use crate::model::{DnsName, NamePattern};
+use crate::model::{DnsName, NamePattern, TenantId};
 
 /// Something an authority must have to be used, kept for it from one start to the next.
 #[derive(Clone)]
@@ -51,6 +51,16 @@ pub struct ForeignAccount<'a> {
     pub key: &'a Secret,
 }
 
+/// Whether tenants share an authority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// One account or issuing CA serves them all.
+    #[default]
+    Everyone,
+    /// Each has one of its own: see [`CertificateAuthority::confined_to`].
+    PerTenant,
+}
+
 /// A certification authority as configured.
 #[async_trait]
 pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
@@ -72,6 +82,27 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
 
     /// Whether it can certify such a name at all: HTTP-01 proves no wildcard.
     fn certifies(&self, pattern: &NamePattern) -> bool;
+
+    /// Whether tenants share it. Default: they do.
+    fn sharing(&self) -> Sharing {
+        Sharing::Everyone
+    }
+
+    /// The same authority as this tenant has it to itself, able to certify names of these domains and no others; it is
+    /// opened like any other. Nothing where tenants share it.
+    fn confined_to(
+        &self,
+        _tenant: &TenantId,
+        _domains: &[NamePattern],
+    ) -> Option<Arc<dyn CertificateAuthority>> {
+        None
+    }
+
+    /// The tenant whose data key seals what a slot holds, so that it dies with the tenant's keys. Default: none, it is
+    /// the platform's.
+    fn belongs_to(&self, _slot: &str) -> Option<&TenantId> {
+        None
+    }
 
     /// What to keep so that [`CertificateAuthority::open`] opens an account that another program made. Nothing where it
     /// cannot use the account's key; by default it has no accounts.
@@ -140,6 +171,16 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// Its URL, where the authority gives accounts URLs: CAA records name it (RFC 8657).
     fn url(&self) -> Option<&str>;
 
+    /// Whether it may certify all of these names as it was opened; opened again, it may know more. Default: yes.
+    fn may_certify(&self, _names: &[NamePattern]) -> bool {
+        true
+    }
+
+    /// Certifies clients, where it does.
+    fn clients(&self) -> Option<&dyn ClientAuthority> {
+        None
+    }
+
     /// The root certificate, DER, where the authority is our own: what clients must trust.
     fn root(&self) -> Option<&[u8]>;
 
@@ -154,6 +195,21 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`CaError::NoSuchOrder`] where the authority no longer knows it, or not for this account.
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError>;
+}
+
+/// Certifies clients, for mutual TLS.
+pub trait ClientAuthority: Send + Sync {
+    /// A certificate for a client of the tenant, called `name`, on the key of a certificate request (DER): the chain in
+    /// DER, leaf first, without the root.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    fn certify(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        request: &[u8],
+    ) -> Result<Vec<Vec<u8>>, CaError>;
 }
 
 /// The states of an order (RFC 8555 §7.1.6).

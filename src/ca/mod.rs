@@ -26,8 +26,8 @@ use crate::model::certificate::CaId;
 use crate::net::error::SetupError;
 
 pub use authority::{
-    Account, CertificateAuthority, Challenge, ForeignAccount, Material, NewOrder, Opened, Order,
-    OrderStatus,
+    Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, Material, NewOrder,
+    Opened, Order, OrderStatus, Sharing,
 };
 pub use error::CaError;
 pub use meta::Meta;

@@ -2,16 +2,24 @@
 //! ECDSA P-256 leaves.
 //!
 //! It keeps no orders: an order's URL holds its names, so that any order can be taken up again at any time.
+//!
+//! Where each tenant has it to itself, every tenant has an issuing CA of its own below the one root, confined to the
+//! tenant's domains (see [`confined`]). Clients are certified too (see [`client`]).
+
+pub mod confined;
+
+pub mod client;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
+use aws_lc_rs::{digest, rand};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -19,13 +27,16 @@ use time::OffsetDateTime;
 use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
-    Account, CertificateAuthority, Challenge, Material, NewOrder, Opened, Order, OrderStatus,
+    Account, CertificateAuthority, Challenge, ClientAuthority, Material, NewOrder, Opened, Order,
+    OrderStatus, Sharing,
 };
 use crate::ca::error::{CaError, Step};
 use crate::ca::meta::Meta;
-use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
+use crate::model::{NamePattern, TenantId};
+
+use confined::Confined;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -44,12 +55,15 @@ const ORDER: &str = "private-order:";
 pub struct Settings {
     /// How long a leaf is valid. Default 7 days; seconds will do for tests.
     pub leaf_lifetime: Duration,
+    /// Whether tenants share its issuing CA. Default: they do.
+    pub sharing: Sharing,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             leaf_lifetime: DAY.saturating_mul(7),
+            sharing: Sharing::Everyone,
         }
     }
 }
@@ -60,6 +74,7 @@ pub struct Private {
     id: CaId,
     settings: Settings,
     clock: Clock,
+    confined: Option<Confined>,
 }
 
 impl Private {
@@ -70,7 +85,15 @@ impl Private {
             id,
             settings,
             clock,
+            confined: None,
         }
+    }
+
+    /// The slot of its issuing CA.
+    fn issuing(&self) -> String {
+        self.confined
+            .as_ref()
+            .map_or_else(|| ISSUING.to_owned(), Confined::slot)
     }
 
     fn unusable(&self, slot: &str, why: impl fmt::Display) -> CaError {
@@ -89,20 +112,29 @@ impl Private {
 
     fn make_root(&self, now: Timestamp) -> Result<Material, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = authority(&self.id, "root", now, ROOT_LIFETIME)?;
+        let mut params = authority(&self.id, ("root", &serial()?), now, ROOT_LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         let certificate = params.self_signed(&key)?;
         Ok(material(ROOT, certificate.der(), &key))
     }
 
-    fn make_issuing(&self, root: &Material, now: Timestamp) -> Result<Material, rcgen::Error> {
+    /// A new certificate for the issuing CA, on `key` or a new one. The same key keeps its name, so that what it signed
+    /// before verifies with either certificate.
+    fn make_issuing(
+        &self,
+        root: &Material,
+        key: Option<KeyPair>,
+        now: Timestamp,
+    ) -> Result<Material, rcgen::Error> {
         let root = issuer(root)?;
-        let key = KeyPair::generate()?;
-        let mut params = authority(&self.id, "issuing", now, ISSUING_LIFETIME)?;
+        let key = key.map_or_else(KeyPair::generate, Ok)?;
+        let mark = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+        let mut params = authority(&self.id, ("issuing", mark.as_ref()), now, ISSUING_LIFETIME)?;
+        params.name_constraints = self.confined.as_ref().map(Confined::constraints);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &root)?;
-        Ok(material(ISSUING, certificate.der(), &key))
+        Ok(material(&self.issuing(), certificate.der(), &key))
     }
 
     fn reserve(&self) -> Duration {
@@ -117,7 +149,33 @@ impl CertificateAuthority for Private {
     }
 
     fn slots(&self) -> Vec<String> {
-        vec![ROOT.to_owned(), ISSUING.to_owned()]
+        vec![ROOT.to_owned(), self.issuing()]
+    }
+
+    fn belongs_to(&self, slot: &str) -> Option<&TenantId> {
+        let confined = self.confined.as_ref()?;
+        (slot == confined.slot()).then_some(&confined.tenant)
+    }
+
+    fn sharing(&self) -> Sharing {
+        self.settings.sharing
+    }
+
+    fn confined_to(
+        &self,
+        tenant: &TenantId,
+        domains: &[NamePattern],
+    ) -> Option<Arc<dyn CertificateAuthority>> {
+        let own = Self {
+            id: self.id.clone(),
+            settings: self.settings.clone(),
+            clock: self.clock.clone(),
+            confined: Some(Confined::to(tenant, domains)),
+        };
+        match self.settings.sharing {
+            Sharing::Everyone => None,
+            Sharing::PerTenant => Some(Arc::new(own)),
+        }
     }
 
     fn certifies(&self, _pattern: &NamePattern) -> bool {
@@ -140,25 +198,32 @@ impl CertificateAuthority for Private {
             Ok(end) => made.is_empty() && now.plus(self.reserve()) < end,
             Err(_) => false,
         };
-        let issuing = match find(ISSUING).filter(usable) {
-            Some(issuing) => issuing,
-            None => {
-                let issuing = self
-                    .make_issuing(&root, now)
-                    .map_err(|e| self.unusable(ISSUING, e))?;
+        let slot = self.issuing();
+        let failed = |error: rcgen::Error| self.unusable(&slot, error);
+        let confined = self.confined.as_ref();
+        let issuing = match find(&slot).filter(usable) {
+            Some(issuing) if confined.is_none_or(|names| names.confines(&issuing.public)) => {
+                issuing
+            }
+            // Of another root or near its end: a new key. With other domains: the same one.
+            kept => {
+                let key = kept.as_ref().map(key_of).transpose().map_err(failed)?;
+                let issuing = self.make_issuing(&root, key, now).map_err(failed)?;
                 made.push(issuing.clone());
                 issuing
             }
         };
-        let end = lifetime_end(&issuing.public).map_err(|e| self.unusable(ISSUING, e))?;
-        let signer = issuer(&issuing).map_err(|e| self.unusable(ISSUING, e))?;
+        let end = lifetime_end(&issuing.public).map_err(|e| self.unusable(&slot, e))?;
+        let signer = issuer(&issuing).map_err(failed)?;
+        let looked_at = confined.map_or(Timestamp::MAX, |_| now.plus(confined::LOOKED_AT));
         let account = PrivateAccount(Arc::new(Signer {
             id: self.id.clone(),
             issuer: signer,
             root: root.public,
             chain: issuing.public,
             end,
-            usable_until: end.minus(self.reserve()),
+            usable_until: end.minus(self.reserve()).min(looked_at),
+            confined: self.confined.clone(),
             leaf_lifetime: self.settings.leaf_lifetime,
             clock: self.clock.clone(),
         }));
@@ -183,16 +248,16 @@ impl CertificateAuthority for Private {
 
 fn authority(
     ca: &CaId,
-    role: &str,
+    (role, mark): (&str, &[u8]),
     now: Timestamp,
     lifetime: Duration,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    // Part of the serial number in the name tells the roots of two installations apart in a trust store.
     let serial = serial()?;
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, "Vestibule");
-    let mark: String = serial.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    // A mark in the name tells the roots of two installations apart in a trust store, and issuing CAs by their key.
+    let mark: String = mark.iter().take(4).map(|b| format!("{b:02x}")).collect();
     subject.push(DnType::CommonName, format!("{ca} {role} {mark}"));
     params.distinguished_name = subject;
     params.serial_number = Some(SerialNumber::from(serial));
@@ -219,9 +284,13 @@ fn material(slot: &str, certificate: &CertificateDer<'_>, key: &KeyPair) -> Mate
     }
 }
 
-fn issuer(material: &Material) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+fn key_of(material: &Material) -> Result<KeyPair, rcgen::Error> {
     let key = PrivatePkcs8KeyDer::from(material.secret.expose());
-    let key = KeyPair::try_from(&key)?;
+    KeyPair::try_from(&key)
+}
+
+fn issuer(material: &Material) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+    let key = key_of(material)?;
     let certificate = CertificateDer::from(material.public.clone());
     Issuer::from_ca_cert_der(&certificate, key)
 }
@@ -246,16 +315,22 @@ struct Signer {
     chain: Vec<u8>,
     end: Timestamp,
     usable_until: Timestamp,
+    confined: Option<Confined>,
     leaf_lifetime: Duration,
     clock: Clock,
 }
 
 impl Signer {
     fn sign(&self, names: &[NamePattern], request: &[u8]) -> Result<Vec<u8>, CaError> {
+        let leaf = self.leaf(names).map_err(|error| self.refused(&error))?;
+        self.signed(&leaf, request)
+    }
+
+    /// Signs `leaf` for the key of a certificate request, DER.
+    fn signed(&self, leaf: &CertificateParams, request: &[u8]) -> Result<Vec<u8>, CaError> {
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(|error| self.refused(&error))?;
-        let leaf = self.leaf(names).map_err(|error| self.refused(&error))?;
         let certificate = leaf
             .signed_by(&request.public_key, &self.issuer)
             .map_err(|error| self.refused(&error))?;
@@ -323,6 +398,15 @@ impl Account for PrivateAccount {
 
     fn root(&self) -> Option<&[u8]> {
         Some(&self.0.root)
+    }
+
+    fn may_certify(&self, names: &[NamePattern]) -> bool {
+        let permits = |confined: &Confined| names.iter().all(|name| confined.permits(name));
+        self.0.confined.as_ref().is_none_or(permits)
+    }
+
+    fn clients(&self) -> Option<&dyn ClientAuthority> {
+        Some(&*self.0)
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
@@ -402,6 +486,7 @@ mod tests {
     fn private(lifetime: Duration) -> Private {
         let settings = Settings {
             leaf_lifetime: lifetime,
+            ..Settings::default()
         };
         let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
         Private::new(CaId::new("internal"), settings, clock)

@@ -6,6 +6,8 @@
 
 mod adopt;
 
+mod confined;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +19,8 @@ use crate::base::task::Tasks;
 use crate::ca::{Account, CaError, CertificateAuthority, Material};
 use crate::certs::authorities::{self, Authorities};
 use crate::certs::vault::{Vault, VaultError};
-use crate::model::TenantScope;
 use crate::model::certificate::CaId;
+use crate::model::{TenantId, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation};
 use crate::store::record::{AuditActor, KeyOwner, MaterialRecord};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
@@ -47,6 +49,8 @@ struct Shared {
     open: Mutex<HashMap<CaId, Arc<dyn Account>>>,
     /// Refusals that ask for a wait, and its end; one for each authority.
     refused: Mutex<HashMap<CaId, (Arc<AccountError>, Instant)>>,
+    /// Those that a tenant has to itself.
+    confined: Mutex<HashMap<(CaId, TenantId), Arc<dyn Account>>>,
     opening: SingleFlight<CaId, Result<Arc<dyn Account>, Arc<AccountError>>>,
 }
 
@@ -139,6 +143,7 @@ impl Accounts {
             tasks: parts.tasks,
             open: Mutex::default(),
             refused: Mutex::default(),
+            confined: Mutex::default(),
             opening: SingleFlight::new(most, MOST_WAITERS),
         }))
     }
@@ -285,14 +290,16 @@ impl Shared {
         if let Some(next) = authority.next_key(&kept).map_err(AccountError::Ca)? {
             // Replaces a next key that the account has already.
             let slots = vec![next.slot.clone()];
-            self.keep(ca, std::slice::from_ref(&next), &slots).await?;
+            self.keep(authority.as_ref(), std::slice::from_ref(&next), &slots)
+                .await?;
             kept.retain(|material| material.slot != next.slot);
             kept.push(next);
         }
         // Should it fail, nobody knows which key the authority has: the next who needs the account finds out.
         self.forget(ca);
         let opened = authority.change_key(kept).await.map_err(AccountError::Ca)?;
-        self.keep(ca, &opened.made, &authority.slots()).await?;
+        self.keep(authority.as_ref(), &opened.made, &authority.slots())
+            .await?;
         self.remember(ca, &opened.account);
         Ok(opened.account)
     }
@@ -321,7 +328,16 @@ impl Shared {
     }
 
     async fn open(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
-        let authority = self.authority(ca)?;
+        let account = self.open_as(self.authority(ca)?).await?;
+        self.remember(ca, &account);
+        Ok(account)
+    }
+
+    /// Opens an authority with what is kept for it, and keeps what had to be made.
+    async fn open_as(
+        &self,
+        authority: &Arc<dyn CertificateAuthority>,
+    ) -> Result<Arc<dyn Account>, AccountError> {
         let mut races = 0;
         loop {
             let kept = self.load(authority.as_ref()).await?;
@@ -330,11 +346,8 @@ impl Shared {
                 .open(kept, self.clock.now())
                 .await
                 .map_err(AccountError::Ca)?;
-            match self.keep(ca, &opened.made, &held).await {
-                Ok(()) => {
-                    self.remember(ca, &opened.account);
-                    return Ok(opened.account);
-                }
+            match self.keep(authority.as_ref(), &opened.made, &held).await {
+                Ok(()) => return Ok(opened.account),
                 Err(AccountError::Kept(ApplyError::GuardFailed(_))) if races < MOST_RACES => {
                     races += 1;
                 }
@@ -356,7 +369,8 @@ impl Shared {
             .open(Vec::new(), self.clock.now())
             .await
             .map_err(AccountError::Ca)?;
-        self.keep(ca, &opened.made, &authority.slots()).await?;
+        self.keep(authority.as_ref(), &opened.made, &authority.slots())
+            .await?;
         self.remember(ca, &opened.account);
         Ok(opened.account)
     }
@@ -374,9 +388,10 @@ impl Shared {
                 .map_err(AccountError::Store)?;
             if let Some(record) = record {
                 let name = sealed_as(authority.id(), &slot);
+                let owner = owner_of(authority, &slot);
                 let secret = self
                     .vault
-                    .open(&KeyOwner::Platform, &name, &record.sealed)
+                    .open(&owner, &name, &record.sealed)
                     .await
                     .map_err(AccountError::Vault)?;
                 kept.push(Material {
@@ -392,10 +407,11 @@ impl Shared {
     /// Keeps what was made: where `held` names the slot, replacing what it holds, else only if nobody was first.
     async fn keep(
         &self,
-        ca: &CaId,
+        authority: &dyn CertificateAuthority,
         made: &[Material],
         held: &[String],
     ) -> Result<(), AccountError> {
+        let ca = authority.id();
         if made.is_empty() {
             return Ok(());
         }
@@ -404,7 +420,7 @@ impl Shared {
             let name = sealed_as(ca, &made.slot);
             let sealed = self
                 .vault
-                .seal(&KeyOwner::Platform, &name, &made.secret)
+                .seal(&owner_of(authority, &made.slot), &name, &made.secret)
                 .await
                 .map_err(AccountError::Vault)?;
             if !held.contains(&made.slot) {
@@ -432,6 +448,12 @@ impl Shared {
             .map(|_applied| ())
             .map_err(AccountError::Kept)
     }
+}
+
+/// Whose data key seals what a slot holds.
+fn owner_of(authority: &dyn CertificateAuthority, slot: &str) -> KeyOwner {
+    let tenant = authority.belongs_to(slot).cloned();
+    tenant.map_or(KeyOwner::Platform, KeyOwner::Tenant)
 }
 
 /// The name under which material is sealed: another for every slot, so that a blob moved to another does not open.

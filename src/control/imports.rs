@@ -180,6 +180,10 @@ impl Imports {
         Self(Arc::new(parts))
     }
 
+    pub(super) fn parts(&self) -> &Parts {
+        &self.0
+    }
+
     /// Imports a certificate for domains that are registered. It serves them when this returns.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! Reading order: [`declare`] (what the configuration file says there is), [`publish`] (records → what traffic is
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
-//! [`actions`] (what can be set in motion), [`imports`] (certificates brought along); [`names`] (whether every name has
+//! [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -25,6 +25,8 @@ pub mod authorities;
 pub mod actions;
 
 pub mod imports;
+
+pub mod clients;
 
 pub mod names;
 

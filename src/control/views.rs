@@ -16,7 +16,7 @@ use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
 use crate::model::problem::Problem;
-use crate::model::standing::Origin;
+use crate::model::standing::{Origin, Purpose};
 use crate::model::{NamePattern, Snapshot, TenantId};
 use crate::store::job::JobKey;
 use crate::store::record::DomainRecord;
@@ -129,6 +129,10 @@ pub struct CertificateView {
     pub status: CertificateStatus,
     /// How it came here.
     pub origin: Origin,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Whom it names, where it is a client's.
+    pub client: Option<String>,
     /// The chain, DER, the end-entity certificate first. Never a key.
     pub chain: Vec<Vec<u8>>,
     /// When it was stored.
@@ -252,6 +256,8 @@ impl Views {
             status: CertificateStatus::at(&record.facts, now),
             facts: record.facts,
             origin: record.standing.origin,
+            purpose: record.standing.purpose,
+            client: record.standing.client,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         });
@@ -276,6 +282,8 @@ impl Views {
             status: CertificateStatus::at(&record.facts, self.0.clock.now()),
             facts: record.facts,
             origin: record.standing.origin,
+            purpose: record.standing.purpose,
+            client: record.standing.client,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         })

@@ -13,6 +13,10 @@ use crate::model::challenge::ChallengeMemory;
 pub struct CertificateStanding {
     /// How it came here.
     pub origin: Origin,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Whom it names, where it is a client's.
+    pub client: Option<String>,
     /// The URL of the account that ordered it: an authority refuses `replaces` to any other (RFC 9773 §5).
     pub account: Option<String>,
     /// The profile that it was ordered with, where the authority has any.
@@ -23,6 +27,28 @@ pub struct CertificateStanding {
     pub superseded_at: Option<Timestamp>,
     /// When its private key is to be destroyed; nothing while it may serve.
     pub retire_at: Option<Timestamp>,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// It serves the domains that it holds.
+    #[default]
+    Server,
+    /// A client of the tenant's shows it. Its key is not here.
+    Client,
+}
+
+impl Purpose {
+    /// The word for it in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// How a certificate came here.

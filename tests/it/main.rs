@@ -23,6 +23,7 @@ mod harness;
 mod imported;
 mod operations;
 mod preflight;
+mod private_ca;
 mod proxying;
 mod renewal;
 mod restart;

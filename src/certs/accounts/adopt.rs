@@ -53,7 +53,11 @@ impl Accounts {
             match kept.map_err(AccountError::Store)? {
                 Some(kept) if kept.public == material.public => return Ok(Adopted::Before(ca)),
                 Some(_) => return Ok(Adopted::Another(ca)),
-                None => match self.0.keep(&ca, std::slice::from_ref(&material), &[]).await {
+                None => match self
+                    .0
+                    .keep(authority.as_ref(), std::slice::from_ref(&material), &[])
+                    .await
+                {
                     Ok(()) => return Ok(Adopted::Now(ca)),
                     // The first order made one meanwhile.
                     Err(AccountError::Kept(ApplyError::GuardFailed(_))) => {}

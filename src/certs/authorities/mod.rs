@@ -204,6 +204,13 @@ impl Authorities {
         cancelled.run_until_cancelled(rounds).await;
     }
 
+    /// The first authority of our own.
+    #[must_use]
+    pub fn own(&self) -> Option<&Arc<dyn CertificateAuthority>> {
+        let mut all = self.0.watched.iter().map(|watched| &watched.authority);
+        all.find(|authority| authority.directory().is_none())
+    }
+
     /// The authority with this directory.
     #[must_use]
     pub fn at(&self, directory: &str) -> Option<&Arc<dyn CertificateAuthority>> {

@@ -60,7 +60,7 @@ impl Attempt<'_> {
         let account = self
             .parts
             .accounts
-            .account(ca)
+            .account_for(self.tenant, std::slice::from_ref(self.pattern), ca)
             .await
             .map_err(Cause::Account)?;
         let placed = match self.resume(wanted, ca, &account).await? {

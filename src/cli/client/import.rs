@@ -1,14 +1,15 @@
-//! What is handed in from files: certificates with their keys.
+//! What is handed in from files and written to them: certificates with their keys.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::base::file::read_capped;
+use crate::base::file::{Access, read_capped, replace};
 use crate::base::secret::Secret;
 use crate::cli::client::connection::ClientError;
-use crate::cli::client::{ImportOptions, connect, show, write_one};
+use crate::cli::client::{ClientCertificateOptions, ImportOptions, connect, show, write_one};
 
 /// The largest chain, in bytes.
 const MOST_CHAIN: u64 = 256 * 1024;
@@ -43,6 +44,48 @@ pub(super) async fn certificate(
         .tell(&["certificates", "import"], &import)
         .await?;
     write_one(&options.client, &answer, show::imported, output)
+}
+
+/// As the API takes it.
+#[derive(Serialize)]
+struct ClientRequest<'a> {
+    tenant: &'a str,
+    name: &'a str,
+    ca: Option<&'a str>,
+}
+
+/// `vestibule certificate issue-client`: the file can be read by its owner alone.
+pub(super) async fn client(
+    options: &ClientCertificateOptions,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    if options.out.exists() {
+        let text = format!(
+            "{} is there already: name another file",
+            options.out.display()
+        );
+        return Err(ClientError::Input(io::Error::other(text)));
+    }
+    let request = ClientRequest {
+        tenant: &options.tenant,
+        name: &options.name,
+        ca: options.ca.as_deref(),
+    };
+    let mut connection = connect(&options.client).await?;
+    let mut answer = connection
+        .tell(&["certificates", "issue-client"], &request)
+        .await?;
+    let mut take = |key: &str| match answer.get_mut(key).map(Value::take) {
+        Some(Value::String(text)) => Ok(Secret::from(text)),
+        _ => Err(ClientError::NotUnderstood),
+    };
+    let (key, chain) = (take("key_pem")?, take("chain_pem")?);
+    let both = Secret::new([key.expose(), chain.expose()].concat());
+    replace(&options.out, both.expose(), Access::Owner).map_err(ClientError::Input)?;
+    let certificate = answer.get("certificate").cloned().unwrap_or_default();
+    let file = options.out.display().to_string();
+    let answer = json!({ "certificate": certificate, "file": file });
+    write_one(&options.client, &answer, show::client, output)
 }
 
 /// A file, wiped from memory after use: it may hold a key, wherever it was named.

@@ -143,6 +143,8 @@ pub enum CertificateCommand {
     List(ListOptions),
     /// Serve a certificate that was issued elsewhere; before it ends, one is ordered in its place
     Import(ImportOptions),
+    /// Issue a certificate for a client of a tenant, for mutual TLS, by a CA of your own
+    IssueClient(ClientCertificateOptions),
     /// One certificate with its chain
     Show {
         /// Its id, as in the list
@@ -151,6 +153,26 @@ pub enum CertificateCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
+}
+
+/// Options of `certificate issue-client`.
+#[derive(Clone, Debug, Args)]
+pub struct ClientCertificateOptions {
+    /// The tenant whose client it is
+    #[arg(long, value_name = "ID")]
+    pub tenant: String,
+    /// Whom or what the certificate names
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// Where to write the key and the chain, PEM, for the client; a file that must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The [[ca]] of kind "private" that issues it [default: the first]
+    #[arg(long, value_name = "CA")]
+    pub ca: Option<String>,
+    /// How and where.
+    #[command(flatten)]
+    pub client: ClientOptions,
 }
 
 /// Options of `certificate import`.
@@ -244,6 +266,9 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         }
         C::Certificate(CertificateCommand::List(list)) => {
             pages(list, "certificates", show::CERTIFICATES, output).await
+        }
+        C::Certificate(CertificateCommand::IssueClient(options)) => {
+            import::client(options, output).await
         }
         C::Certificate(CertificateCommand::Import(options)) => {
             import::certificate(options, output).await

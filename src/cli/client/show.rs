@@ -315,6 +315,16 @@ pub(super) fn imported(answer: &Value) -> String {
     lines.0
 }
 
+/// A client's certificate that was issued.
+pub(super) fn client(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    lines.field("written to", answer, &["file"]);
+    lines.field("certificate", answer, &["certificate", "id"]);
+    lines.field("issued by", answer, &["certificate", "ca"]);
+    lines.field("expires", answer, &["certificate", "not_after"]);
+    lines.0
+}
+
 /// One certificate.
 pub(super) fn certificate(answer: &Value) -> String {
     let mut lines = Lines::default();
@@ -324,6 +334,8 @@ pub(super) fn certificate(answer: &Value) -> String {
         ("tenant", "tenant"),
         ("issued by", "ca"),
         ("origin", "origin"),
+        ("purpose", "purpose"),
+        ("client", "client"),
         ("serial", "serial"),
         ("status", "status"),
         ("valid from", "not_before"),

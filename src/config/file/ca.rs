@@ -67,6 +67,7 @@ pub(in crate::config) struct Ca {
     pub(in crate::config) caa_identities: Vec<At<DnsName>>,
     pub(in crate::config) lifetime: Option<At<Duration>>,
     pub(in crate::config) limits: Option<CaLimits>,
+    pub(in crate::config) per_tenant: Option<At<bool>>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Option<Ca> {
@@ -104,6 +105,7 @@ fn unknown(table: &mut Table<'_>) -> Option<Ca> {
     table.optional("lifetime", lifetime);
     let limits = table.table("limits", ca_limits::TITLE);
     limits.map(ca_limits::read);
+    table.optional("per_tenant", value::flag);
     None
 }
 
@@ -112,6 +114,7 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         table.forbid(key, "is only for a CA of kind \"acme\"");
     }
     let lifetime = table.optional("lifetime", lifetime);
+    let per_tenant = table.optional("per_tenant", value::flag);
     Some(Ca {
         place: table.place(),
         name,
@@ -126,6 +129,7 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         caa_identities: Vec::new(),
         lifetime,
         limits: None,
+        per_tenant,
     })
 }
 
@@ -137,6 +141,10 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
     table.forbid(
         "lifetime",
         "is only for a CA of kind \"private\": an ACME CA decides by itself",
+    );
+    table.forbid(
+        "per_tenant",
+        "is only for a CA of kind \"private\": an ACME account serves all tenants",
     );
     let directory = table.required("directory", DIRECTORY, directory);
     let contact = table.list("contact", MOST_CONTACTS, contact);
@@ -163,6 +171,7 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         caa_identities: identities.unwrap_or_default(),
         lifetime: None,
         limits,
+        per_tenant: None,
     })
 }
 

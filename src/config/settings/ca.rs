@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject as _;
 use super::{roots, set};
 use crate::base::secret::Secret;
 use crate::ca::acme::{self, Binding};
-use crate::ca::{CaSettings, Kind, Settings, private};
+use crate::ca::{CaSettings, Kind, Settings, Sharing, private};
 use crate::config::file::{Ca, CaKind, ExternalAccount, SecretPlace};
 use crate::config::mistake::{Finding, Mistakes};
 use crate::config::reader::At;
@@ -57,6 +57,9 @@ pub(super) fn settle(sections: &[Ca], source: &Source, mistakes: &Mistakes<'_>) 
 fn private(ca: &Ca) -> private::Settings {
     let mut settings = private::Settings::default();
     set(&mut settings.leaf_lifetime, ca.lifetime.as_ref());
+    if ca.per_tenant.as_ref().is_some_and(|at| at.value) {
+        settings.sharing = Sharing::PerTenant;
+    }
     settings
 }
 

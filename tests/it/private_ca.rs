@@ -1,0 +1,117 @@
+//! A private CA that each tenant has to itself, and clients of a tenant.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::place::Place;
+use crate::support::upstream::Upstream;
+use crate::support::wait;
+
+fn openssl(arguments: &[&str]) -> String {
+    let output = Command::new("openssl").args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr];
+    text.map(|text| String::from_utf8_lossy(&text).into_owned())
+        .concat()
+}
+
+/// What the issuing certificate says that signed the one for `name`.
+fn issuing(edge: &Edge, place: &Place, name: &str) -> String {
+    let at = edge.https().to_string();
+    let shown = [
+        "s_client",
+        "-connect",
+        &at,
+        "-servername",
+        name,
+        "-showcerts",
+    ];
+    let shown = openssl(&shown);
+    let second = shown
+        .match_indices("-----BEGIN CERTIFICATE-----")
+        .nth(1)
+        .unwrap()
+        .0;
+    let file = place.write("issuing.pem", shown.get(second..).unwrap());
+    openssl(&["x509", "-noout", "-text", "-in", file.to_str().unwrap()])
+}
+
+#[test]
+fn each_tenant_has_an_issuing_ca_that_is_confined_to_its_names() {
+    const ACME: &str = "shop.acme.com";
+    const GLOBEX: &str = "shop.globex.com";
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let setup = Setup::new(&place)
+        .private_ca(Duration::from_secs(86_400))
+        .replace(
+            "kind = \"private\"",
+            "kind = \"private\"\nper_tenant = true",
+        )
+        .upstream(&upstream);
+    let of_acme = |domains: &[&str]| {
+        setup
+            .clone()
+            .tenant("globex", &[GLOBEX])
+            .tenant("acme", domains)
+    };
+    let edge = of_acme(&[ACME]).start();
+    let issued = ["outcome=\"issued\""];
+    edge.wait_for_metric("proxy_issuances_total", &issued, 2.0);
+    for (name, other) in [(ACME, GLOBEX), (GLOBEX, ACME)] {
+        // curl heeds the constraints too.
+        assert_eq!(edge.get(&format!("https://{name}/")).answered().status, 200);
+        let said = issuing(&edge, &place, name);
+        assert!(said.contains("Name Constraints: critical"), "{said}");
+        assert!(said.contains(&format!("DNS:{name}")), "{said}");
+        assert!(!said.contains(&format!("DNS:{other}")), "{said}");
+    }
+
+    // Another domain of the tenant: its issuing CA is certified anew, and what it signed before stays good.
+    edge.reload(&of_acme(&[ACME, "acme.net"]));
+    let answer = wait::until("the new name is served", || {
+        edge.get("https://acme.net/").send().ok()
+    });
+    assert_eq!(answer.status, 200);
+    assert!(issuing(&edge, &place, "acme.net").contains("DNS:acme.net"));
+    assert_eq!(edge.get(&format!("https://{ACME}/")).answered().status, 200);
+
+    let file = place.folder().join("robot.pem");
+    let file = file.to_str().unwrap();
+    let issue = [
+        "certificate",
+        "issue-client",
+        "--tenant",
+        "acme",
+        "--name",
+        "robot",
+        "--out",
+        file,
+    ];
+    let said = setup.succeed(&issue);
+    assert!(said.contains("written to"), "{said}");
+    let root = edge.trusted().to_str().unwrap();
+    let verify = |purpose| {
+        openssl(&[
+            "verify",
+            "-purpose",
+            purpose,
+            "-CAfile",
+            root,
+            "-untrusted",
+            file,
+            file,
+        ])
+    };
+    assert!(
+        verify("sslclient").contains("OK"),
+        "{}",
+        verify("sslclient")
+    );
+    assert!(verify("sslserver").contains("unsuitable certificate purpose"));
+    assert!(openssl(&["pkey", "-in", file, "-noout", "-check"]).contains("Key is valid"));
+    let listed = setup.succeed(&["certificate", "list", "--tenant", "acme", "--json"]);
+    assert!(listed.contains("\"client\":\"robot\""), "{listed}");
+    // Never written over.
+    assert!(!setup.command(&issue).status.success());
+}
