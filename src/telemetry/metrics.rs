@@ -121,7 +121,7 @@ families! {
     oldest_job: Gauges<()> = Gauges::default(),
         "job_longest_wait_seconds", "How long the certificate job has waited that has been due longest; 0 where none waits";
     ca_ready: GaugesByCa = GaugesByCa::default(),
-        "ca_ready", "Whether a CA takes orders, as far as we know: 1, or 0 after an outage; nothing before it was first asked";
+        "ca_ready", "Whether a CA is asked for certificates: 1, or 0 while it is away";
     certificates: Gauges<Expiry> = Gauges::default(),
         "certificates", "Certificates that serve a domain, by time to expiry; each is counted once";
     certificates_left: Gauges<LifetimeLeft> = Gauges::default(),

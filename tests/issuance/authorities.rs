@@ -534,3 +534,45 @@ async fn a_directory_that_is_none_is_told_with_its_remedy() {
     }
     assert_eq!(pebble.orders(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_only_authority_is_away_names_wait_without_failing_and_go_on_by_themselves() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let ca = vec![named("test", settings(&pebble))];
+    let watch = authorities::Parts {
+        dns: None,
+        ..quick(&pebble)
+    };
+    let engine = Engine::choosing((&place, &place), ca, watch, short()).await;
+    engine.run();
+    for name in ["first.example.com", "second.example.com"] {
+        engine.register(name).await;
+    }
+    drop(pebble);
+    let first = engine.obtain("first.example.com").await.unwrap_err();
+    assert_eq!(first.code, ProblemCode::CaOutage, "{first:?}");
+    let ca = CaId::new("test");
+    assert_eq!(engine.accounts.authorities().standing(&ca), Standing::Open);
+    let second = engine.obtain("second.example.com").await.unwrap_err();
+    assert!(
+        second.detail.contains("test is not asked at present: "),
+        "{second:?}"
+    );
+    assert!(second.next_retry_at.is_some());
+    let domain = engine.domain("second.example.com").await;
+    assert_eq!(domain.problem.unwrap().code, ProblemCode::CaOutage);
+    assert_eq!(engine.job("second.example.com").await.failures, 0);
+
+    let mut waiting = ["first.example.com", "second.example.com"]
+        .map(|name| engine.outcomes.subscribe(&pattern(name)));
+    let _pebble = Pebble::start(&place);
+    for told in &mut waiting {
+        let issued = async { while !matches!(told.next().await, Outcome::Issued(_)) {} };
+        tokio::time::timeout(PATIENCE, issued).await.unwrap();
+    }
+    assert_eq!(
+        engine.accounts.authorities().standing(&ca),
+        Standing::Closed
+    );
+}
