@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
 //! the resources: `status`, `tenants`, `authorities`, `domains`, `certificates`, `imports`, `clients`, `takeover`,
-//! `jobs`, `events`, `reload`.
+//! `budget`, `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -19,6 +19,7 @@ mod paging;
 mod problem;
 
 mod authorities;
+mod budget;
 mod certificates;
 mod clients;
 mod domains;
@@ -91,6 +92,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         certificates::ENDPOINTS,
         imports::ENDPOINTS,
         clients::ENDPOINTS,
+        budget::ENDPOINTS,
         takeover::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,

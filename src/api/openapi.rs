@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
-    authorities, certificates, clients, domains, events, imports, jobs, problem, reload, status,
-    takeover, tenants,
+    authorities, budget, certificates, clients, domains, events, imports, jobs, problem, reload,
+    status, takeover, tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -42,6 +42,7 @@ pub(super) fn document() -> Value {
         certificates::schemas(),
         imports::schemas(),
         clients::schemas(),
+        budget::schemas(),
         takeover::schemas(),
         jobs::schemas(),
         events::schemas(),

@@ -180,6 +180,7 @@ async fn start_control(
         edge: in_force.edge.clone(),
         preflight: work.preflight.clone(),
         authorities: work.accounts.authorities().clone(),
+        budget: work.budget.clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),
         started_at: ground.clock.now(),

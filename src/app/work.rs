@@ -49,6 +49,7 @@ pub(super) struct Work {
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<authorities::Choices>>,
     pub(super) shares: Published<budget::Settings>,
+    pub(super) budget: Keeper,
     pub(super) declaration: Published<Arc<Declaration>>,
     pub(super) imports: Imports,
 }
@@ -148,6 +149,7 @@ impl Work {
             certificates: halves.certificates,
             choices: halves.choices,
             shares,
+            budget: halves.budget,
             declaration,
             imports,
         })

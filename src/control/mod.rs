@@ -3,6 +3,7 @@
 //! Reading order: [`declare`] (what the configuration file says there is), [`publish`] (records → what traffic is
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
+//! [`budget`] (what is left of the authorities' limits),
 //! [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients); [`names`] (whether every name has
 //! been read).
 
@@ -21,6 +22,8 @@ pub mod state;
 pub mod check;
 
 pub mod authorities;
+
+pub mod budget;
 
 pub mod actions;
 

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
 use crate::certs::authorities::Authorities;
+use crate::certs::budget::Keeper;
 use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
@@ -46,6 +47,8 @@ pub struct Sources {
     pub preflight: Preflight,
     /// The certification authorities.
     pub authorities: Authorities,
+    /// What is left of the authorities' limits.
+    pub budget: Keeper,
     /// How the process is.
     pub readiness: Readiness,
     /// Tells what is valid now.

@@ -21,6 +21,7 @@ use crate::base::published::Published;
 use crate::ca::private::{self, Private};
 use crate::certs;
 use crate::certs::authorities::Authorities;
+use crate::certs::budget::{self, Keeper, Limits};
 use crate::certs::challenge::Challenges;
 use crate::certs::preflight::{self, Preflight};
 use crate::control::actions::{Reload, ReloadRefused, Reloaded};
@@ -31,6 +32,7 @@ use crate::model::certificate::CaId;
 use crate::model::edge::Edge;
 use crate::model::{DnsName, Snapshot};
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Phase, Readiness};
 
 /// The time of every test's clock.
@@ -69,6 +71,19 @@ fn no_preflight() -> Preflight {
     })
 }
 
+/// The budget of one CA with Let's Encrypt's limits.
+fn keeper(store: &Arc<dyn Store>) -> Keeper {
+    let settings = budget::Settings {
+        limits: [(CaId::new("le"), Limits::lets_encrypt())].into(),
+        ..budget::Settings::default()
+    };
+    Keeper::new(
+        Arc::clone(store),
+        Published::new(settings),
+        Metrics::default(),
+    )
+}
+
 struct Answer {
     status: u16,
     head: String,
@@ -100,6 +115,7 @@ impl Running {
             }),
             preflight: no_preflight(),
             authorities: one_authority(),
+            budget: keeper(&store),
             readiness,
             clock: Clock::manual(NOW),
             started_at: Timestamp::from_seconds(1_700_000_000),
@@ -169,6 +185,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         }
     }
     let expected = [
+        "GET /v1/budget",
         "GET /v1/cas",
         "POST /v1/cas/{name}/rollover",
         "GET /v1/certificates",
@@ -251,6 +268,7 @@ async fn failures_are_problems_with_a_stable_code() {
         ("POST", "/v1/domains/a..b/check", 400, "bad_parameter"),
         ("GET", "/v1/certificates", 503, "store_unavailable"),
         ("GET", "/v1/jobs", 503, "store_unavailable"),
+        ("GET", "/v1/budget", 503, "store_unavailable"),
         ("GET", "/v1/events", 503, "store_unavailable"),
     ];
     for (method, target, status, code) in bad {

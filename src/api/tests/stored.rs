@@ -220,6 +220,7 @@ async fn answers_have_the_form_that_the_document_gives_them() {
         ("GET", "/v1/certificates", "CertificatePage"),
         ("GET", &certificate, "CertificateWithChain"),
         ("GET", "/v1/jobs", "JobPage"),
+        ("GET", "/v1/budget", "Budgets"),
         ("GET", "/v1/events?tenant=acme", "EventPage"),
         ("GET", "/v1/events", "EventPage"),
         ("POST", "/v1/reload", "Reload"),
@@ -337,4 +338,69 @@ async fn a_retry_ends_the_back_off_wakes_the_workers_and_is_on_record() {
     let off = api.ask("POST", "/v1/domains/off.globex.test/retry").await;
     assert_eq!((off.status, off.code()), (409, "not_served"));
     assert_eq!(api.nudges.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_budget_tells_what_is_left_what_is_stopped_and_when_the_next_order_may_go() {
+    let stored = Stored::open().await;
+    let store: Arc<dyn Store> = Arc::clone(&stored.store) as _;
+    let keeper = keeper(&store);
+    let book = keeper.book(&CaId::new("le")).unwrap();
+    let tenant = TenantId::parse("acme").unwrap();
+    // 80 % of 50 certificates, less the reserves of 45 %.
+    for n in 0..22 {
+        let names = [pattern(&format!("n{n}.shared.test"))];
+        let order = budget::Order {
+            names: &names,
+            tenant: &tenant,
+            class: budget::Class::Bulk,
+            history: budget::History::New,
+        };
+        keeper.take(&book, &order).await.unwrap();
+    }
+    let stop = Operation::FreezeBucket {
+        bucket: "orders:le:".to_owned(),
+        duration: Duration::from_secs(3600),
+    };
+    let scope = TenantScope::operator();
+    let stopped = store.apply(by(), &scope, Batch::new().then(stop)).await;
+    stopped.unwrap();
+
+    let api = Running::start(store).await;
+    let answer = api.ask("GET", "/v1/budget").await.body;
+    let le = &answer["items"][0];
+    assert_eq!(
+        (&le["ca"], &le["spend_percent"], &le["renewals_charged"]),
+        (&json!("le"), &json!(80), &json!(false))
+    );
+    let bulk = &le["classes"][3];
+    assert_eq!(
+        (&bulk["class"], &bulk["left"]),
+        (&json!("bulk"), &json!(110))
+    );
+    // NOW and an hour.
+    assert_eq!(bulk["next_at"], "2027-01-15T09:00:00Z");
+    let limit = |name: &str| {
+        let limits = le["limits"].as_array().unwrap();
+        limits.iter().find(|limit| limit["bucket"] == name).unwrap()
+    };
+    let orders = limit("orders");
+    assert_eq!(orders["limit"], "300 in 3h");
+    assert_eq!(
+        (&orders["ours"], &orders["left"]),
+        (&json!(240), &json!(218))
+    );
+    assert_eq!(
+        orders["emptiest"][0]["stopped_until"],
+        "2027-01-15T09:00:00Z"
+    );
+    let domain = limit("domain");
+    assert_eq!(
+        (&domain["in_use"], &domain["left"]),
+        (&json!(1), &json!(18))
+    );
+    assert_eq!(domain["emptiest"][0]["subject"], "shared.test");
+    assert_eq!(limit("tenant_share")["emptiest"][0]["subject"], "acme");
+    assert_eq!(limit("exact_set")["in_use"], 22);
+    assert_eq!(limit("exact_set")["emptiest"].as_array().unwrap().len(), 10);
 }

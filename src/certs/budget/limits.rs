@@ -60,8 +60,9 @@ impl Limit {
     }
 }
 
-/// `part` of `amount`, rounded down; a hair above a whole number counts as that.
-pub(super) fn share_of(amount: u32, part: f64) -> u32 {
+/// `part` of `amount`, rounded down; a hair below a whole number counts as that.
+#[must_use]
+pub fn share_of(amount: u32, part: f64) -> u32 {
     let share = (f64::from(amount) * part + 1e-9).floor();
     #[expect(
         clippy::cast_possible_truncation,

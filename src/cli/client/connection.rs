@@ -47,6 +47,8 @@ pub enum ClientError {
     Timeout,
     /// The answer is not what this version understands.
     NotUnderstood,
+    /// The configuration cannot be used for this; why.
+    Configuration(String),
     /// A file that was named cannot be read.
     Input(io::Error),
     /// The answer cannot be written out.
@@ -81,6 +83,7 @@ impl fmt::Display for ClientError {
                     .try_for_each(|mistake| write!(f, "\n{}", printable_lines(mistake)))
             }
             Self::Broken(_) => f.write_str("the connection to the instance broke: did it end?"),
+            Self::Configuration(why) => f.write_str(why),
             Self::Timeout => write!(f, "no answer within {} s", DEADLINE.as_secs()),
             Self::NotUnderstood => f.write_str(
                 "the answer is not understood: use the `vestibule` of the same version as the one that runs",
@@ -100,6 +103,7 @@ impl std::error::Error for ClientError {
             | Self::NotAllowed(..)
             | Self::Problem { .. }
             | Self::Input(_)
+            | Self::Configuration(_)
             | Self::Timeout
             | Self::NotUnderstood => None,
         }

@@ -4,7 +4,9 @@
 //! order: this file (what may be typed), `connection` (one request), `import` and `takeover`
 //! (files handed in), `show` (answers for people).
 
+mod budget;
 mod connection;
+mod forecast;
 mod import;
 mod show;
 mod takeover;
@@ -78,6 +80,8 @@ pub enum ClientCommand {
     /// What the instance works on by itself, and when
     #[command(subcommand)]
     Job(JobCommand),
+    /// What is left of the CAs' limits, what is stopped, when the next order may go; and what an import would take
+    Budget(BudgetOptions),
     /// Who did what: the audit trail
     #[command(subcommand)]
     Event(EventCommand),
@@ -202,6 +206,42 @@ pub enum JobCommand {
     List(ListOptions),
 }
 
+/// `vestibule budget`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BudgetOptions {
+    /// What else.
+    #[command(subcommand)]
+    pub command: Option<BudgetCommand>,
+    /// How and where.
+    #[command(flatten)]
+    pub client: ClientOptions,
+}
+
+/// `vestibule budget …`
+#[derive(Debug, Subcommand)]
+pub enum BudgetCommand {
+    /// How long new names take at the present limits; needs no running instance
+    Forecast(ForecastOptions),
+}
+
+/// Options of `budget forecast`.
+#[derive(Clone, Debug, Args)]
+pub struct ForecastOptions {
+    /// So many names that no CA has certified before
+    #[arg(long, value_name = "N")]
+    pub names: u64,
+    /// So many of them under each registered domain
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub per_domain: u64,
+    /// Only at this CA, by its name in the configuration [default: at each]
+    #[arg(long, value_name = "NAME")]
+    pub ca: Option<String>,
+    /// The configuration file, which tells the limits
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
+    pub config: PathBuf,
+}
+
 /// `vestibule event …`
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
@@ -278,6 +318,13 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
             one(client, Method::Get, &path, show::certificate, output).await
         }
         C::Import(ImportCommand::Caddy(options)) => takeover::caddy(options, output).await,
+        C::Budget(BudgetOptions {
+            command: Some(BudgetCommand::Forecast(options)),
+            ..
+        }) => forecast::forecast(options, output),
+        C::Budget(BudgetOptions { client, .. }) => {
+            one(client, Method::Get, &["budget"], budget::budget, output).await
+        }
         C::Job(JobCommand::List(list)) => pages(list, "jobs", show::JOBS, output).await,
         C::Event(EventCommand::List(list)) => pages(list, "events", show::EVENTS, output).await,
     }

@@ -105,7 +105,7 @@ fn line(row: &[String], widths: &[usize]) -> String {
     format!("{}\n", text.trim_end())
 }
 
-fn cell(item: &Value, path: &[&str]) -> String {
+pub(super) fn cell(item: &Value, path: &[&str]) -> String {
     let found = path.iter().try_fold(item, |value, key| value.get(key));
     found.map_or_else(|| "-".to_owned(), text)
 }
@@ -142,7 +142,7 @@ impl Lines {
 }
 
 /// The items of a list in `item`.
-fn items<'a>(item: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn items<'a>(item: &'a Value, key: &str) -> &'a [Value] {
     let found = item.get(key).and_then(Value::as_array);
     found.map_or(&[], Vec::as_slice)
 }
