@@ -19,6 +19,7 @@ use crate::certs::on_demand::OnDemand;
 use crate::certs::on_demand::answer;
 use crate::certs::outcome::Outcomes;
 use crate::certs::permission::{Mode, Permission};
+use crate::certs::preflight::watch::Watch;
 use crate::certs::preflight::{self, Preflight};
 use crate::certs::resolver::Resolver;
 use crate::certs::upkeep::Upkeep;
@@ -236,6 +237,7 @@ impl Halves<'_> {
         let running = issuer.clone().run(self.tasks.clone());
         self.tasks.spawn("issuer", running);
         let upkeep = Upkeep {
+            preflight: self.proves_names().then(|| self.preflight.clone()),
             store: Arc::clone(&ground.store),
             accounts: accounts.clone(),
             metrics: ground.metrics.clone(),
@@ -243,6 +245,15 @@ impl Halves<'_> {
             settings: self.certificates.clone(),
         };
         self.tasks.spawn("upkeep", upkeep.run(self.tasks.clone()));
+        let nudged = issuer.clone();
+        let watch = Watch {
+            store: Arc::clone(&ground.store),
+            preflight: self.preflight.clone(),
+            resolver: self.resolver.clone(),
+            nudge: Arc::new(move || nudged.nudge()),
+            clock: ground.clock.corrected(),
+        };
+        self.tasks.spawn("watch", watch.run(self.tasks.clone()));
         let gauges = Gauges {
             store: Arc::clone(&ground.store),
             accounts: accounts.clone(),

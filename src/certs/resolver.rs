@@ -7,7 +7,7 @@
 
 mod order;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -20,6 +20,8 @@ use order::{Order, Place};
 
 /// What an entry keeps beside its credential: the name, both maps' slots, the place in the order.
 const ENTRY_BYTES: usize = 256;
+/// Of a day.
+const MINUTES: u32 = 24 * 60;
 
 /// The credentials in memory, shared by all workers; bounded by bytes. Clones are the same.
 #[derive(Clone, Debug)]
@@ -43,8 +45,29 @@ struct Shared {
 struct Entry {
     credential: Arc<Credential>,
     visited: AtomicBool,
+    /// The minute of its last handshake, since 1970; none where nobody came yet.
+    minute: AtomicU32,
+    /// The day that was last told as one with a visit.
+    told: AtomicU32,
     place: Place,
     bytes: usize,
+}
+
+impl Entry {
+    fn visited_at(&self) -> Option<Timestamp> {
+        let minute = self.minute.load(Ordering::Relaxed);
+        (minute > 0).then(|| Timestamp::from_seconds(i64::from(minute) * 60))
+    }
+
+    /// The last visit, where its day was not told yet; it is from now on.
+    fn fresh_visit(&self) -> Option<Timestamp> {
+        let day = self.minute.load(Ordering::Relaxed) / MINUTES;
+        if day <= self.told.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.told.store(day, Ordering::Relaxed);
+        self.visited_at()
+    }
 }
 
 /// Taken before a credential is read from the store and handed in with it: a credential that was read before
@@ -86,6 +109,28 @@ impl Resolver {
     pub fn peek(&self, pattern: &NamePattern) -> Option<Arc<Credential>> {
         let entry = self.shared.map(pattern).get(pattern.base().as_str())?;
         Some(Arc::clone(&entry.credential))
+    }
+
+    /// When a handshake last asked for what is kept under this pattern, to the minute, as far as memory tells.
+    #[must_use]
+    pub fn visited(&self, pattern: &NamePattern) -> Option<Timestamp> {
+        let entry = self.shared.map(pattern).get(pattern.base().as_str())?;
+        entry.visited_at()
+    }
+
+    /// At most `most` patterns that were visited on a day that was not told before, each with its last visit. Goes over
+    /// all that is kept: for upkeep.
+    #[must_use]
+    pub fn fresh_visits(&self, most: usize) -> Vec<(NamePattern, Timestamp)> {
+        let exact = self.shared.exact.iter().filter_map(|entry| {
+            let at = entry.value().fresh_visit()?;
+            Some((NamePattern::Exact(entry.key().clone()), at))
+        });
+        let wildcard = self.shared.wildcard.iter().filter_map(|entry| {
+            let at = entry.value().fresh_visit()?;
+            Some((NamePattern::Wildcard(entry.key().clone()), at))
+        });
+        exact.chain(wildcard).take(most).collect()
     }
 
     /// Leave to put what is read from the store from now on.
@@ -179,6 +224,11 @@ enum Precedence {
 
 fn look_up(map: &DashMap<DnsName, Entry>, name: &str, now: Timestamp) -> Option<Arc<Credential>> {
     let entry = map.get(name)?;
+    // Written once a minute, however many come.
+    let minute = minute(now);
+    if entry.minute.load(Ordering::Relaxed) != minute {
+        entry.minute.store(minute, Ordering::Relaxed);
+    }
     if entry.credential.facts.not_after <= now {
         return None;
     }
@@ -187,6 +237,10 @@ fn look_up(map: &DashMap<DnsName, Entry>, name: &str, now: Timestamp) -> Option<
         entry.visited.store(true, Ordering::Relaxed);
     }
     Some(Arc::clone(&entry.credential))
+}
+
+fn minute(now: Timestamp) -> u32 {
+    u32::try_from(now.as_seconds() / 60).unwrap_or(0)
 }
 
 impl Shared {
@@ -221,6 +275,8 @@ impl Shared {
         let entry = Entry {
             credential: Arc::clone(credential),
             visited: AtomicBool::new(false),
+            minute: AtomicU32::new(0),
+            told: AtomicU32::new(0),
             place: order.arrive(pattern, bytes),
             bytes,
         };

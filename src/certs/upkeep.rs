@@ -14,6 +14,7 @@ use crate::base::task::Tasks;
 use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
 use crate::certs::lifecycle::{self, Due};
+use crate::certs::preflight::Preflight;
 use crate::certs::renewal;
 use crate::certs::request::Reason;
 use crate::certs::settings::Obtain;
@@ -42,6 +43,8 @@ pub struct Upkeep {
     pub store: Arc<dyn Store>,
     /// Who could certify what.
     pub accounts: Accounts,
+    /// Looks at domains whose DNS is wrong; nothing where no authority proves names.
+    pub preflight: Option<Preflight>,
     /// What is counted.
     pub metrics: Metrics,
     /// The time.
@@ -112,6 +115,9 @@ impl Upkeep {
 
     async fn look_after(&self, domain: &DomainRecord, round: &mut Round) -> Result<(), StoreError> {
         round.domains += 1;
+        if let Some(preflight) = &self.preflight {
+            preflight.keep_watching(domain);
+        }
         let by = Deadline::after(PATIENCE);
         let scope = TenantScope::upkeep();
         let facts = match domain.certificate {

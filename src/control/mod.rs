@@ -4,7 +4,7 @@
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
 //! [`budget`] (what is left of the authorities' limits),
-//! [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients); [`names`] (whether every name has
+//! [`stuck`] (what nobody works on), [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -20,6 +20,8 @@ pub mod views;
 pub mod state;
 
 pub mod check;
+
+pub mod stuck;
 
 pub mod authorities;
 

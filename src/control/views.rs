@@ -13,6 +13,7 @@ use crate::certs::budget::Keeper;
 use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
+use crate::control::stuck;
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
@@ -357,6 +358,8 @@ impl Views {
         let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
         let dns_requirements = self.0.edge.load().requirements(&record.pattern);
         let of_job = job.as_ref().and_then(|job| job.problem.clone());
+        let obtain = self.0.preflight.obtain();
+        let stuck = stuck::stuck(&record, job.as_ref(), (obtain, &self.0.edge.load()), now);
         Ok(DomainView {
             pattern: record.pattern,
             tenant: record.tenant,
@@ -364,7 +367,7 @@ impl Views {
             state,
             tls_status,
             upstream: record.upstream.map(|name| name.to_string()),
-            problem: record.problem.or(of_job),
+            problem: record.problem.or(of_job).or(stuck),
             certificate: certificate.map(|facts| {
                 let status = CertificateStatus::at(&facts, now);
                 (facts, status)

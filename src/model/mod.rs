@@ -4,7 +4,7 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`standing`], [`route`],
+//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`standing`], [`reach`], [`route`],
 //! [`snapshot`], [`edge`], [`problem`].
 
 mod label;
@@ -19,6 +19,8 @@ pub mod certificate;
 pub mod challenge;
 
 pub mod standing;
+
+pub mod reach;
 
 pub mod route;
 pub mod snapshot;

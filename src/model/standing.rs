@@ -6,6 +6,7 @@
 use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateId;
 use crate::model::challenge::ChallengeMemory;
+use crate::model::reach::ReachMemory;
 
 /// What has become of a certificate since it was stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -79,4 +80,6 @@ impl Origin {
 pub struct DomainMemory {
     /// How its challenges ended.
     pub challenges: ChallengeMemory,
+    /// Whether its DNS leads here.
+    pub reach: ReachMemory,
 }

@@ -253,6 +253,7 @@ impl Attempt<'_> {
         self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
             .await;
         self.tell(Outcome::Failed(Arc::new(problem.clone())));
+        self.watch(&problem);
         if !matches!(failure.cause, Cause::Preflight(_)) {
             self.diagnose(known, &problem).await;
         }

@@ -39,6 +39,15 @@ impl Attempt<'_> {
         })
     }
 
+    /// Has the name looked at again and again, where it failed for what may be put right in DNS.
+    pub(super) fn watch(&self, told: &Problem) {
+        if let Some((preflight, _)) = self.preflight()
+            && Preflight::is_noticed(told.code)
+        {
+            preflight.watch(self.pattern, self.tenant);
+        }
+    }
+
     /// Looks at the name after the authority refused it, and says what was found where that explains it. Whoever waits
     /// has been answered by then.
     pub(super) async fn diagnose(&self, known: Option<&Known>, told: &Problem) {

@@ -559,6 +559,7 @@ async fn a_round_of_upkeep_restores_missing_jobs_and_counts_certificates() {
         .apply(Batch::new().then(Operation::DeleteJob { key: key("a.test") }))
         .await;
     let upkeep = Upkeep {
+        preflight: None,
         store: Arc::clone(&world.parts.store),
         accounts: world.parts.accounts.clone(),
         metrics: world.parts.metrics.clone(),

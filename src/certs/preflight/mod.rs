@@ -30,6 +30,12 @@ pub mod cdn;
 
 mod probe;
 
+pub mod moved;
+
+mod watched;
+
+pub mod watch;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -50,10 +56,15 @@ use crate::certs::preflight::cdn::Cdn;
 use crate::certs::preflight::facts::{Facts, Fetch, Found, Served};
 use crate::certs::preflight::judge::Judgement;
 use crate::certs::preflight::probe::Probe;
+use crate::certs::preflight::watched::{Watched, is_of_dns};
+use crate::certs::settings::Obtain;
 use crate::dns::examine::{Examiner, Records};
-use crate::model::DnsName;
+use crate::model::domain::DomainState;
 use crate::model::edge::Edge;
+use crate::model::problem::ProblemCode;
+use crate::model::{DnsName, NamePattern, TenantId};
 use crate::net::direct;
+use crate::store::record::DomainRecord;
 
 /// Checks at once; further ones wait, within their deadline.
 const AT_ONCE: usize = 16;
@@ -134,6 +145,7 @@ struct Shared {
     parts: Parts,
     places: Semaphore,
     reports: Mutex<HashMap<DnsName, Arc<Report>>>,
+    watched: Mutex<Watched>,
 }
 
 impl fmt::Debug for Preflight {
@@ -162,6 +174,7 @@ impl Preflight {
             parts,
             places: Semaphore::new(AT_ONCE),
             reports: Mutex::default(),
+            watched: Mutex::default(),
         }))
     }
 
@@ -169,6 +182,12 @@ impl Preflight {
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.0.parts.settings.load().preflight
+    }
+
+    /// When names get their first certificate at present.
+    #[must_use]
+    pub fn obtain(&self) -> Obtain {
+        self.0.parts.settings.load().obtain
     }
 
     /// What the outside sees of this edge at present.
@@ -224,6 +243,38 @@ impl Preflight {
     #[must_use]
     pub fn fronted_by(&self, name: &DnsName) -> Option<Cdn> {
         self.remembered(name)?.facts.as_ref()?.fronted_by()
+    }
+
+    /// Whether it is noticed from outside when a problem with this code is put right.
+    #[must_use]
+    pub const fn is_noticed(code: ProblemCode) -> bool {
+        is_of_dns(code)
+    }
+
+    /// Looks at a domain often from now on, because it has just failed for what may be wrong with its DNS; see
+    /// [`watch`].
+    pub fn watch(&self, pattern: &NamePattern, tenant: &TenantId) {
+        let now = self.0.parts.clock.now();
+        self.watched().add(pattern, tenant, now);
+    }
+
+    /// Looks at a domain that was found failing for its DNS, or moved, if it is not looked at already.
+    pub fn keep_watching(&self, domain: &DomainRecord) {
+        let fails = domain.problem.as_ref();
+        let fails = fails.is_some_and(|problem| is_of_dns(problem.code));
+        let served = domain.state.is_served();
+        let wanted = domain.state == DomainState::Moved || (served && fails);
+        if wanted && self.settings().mode == Mode::On && !domain.pattern.is_wildcard() {
+            let now = self.0.parts.clock.now();
+            self.watched().keep(&domain.pattern, &domain.tenant, now);
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The records of `name` alone: cheap enough for every minute.
@@ -343,6 +394,9 @@ async fn served(address: SocketAddr, name: &DnsName) -> Option<Served> {
         not_after: Timestamp::from_seconds(seconds),
     })
 }
+
+#[cfg(test)]
+mod fixture;
 
 #[cfg(test)]
 mod tests;

@@ -66,6 +66,26 @@ fn room_for(entries: usize) -> Resolver {
 }
 
 #[test]
+fn visits_are_noted_to_the_minute_and_told_once_a_day() {
+    let resolver = roomy();
+    resolver.put(&credential(&["a.test", "*.b.test"], NOW));
+    assert_eq!(resolver.visited(&pattern("a.test")), None);
+    assert_eq!(resolver.fresh_visits(9), []);
+    let minute = NOW.plus(Duration::from_secs(59));
+    assert!(resolver.get(&name("a.test"), minute).is_some());
+    let noted = resolver.visited(&pattern("a.test")).unwrap();
+    assert!(minute.since(noted) < Duration::from_secs(60));
+    assert_eq!(resolver.fresh_visits(9), [(pattern("a.test"), noted)]);
+    assert_eq!(resolver.fresh_visits(9), []);
+    // Another day, and one whose certificate has expired.
+    let later = NOW.plus(DAY * 100);
+    assert!(resolver.get(&name("a.test"), later).is_none());
+    assert!(resolver.get(&name("x.b.test"), later).is_none());
+    assert_eq!(resolver.fresh_visits(1).len(), 1);
+    assert_eq!(resolver.fresh_visits(9).len(), 1);
+}
+
+#[test]
 fn the_exact_name_wins_then_exactly_one_wildcard_parent() {
     let resolver = roomy();
     let (wide, own) = (

@@ -9,6 +9,7 @@ const NAMES: [&str; 3] = ["a.test", "b.test", "c.test"];
 impl World {
     fn upkeep(&self) -> Upkeep {
         Upkeep {
+            preflight: None,
             store: Arc::clone(&self.parts.store),
             accounts: self.parts.accounts.clone(),
             metrics: Metrics::default(),

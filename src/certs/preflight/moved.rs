@@ -1,0 +1,123 @@
+//! Whether a domain has moved: pure. It has where looks from outside, spread in time, surely found somebody else, and no
+//! visitor came for long; addresses are never compared.
+
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+use crate::certs::preflight::judge::Reach;
+use crate::model::reach::ReachMemory;
+
+/// Looks that are nearer to each other count as one.
+const SPREAD: Duration = Duration::from_secs(3600);
+
+/// What is remembered after a look.
+#[must_use]
+pub fn noted(memory: &ReachMemory, reach: Reach, now: Timestamp) -> ReachMemory {
+    match reach {
+        Reach::Here => ReachMemory {
+            elsewhere_since: None,
+            elsewhere_at: None,
+            ..memory.clone()
+        },
+        Reach::Elsewhere => ReachMemory {
+            elsewhere_since: memory.elsewhere_since.or(Some(now)),
+            elsewhere_at: Some(now),
+            ..memory.clone()
+        },
+        // What could not be found out says nothing.
+        Reach::Untold => memory.clone(),
+    }
+}
+
+/// Whether the domain has moved at `now`, where nobody visiting it for `after` is long, and the last visit known here was
+/// at `visited`.
+#[must_use]
+pub fn has_moved(
+    memory: &ReachMemory,
+    visited: Option<Timestamp>,
+    after: Duration,
+    now: Timestamp,
+) -> bool {
+    let (Some(since), Some(at)) = (memory.elsewhere_since, memory.elsewhere_at) else {
+        return false;
+    };
+    // Who has never been seen may have come before visits were noted.
+    let last = visited.max(memory.visited).unwrap_or(since);
+    at.since(since) >= SPREAD.min(after) && now.since(last) >= after
+}
+
+/// Whether a domain that is called moved was visited since.
+#[must_use]
+pub fn is_back(memory: &ReachMemory, visited: Option<Timestamp>) -> bool {
+    let last = visited.max(memory.visited);
+    last.is_some_and(|last| memory.moved_at.is_none_or(|moved| last > moved))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+    fn hours(hours: u32) -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000).plus(HOUR * hours)
+    }
+
+    /// After looks at these hours.
+    fn looked(looks: &[(u32, Reach)]) -> ReachMemory {
+        let memory = ReachMemory::default();
+        looks.iter().fold(memory, |memory, (at, reach)| {
+            noted(&memory, *reach, hours(*at))
+        })
+    }
+
+    #[test]
+    fn a_domain_has_moved_after_two_looks_and_a_week_without_visitors() {
+        use Reach::{Elsewhere, Here, Untold};
+        let check = |looks: &[(u32, Reach)], visited: Option<u32>, now: u32, expected: bool| {
+            let memory = looked(looks);
+            let moved = has_moved(&memory, visited.map(hours), WEEK, hours(now));
+            assert_eq!(moved, expected, "{looks:?}, visited {visited:?}, at {now}");
+        };
+        let week = 7 * 24;
+        let gone = [(0, Elsewhere), (week, Elsewhere)];
+        check(&gone, None, week, true);
+        check(&gone, None, week - 1, false);
+        check(&gone, Some(1), week + 1, true);
+        // A visitor within the week: by an address of ours, whatever DNS says to us.
+        check(&gone, Some(week - 1), week + 1, false);
+        // One look, however long ago, or two at once.
+        check(&[(0, Elsewhere)], None, 10 * week, false);
+        check(&[(0, Elsewhere), (0, Elsewhere)], None, 10 * week, false);
+        // Reached meanwhile: it begins anew.
+        check(
+            &[(0, Elsewhere), (9, Here), (week, Elsewhere)],
+            None,
+            week,
+            false,
+        );
+        // What could not be found out neither counts nor begins anew.
+        check(
+            &[(0, Elsewhere), (5, Untold), (week, Elsewhere)],
+            None,
+            week,
+            true,
+        );
+        check(&[(0, Untold), (week, Untold)], None, 2 * week, false);
+        check(&[], None, 2 * week, false);
+    }
+
+    #[test]
+    fn a_visit_after_it_was_called_moved_brings_it_back() {
+        let memory = |visited: Option<u32>| ReachMemory {
+            visited: visited.map(hours),
+            moved_at: Some(hours(10)),
+            ..ReachMemory::default()
+        };
+        assert!(!is_back(&memory(None), None));
+        assert!(!is_back(&memory(Some(9)), Some(hours(10))));
+        assert!(is_back(&memory(Some(9)), Some(hours(11))));
+        assert!(is_back(&memory(Some(11)), None));
+    }
+}
