@@ -3,8 +3,8 @@
 //!
 //! `scripts/pebble` once, then `cargo bench --bench issuance`. The program is the real `vestibule run`, which cargo
 //! builds with the benchmark's own profile, on a data directory of its own; the CA is Pebble in strict mode, with its
-//! default rejection of good nonces and without its random sleeps, which validates by HTTP-01 against the program's
-//! own plain port. Everything runs on this machine over loopback, so a public CA's network and queues come on top.
+//! default rejection of good nonces and without its random sleeps, which validates against the program's own ports; the
+//! checks before an order ask the CA's name server. Everything runs on this machine over loopback, so a public CA's network and queues come on top.
 //!
 //! - `declared`: a tenant's domain of `proxy.toml`.
 //! - `asked`: a name that nobody declared; the permission hook allows it, it is registered, then issued.
@@ -48,7 +48,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use vestibule::base::clock::monotonic;
 
-use pebble::{ACME_MANAGEMENT, HTTP, Pebble, Place, Process};
+use pebble::{ACME_MANAGEMENT, DNS, HTTP, Pebble, Place, Process};
 
 const HTTPS: u16 = 18_443;
 const TELEMETRY: u16 = 19_180;
@@ -112,6 +112,10 @@ https = ["{https}"]
 https_port = {HTTPS}
 [telemetry]
 address = "{telemetry}"
+[dns]
+resolvers = ["{dns}"]
+[preflight]
+private_addresses = true
 [store]
 data = {data:?}
 [keys]
@@ -139,6 +143,7 @@ domains = {domains:?}
         http = place.at(HTTP),
         https = place.at(HTTPS),
         telemetry = place.at(TELEMETRY),
+        dns = place.at(DNS),
         data = folder.join("data"),
         key = folder.join("key-encryption.key"),
         directory = pebble.directory(),

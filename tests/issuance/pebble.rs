@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ACME: u16 = 14_000;
 /// Where Pebble tells the root of what it issues.
 pub(crate) const ACME_MANAGEMENT: u16 = 15_000;
-const DNS: u16 = 18_053;
+/// Where its name server listens.
+pub(crate) const DNS: u16 = 18_053;
 const DNS_MANAGEMENT: u16 = 18_055;
 /// Held open while a test uses its address, so that others take another.
 const CLAIM: u16 = 17_998;
