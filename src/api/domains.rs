@@ -59,7 +59,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::Post,
         path: "/v1/domains/{name}/retry",
-        summary: "Ask for the domain's certificate now, whatever its back-off; does not wait for the outcome",
+        summary: "Ask for the domain's certificate now, whatever its back-off; one that is good is renewed early. Does not wait for the outcome",
         parameters: &[NAME],
         response: "Retry",
         status: 202,

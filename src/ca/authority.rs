@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -162,6 +163,26 @@ impl<'a> NewOrder<'a> {
     }
 }
 
+/// When an authority wants a certificate renewed (RFC 9773 §4.2). By default it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RenewalInfo {
+    /// Between these two times, as told: neither need make sense.
+    pub window: Option<(Timestamp, Timestamp)>,
+    /// A page that says why.
+    pub explanation: Option<String>,
+    /// How long the answer is good.
+    pub retry_after: Option<Duration>,
+}
+
+/// Whether an authority tells when it wants certificates renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TellsRenewal {
+    /// Perhaps: it may be asked.
+    Perhaps,
+    /// It does not.
+    No,
+}
+
 /// The right to place orders with an authority.
 #[async_trait]
 pub trait Account: Send + Sync + fmt::Debug + 'static {
@@ -183,6 +204,19 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
 
     /// The root certificate, DER, where the authority is our own: what clients must trust.
     fn root(&self) -> Option<&[u8]>;
+
+    /// Whether [`Account::renewal_info`] is worth a question. Default: no.
+    fn tells_renewal(&self) -> TellsRenewal {
+        TellsRenewal::No
+    }
+
+    /// When the authority wants the certificate `leaf`, DER, renewed (RFC 9773 §4.1); nothing where it does not tell.
+    ///
+    /// # Errors
+    /// [`CaError`], with how long to wait where the authority says so.
+    async fn renewal_info(&self, _leaf: &[u8]) -> Result<Option<RenewalInfo>, CaError> {
+        Ok(None)
+    }
 
     /// Places an order (RFC 8555 §7.4).
     ///

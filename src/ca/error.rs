@@ -30,6 +30,8 @@ pub enum Step {
     Finalize,
     /// The certificate.
     Certificate,
+    /// When it wants the certificate renewed (RFC 9773).
+    RenewalInfo,
 }
 
 impl fmt::Display for Step {
@@ -43,6 +45,7 @@ impl fmt::Display for Step {
             Self::Authorization => "proving the name",
             Self::Finalize => "handing in the certificate request",
             Self::Certificate => "fetching the certificate",
+            Self::RenewalInfo => "asking when it wants the certificate renewed",
         })
     }
 }
@@ -405,7 +408,8 @@ fn remedy(ca: &CaId, step: Step) -> String {
         | Step::Order
         | Step::Authorization
         | Step::Finalize
-        | Step::Certificate => String::new(),
+        | Step::Certificate
+        | Step::RenewalInfo => String::new(),
     }
 }
 

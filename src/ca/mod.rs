@@ -27,7 +27,7 @@ use crate::net::error::SetupError;
 
 pub use authority::{
     Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, Material, NewOrder,
-    Opened, Order, OrderStatus, Sharing,
+    Opened, Order, OrderStatus, RenewalInfo, Sharing, TellsRenewal,
 };
 pub use error::CaError;
 pub use meta::Meta;

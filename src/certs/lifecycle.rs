@@ -1,94 +1,536 @@
-//! What a domain's certificate needs now, and what its state is called meanwhile: one pure table.
+//! The whole life of a domain's certificate as one pure table: what an event makes of a state, and what is to be done.
+//!
+//! No authority, clock or disk is in it. [`issuance`](crate::certs::issuance) reads the state from the store, asks
+//! [`step`], and does the effects; the next step of every state is known ([`State::next`]), or who must take it.
+
+use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::certs::renewal;
-use crate::certs::request::Reason;
-use crate::model::certificate::CertificateFacts;
+use crate::certs::renewal::{Life, Settings, due_at};
+use crate::certs::setback::{self, Setback, Tries};
 use crate::model::domain::DomainState;
+use crate::model::standing::Replace;
 
-/// What is to be done about a domain's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing before this time.
-    NotBefore(Timestamp),
-    /// Obtain one now.
-    Now(Reason),
+/// How often it is looked whether a domain whose DNS points elsewhere is back.
+pub const MOVED_LOOK: Duration = Duration::from_secs(3600);
+
+/// Where the life stands. Beside it the job's lease tells whether somebody works on it right now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    /// Nothing was obtained yet: the next visitor, or whoever registered it, asks.
+    Requested,
+    /// A certificate is being obtained; none serves.
+    Ordering {
+        /// What went wrong before.
+        tries: Tries,
+    },
+    /// A certificate serves and is good.
+    Active {
+        /// It.
+        serving: Life,
+    },
+    /// Another is being obtained; the old one serves.
+    Renewing {
+        /// The old one.
+        serving: Life,
+        /// What went wrong before.
+        tries: Tries,
+    },
+    /// The last attempt gave none; what served goes on serving.
+    BackingOff {
+        /// What serves, if anything does.
+        serving: Option<Life>,
+        /// What went wrong.
+        tries: Tries,
+        /// When the next attempt comes.
+        until: Timestamp,
+    },
+    /// What serves is revoked: another is due at once.
+    Revoked {
+        /// It serves until then, for better than nothing.
+        serving: Life,
+    },
+    /// The domain's DNS points elsewhere: what is valid serves, nothing is obtained.
+    Moved {
+        /// What serves.
+        serving: Option<Life>,
+    },
+    /// The domain is stopped: nothing serves, nothing is obtained.
+    Suspended {
+        /// What would serve.
+        kept: Option<Life>,
+    },
+    /// The domain is gone.
+    Retired,
 }
 
-/// What a domain needs whose certificate, if it has one, is `certificate`.
-#[must_use]
-pub fn due(
-    certificate: Option<&CertificateFacts>,
-    settings: &renewal::Settings,
-    now: Timestamp,
-) -> Due {
-    let reason = Reason::of(certificate, now);
-    if let Reason::Renewal(facts) = &reason {
-        let at = renewal::due_at(facts, settings);
-        if now < at {
-            return Due::NotBefore(at);
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// The job runs: its time has come, or somebody has brought it forward.
+    Due,
+    /// A visitor, or whoever registers the domain, wants a certificate to be there. A back-off is heeded.
+    Wanted,
+    /// Somebody wants a new certificate now, for this reason; or DNS has come right, which is [`Replace::Asked`] where
+    /// nothing serves. A back-off is forgotten, what went wrong is not.
+    Asked(Replace),
+    /// A checked certificate is there.
+    Issued(Life),
+    /// The attempt failed.
+    Failed(Setback),
+    /// The attempt was put off through no fault of domain or authority.
+    Deferred(Duration),
+    /// The authority was asked about the renewal of what serves: a point to renew at, and when to ask again.
+    Told(Option<Timestamp>, Timestamp),
+    /// The domain's DNS points elsewhere.
+    Left,
+    /// The domain's DNS leads here again.
+    Returned,
+    /// The domain is stopped.
+    Stopped,
+    /// The domain is served again.
+    Resumed,
+    /// What serves was revoked.
+    WasRevoked,
+    /// The domain is removed.
+    Removed,
+}
+
+/// Why a certificate is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// There is none.
+    First,
+    /// The one there is nears its end.
+    Renewal,
+    /// The one there was has ended.
+    Expired,
+    /// The one there is must be replaced before its time.
+    Replacement(Replace),
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effect {
+    /// Obtain a certificate, or take up the order that is there.
+    Order(Why),
+    /// Ask the authority about the renewal of what serves.
+    Inquire,
+    /// Run the job again at this time.
+    RunAt(Timestamp),
+    /// Serve the new certificate.
+    Serve,
+    /// The one that served is superseded by the new one.
+    Supersede,
+    /// Count a failure of the domain's own.
+    Count,
+    /// Forget what went wrong.
+    Forget,
+    /// Tell the tenant this state.
+    Name(DomainState),
+    /// There is nothing more to do: drop the job.
+    Drop,
+}
+
+/// The next step of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The job runs at this time.
+    At(Timestamp),
+    /// Somebody takes it.
+    By(Owner),
+}
+
+/// Who takes the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The next visitor, or whoever registers the domain.
+    Visitor,
+    /// The attempt in progress, or who takes it up when its lease ends.
+    Attempt,
+    /// Who owns the domain's DNS.
+    Customer,
+    /// Who stopped it.
+    Operator,
+    /// Nobody: it is over.
+    Nobody,
+}
+
+impl State {
+    /// What is known of a certificate that serves, or would.
+    #[must_use]
+    pub const fn life(&self) -> Option<Life> {
+        match *self {
+            Self::Active { serving }
+            | Self::Renewing { serving, .. }
+            | Self::Revoked { serving } => Some(serving),
+            Self::BackingOff { serving, .. } | Self::Moved { serving } => serving,
+            Self::Suspended { kept } => kept,
+            Self::Requested | Self::Ordering { .. } | Self::Retired => None,
         }
     }
-    Due::Now(reason)
-}
 
-/// What happens to a domain's certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// An attempt begins.
-    Began,
-    /// An attempt failed.
-    Failed,
-}
+    /// What the tenant reads.
+    #[must_use]
+    pub fn name(&self) -> DomainState {
+        match self {
+            Self::Requested => DomainState::PendingDns,
+            Self::Ordering { .. } => DomainState::Issuing,
+            Self::Active { .. } => DomainState::Active,
+            Self::Renewing { .. } | Self::Revoked { .. } => DomainState::Renewing,
+            Self::BackingOff { serving: None, .. } => DomainState::Issuing,
+            // Put off without a failure.
+            Self::BackingOff { tries, .. } if *tries == Tries::default() => DomainState::Active,
+            Self::BackingOff { .. } => DomainState::Degraded,
+            Self::Moved { .. } => DomainState::Moved,
+            Self::Suspended { .. } => DomainState::Suspended,
+            Self::Retired => DomainState::Tombstoned,
+        }
+    }
 
-/// The domain's state after `event`, where an attempt has this reason. An active certificate never stops serving for
-/// a failure: only its domain is called degraded.
-#[must_use]
-pub const fn state(reason: &Reason, event: Event) -> DomainState {
-    match (reason, event) {
-        (Reason::Renewal(_), Event::Began) => DomainState::Renewing,
-        (Reason::Renewal(_), Event::Failed) => DomainState::Degraded,
-        (Reason::First | Reason::Expired(_), _) => DomainState::Issuing,
+    /// The next step, or who takes it.
+    #[must_use]
+    pub fn next(&self, settings: &Settings) -> Next {
+        match self {
+            Self::Requested => Next::By(Owner::Visitor),
+            Self::Ordering { .. } | Self::Renewing { .. } => Next::By(Owner::Attempt),
+            Self::Active { serving } => Next::At(run_at(serving, settings)),
+            Self::BackingOff { until, .. } => Next::At(*until),
+            Self::Revoked { .. } => Next::At(Timestamp::EPOCH),
+            Self::Moved { .. } => Next::By(Owner::Customer),
+            Self::Suspended { .. } => Next::By(Owner::Operator),
+            Self::Retired => Next::By(Owner::Nobody),
+        }
+    }
+
+    const fn tries(&self) -> Tries {
+        match *self {
+            Self::Ordering { tries }
+            | Self::Renewing { tries, .. }
+            | Self::BackingOff { tries, .. } => tries,
+            Self::Requested
+            | Self::Active { .. }
+            | Self::Revoked { .. }
+            | Self::Moved { .. }
+            | Self::Suspended { .. }
+            | Self::Retired => Tries {
+                failures: 0,
+                trouble_since: None,
+            },
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// What `event` makes of `state`, and what is to be done.
+#[must_use]
+pub fn step(
+    state: State,
+    event: Event,
+    settings: &Settings,
+    now: Timestamp,
+) -> (State, Vec<Effect>) {
+    if state == State::Retired {
+        return (state, Vec::new());
+    }
+    let (after, mut effects) = match event {
+        Event::Due => due(state, settings, now),
+        Event::Wanted => wanted(state, now),
+        Event::Asked(why) => asked(state, why, now),
+        Event::Issued(life) => issued(state, life, settings),
+        Event::Failed(setback) => failed(state, &setback, settings, now),
+        Event::Deferred(wait) => deferred(state, wait, now),
+        Event::Told(point, ask_at) => told(state, point, ask_at, settings),
+        Event::Left if matches!(state, State::Suspended { .. }) => (state, Vec::new()),
+        Event::Left => {
+            let serving = state.life();
+            let look = Effect::RunAt(now.plus(MOVED_LOOK));
+            (State::Moved { serving }, vec![look])
+        }
+        Event::Stopped => (State::Suspended { kept: state.life() }, Vec::new()),
+        Event::Returned if matches!(state, State::Moved { .. }) => {
+            settle(state.life(), settings, now)
+        }
+        Event::Resumed if matches!(state, State::Suspended { .. }) => {
+            settle(state.life(), settings, now)
+        }
+        Event::Returned | Event::Resumed => (state, Vec::new()),
+        Event::WasRevoked => revoked(state, now),
+        Event::Removed => (State::Retired, vec![Effect::Drop]),
+    };
+    if after.name() != state.name() {
+        effects.push(Effect::Name(after.name()));
+    }
+    (after, effects)
+}
 
-    use super::*;
-    use crate::model::TenantId;
-    use crate::model::certificate::{CaId, CertificateId};
+/// When the job of what serves runs next.
+fn run_at(life: &Life, settings: &Settings) -> Timestamp {
+    match life.replace {
+        Some(_) => Timestamp::EPOCH,
+        None => due_at(life, settings).min(life.ask_at),
+    }
+}
 
-    #[test]
-    fn a_certificate_is_left_alone_then_renewed_then_replaced() {
-        let day = Duration::from_secs(86_400);
-        let facts = CertificateFacts {
-            id: CertificateId::new(),
-            tenant: TenantId::parse("acme").unwrap(),
-            names: Vec::new(),
-            ca: CaId::new("ca"),
-            serial: String::new(),
-            not_before: Timestamp::EPOCH,
-            not_after: Timestamp::EPOCH.plus(day * 90),
-        };
-        let settings = renewal::Settings::default();
-        let at = renewal::due_at(&facts, &settings);
-        let due = |now| due(Some(&facts), &settings, now);
-        assert_eq!(due(Timestamp::EPOCH), Due::NotBefore(at));
-        assert_eq!(due(at.minus(Duration::from_millis(1))), Due::NotBefore(at));
-        let renewal = Reason::Renewal(Box::new(facts.clone()));
-        assert_eq!(due(at), Due::Now(renewal.clone()));
-        let expired = Reason::Expired(Box::new(facts.clone()));
-        assert_eq!(due(facts.not_after), Due::Now(expired.clone()));
-        assert_eq!(super::due(None, &settings, at), Due::Now(Reason::First));
+/// Why another is wanted in the place of what serves, where one is.
+fn why(life: &Life, settings: &Settings, now: Timestamp) -> Option<Why> {
+    if life.is_over(now) {
+        return Some(Why::Expired);
+    }
+    if let Some(replace) = life.replace {
+        return Some(Why::Replacement(replace));
+    }
+    if now < due_at(life, settings) {
+        return None;
+    }
+    Some(match life.is_cut_short(settings) {
+        true => Why::Replacement(Replace::Told),
+        false => Why::Renewal,
+    })
+}
 
-        assert_eq!(state(&renewal, Event::Began), DomainState::Renewing);
-        assert_eq!(state(&renewal, Event::Failed), DomainState::Degraded);
-        for reason in [Reason::First, expired] {
-            for event in [Event::Began, Event::Failed] {
-                assert_eq!(state(&reason, event), DomainState::Issuing);
+fn due(state: State, settings: &Settings, now: Timestamp) -> (State, Vec<Effect>) {
+    match state {
+        State::BackingOff { until, .. } if now < until => (state, vec![Effect::RunAt(until)]),
+        State::Moved { .. } => (state, vec![Effect::RunAt(now.plus(MOVED_LOOK))]),
+        State::Suspended { .. } | State::Retired => (state, Vec::new()),
+        State::Revoked { serving } => begin(
+            Some(serving),
+            Tries::default(),
+            Why::Replacement(Replace::Revoked),
+        ),
+        State::Requested
+        | State::Ordering { .. }
+        | State::Active { .. }
+        | State::Renewing { .. }
+        | State::BackingOff { .. } => {
+            let (life, tries) = (state.life(), state.tries());
+            let Some(serving) = life else {
+                return begin(None, tries, Why::First);
+            };
+            match why(&serving, settings, now) {
+                Some(why) => begin(Some(serving), tries, why),
+                // Nothing is wanted (any more), whatever failed before.
+                None if serving.ask_at <= now => (State::Active { serving }, vec![Effect::Inquire]),
+                None => settle(Some(serving), settings, now),
             }
         }
     }
 }
+
+fn begin(serving: Option<Life>, tries: Tries, why: Why) -> (State, Vec<Effect>) {
+    let state = match serving.filter(|_| why != Why::Expired) {
+        Some(serving) => State::Renewing { serving, tries },
+        None => State::Ordering { tries },
+    };
+    (state, vec![Effect::Order(why)])
+}
+
+/// What a domain comes to rest as, with this certificate.
+fn settle(life: Option<Life>, settings: &Settings, now: Timestamp) -> (State, Vec<Effect>) {
+    match life {
+        Some(serving) => {
+            let at = run_at(&serving, settings);
+            (
+                State::Active { serving },
+                vec![Effect::Forget, Effect::RunAt(at)],
+            )
+        }
+        None => (State::Requested, vec![Effect::RunAt(now)]),
+    }
+}
+
+fn wanted(state: State, now: Timestamp) -> (State, Vec<Effect>) {
+    let effects = match state {
+        State::Requested => vec![Effect::RunAt(now)],
+        State::BackingOff { until, .. } => vec![Effect::RunAt(until)],
+        State::Ordering { .. }
+        | State::Active { .. }
+        | State::Renewing { .. }
+        | State::Revoked { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => Vec::new(),
+    };
+    (state, effects)
+}
+
+fn asked(state: State, why: Replace, now: Timestamp) -> (State, Vec<Effect>) {
+    let replace = |life: Life| Life {
+        replace: Some(life.replace.unwrap_or(why)),
+        ..life
+    };
+    let at_once = vec![Effect::RunAt(now)];
+    match state {
+        State::Active { serving } => {
+            let serving = replace(serving);
+            (State::Active { serving }, at_once)
+        }
+        State::BackingOff { serving, tries, .. } => {
+            let (serving, until) = (serving.map(replace), now);
+            let state = State::BackingOff {
+                serving,
+                tries,
+                until,
+            };
+            (state, at_once)
+        }
+        State::Requested | State::Revoked { .. } => (state, at_once),
+        // It is being done, or must not be.
+        State::Ordering { .. }
+        | State::Renewing { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => (state, Vec::new()),
+    }
+}
+
+fn issued(state: State, life: Life, settings: &Settings) -> (State, Vec<Effect>) {
+    let mut effects = vec![Effect::Serve, Effect::Forget];
+    if state.life().is_some() {
+        effects.push(Effect::Supersede);
+    }
+    let after = match state {
+        State::Moved { .. } => State::Moved {
+            serving: Some(life),
+        },
+        State::Suspended { .. } => State::Suspended { kept: Some(life) },
+        State::Requested
+        | State::Ordering { .. }
+        | State::Active { .. }
+        | State::Renewing { .. }
+        | State::BackingOff { .. }
+        | State::Revoked { .. }
+        | State::Retired => State::Active { serving: life },
+    };
+    effects.push(Effect::RunAt(run_at(&life, settings)));
+    (after, effects)
+}
+
+fn failed(
+    state: State,
+    setback: &Setback,
+    settings: &Settings,
+    now: Timestamp,
+) -> (State, Vec<Effect>) {
+    match state {
+        State::Suspended { .. } | State::Moved { .. } | State::Retired => (state, Vec::new()),
+        State::Requested
+        | State::Ordering { .. }
+        | State::Active { .. }
+        | State::Renewing { .. }
+        | State::BackingOff { .. }
+        | State::Revoked { .. } => {
+            let serving = state.life().filter(|life| !life.is_over(now));
+            let tries = state.tries().after(setback, now);
+            let ends = serving.map(|life| life.not_after);
+            let until = now.plus(setback::wait(&tries, setback, ends, settings, now));
+            let mut effects = vec![Effect::RunAt(until)];
+            if setback.lane.counts() {
+                effects.push(Effect::Count);
+            }
+            let after = State::BackingOff {
+                serving,
+                tries,
+                until,
+            };
+            (after, effects)
+        }
+    }
+}
+
+fn deferred(state: State, wait: Duration, now: Timestamp) -> (State, Vec<Effect>) {
+    let until = now.plus(wait);
+    let after = match state {
+        State::Ordering { .. } | State::Renewing { .. } | State::BackingOff { .. } => {
+            State::BackingOff {
+                serving: state.life(),
+                tries: state.tries(),
+                until,
+            }
+        }
+        State::Requested
+        | State::Active { .. }
+        | State::Revoked { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => state,
+    };
+    (after, vec![Effect::RunAt(until)])
+}
+
+fn told(
+    state: State,
+    told: Option<Timestamp>,
+    ask_at: Timestamp,
+    settings: &Settings,
+) -> (State, Vec<Effect>) {
+    let learn = |life: Life| Life {
+        told,
+        ask_at,
+        ..life
+    };
+    match state {
+        State::Active { serving } => {
+            let serving = learn(serving);
+            let at = run_at(&serving, settings);
+            (State::Active { serving }, vec![Effect::RunAt(at)])
+        }
+        State::Renewing { serving, tries } => {
+            let serving = learn(serving);
+            (State::Renewing { serving, tries }, Vec::new())
+        }
+        State::BackingOff {
+            serving,
+            tries,
+            until,
+        } => {
+            let serving = serving.map(learn);
+            let state = State::BackingOff {
+                serving,
+                tries,
+                until,
+            };
+            (state, Vec::new())
+        }
+        State::Requested
+        | State::Ordering { .. }
+        | State::Revoked { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => (state, Vec::new()),
+    }
+}
+
+fn revoked(state: State, now: Timestamp) -> (State, Vec<Effect>) {
+    match state {
+        State::Active { serving } => (State::Revoked { serving }, vec![Effect::RunAt(now)]),
+        State::BackingOff {
+            serving: Some(serving),
+            tries,
+            until,
+        } => {
+            let serving = Some(Life {
+                replace: Some(Replace::Revoked),
+                ..serving
+            });
+            let state = State::BackingOff {
+                serving,
+                tries,
+                until,
+            };
+            (state, Vec::new())
+        }
+        // Another is on its way, or nothing is to be.
+        State::Requested
+        | State::Ordering { .. }
+        | State::Renewing { .. }
+        | State::BackingOff { .. }
+        | State::Revoked { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => (state, Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,37 @@
-//! When a certificate is renewed, and when a failed attempt is made again: pure functions of facts and time.
+//! When a certificate is renewed: a pure function of what is known of it.
 //!
-//! Nothing assumes a lifetime: 90 days, 45, 6, or the seconds of a test all work.
+//! Nothing assumes a lifetime: 90 days, 45, 6, or the seconds of a test all work. What the authority tells (RFC 9773)
+//! may bring a renewal forward, and never puts it off beyond the share of the lifetime after which we renew anyway.
 
 use std::time::Duration;
 
-use crate::base::backoff::{Backoff, jittered};
 use crate::base::clock::Timestamp;
 use crate::model::certificate::{CertificateFacts, CertificateId};
+use crate::model::standing::Replace;
+use crate::store::record::CertificateRecord;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(3600);
 /// Below this nothing is ever scheduled: a job that is due again at once would spin.
-const SHORTEST: Duration = Duration::from_millis(100);
+pub const SHORTEST: Duration = Duration::from_millis(100);
+/// Renewals that are due at once for many certificates together are spread over so long, where their lifetimes allow.
+const RUSH: Duration = HOUR;
 
 /// The fractions and waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Renewed when so much of the lifetime has passed. Default two thirds.
+    /// Renewed when so much of the lifetime has passed, at the latest. Default two thirds.
     pub fraction: f64,
     /// The same for a lifetime shorter than [`Settings::short`]. Default a half.
     pub short_fraction: f64,
     /// What counts as a short lifetime. Default 10 days.
     pub short: Duration,
-    /// Renewals are spread by up to this share of the time before them, earlier or later, so that certificates issued
-    /// together are not renewed together. Default 0.1.
+    /// Renewals come earlier by up to this share of the time before them, so that certificates issued together are not
+    /// renewed together. Default 0.1.
     pub spread: f64,
+    /// The same for the first certificate of a name, one brought along, and one that replaced another before its time:
+    /// many of those begin together. Default 0.85.
+    pub first_spread: f64,
     /// The wait after the first failure; the second waits ten times, the third a hundred times as long. Default
     /// one minute.
     pub first_retry: Duration,
@@ -36,54 +44,159 @@ impl Default for Settings {
             short_fraction: 0.5,
             short: DAY * 10,
             spread: 0.1,
+            first_spread: 0.85,
             first_retry: Duration::from_secs(60),
         }
     }
 }
 
-/// When a certificate is to be renewed: the same answer for the same certificate whenever and wherever it is asked.
-#[must_use]
-pub fn due_at(facts: &CertificateFacts, settings: &Settings) -> Timestamp {
-    let lifetime = facts.not_after.since(facts.not_before);
-    let fraction = match lifetime < settings.short {
-        true => settings.short_fraction,
-        false => settings.fraction,
-    };
-    let age = lifetime.mul_f64(fraction.clamp(0.0, 1.0));
-    let age = jittered(age, settings.spread.clamp(0.0, 1.0), chance(facts.id));
-    facts.not_before.plus(age.min(lifetime))
+/// A certificate's life, as far as its renewal goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Life {
+    /// When it begins to be valid.
+    pub not_before: Timestamp,
+    /// When it ends to be valid.
+    pub not_after: Timestamp,
+    /// In 0..1, its own: the same whenever and wherever it is asked for.
+    pub chance: f64,
+    /// Since when it has been here, where it did not just follow another in time.
+    pub began: Option<Timestamp>,
+    /// The point chosen in the window that the authority told.
+    pub told: Option<Timestamp>,
+    /// When the authority is to be asked about it, again or for the first time.
+    pub ask_at: Timestamp,
+    /// Why it is to be replaced before its time.
+    pub replace: Option<Replace>,
 }
 
-/// How long to wait after the `failures`th failure in a row, where the certificate that serves meanwhile, if any, ends
-/// at `serves_until`. `random` in 0..1 adds up to a tenth.
-///
-/// The steps are 1, 10 and 100 times the first wait, then a day; never more than a tenth of the remaining lifetime,
-/// unless that were more than five attempts an hour (at the default first wait), which no authority bears.
+impl Life {
+    /// That of a certificate of which nothing else is known, here since `began`.
+    #[must_use]
+    pub fn new(facts: &CertificateFacts, began: Timestamp) -> Self {
+        Self {
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            chance: chance(facts.id),
+            began: Some(began),
+            told: None,
+            ask_at: facts.not_after,
+            replace: None,
+        }
+    }
+
+    /// That of a stored certificate.
+    #[must_use]
+    pub fn of(record: &CertificateRecord) -> Self {
+        let standing = &record.standing;
+        Self {
+            began: Some(record.created_at).filter(|_| standing.renewed_from.is_none()),
+            told: standing.renewal_info.as_ref().map(|info| info.renew_at),
+            ask_at: standing.ask_at.unwrap_or(record.created_at),
+            replace: standing.replace,
+            ..Self::new(&record.facts, record.created_at)
+        }
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.not_after <= now
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.not_after.since(self.not_before)
+    }
+
+    fn age(&self, settings: &Settings) -> Duration {
+        let lifetime = self.lifetime();
+        let fraction = match lifetime < settings.short {
+            true => settings.short_fraction,
+            false => settings.fraction,
+        };
+        lifetime.mul_f64(fraction.clamp(0.0, 1.0))
+    }
+
+    /// When it is renewed at the latest, whatever anybody tells.
+    #[must_use]
+    pub fn last_point(&self, settings: &Settings) -> Timestamp {
+        self.not_before.plus(self.age(settings))
+    }
+
+    /// When it is renewed where the authority tells nothing.
+    #[must_use]
+    pub fn usual_point(&self, settings: &Settings) -> Timestamp {
+        let last = self.last_point(settings);
+        let Some(began) = self.began else {
+            return last.minus(self.part(settings.spread, settings));
+        };
+        let earliest = last.minus(self.age(settings).mul_f64(share(settings.first_spread)));
+        let from = earliest.max(began);
+        if from < last {
+            from.plus(last.since(from).mul_f64(share(self.chance)))
+        } else {
+            // Brought along late: with others, perhaps.
+            self.rushed(began)
+        }
+    }
+
+    /// Whether the authority wants it replaced markedly earlier than it would be renewed: a mass revocation, say.
+    #[must_use]
+    pub fn is_cut_short(&self, settings: &Settings) -> bool {
+        let early = self
+            .last_point(settings)
+            .minus(self.age(settings).mul_f64(share(settings.spread)));
+        self.told
+            .is_some_and(|told| told < early && told < self.usual_point(settings))
+    }
+
+    /// A part of the time before its renewal, by its own chance.
+    fn part(&self, most: f64, settings: &Settings) -> Duration {
+        self.age(settings).mul_f64(share(most) * share(self.chance))
+    }
+
+    /// Soon after `at`, not all at once.
+    fn rushed(&self, at: Timestamp) -> Timestamp {
+        let over = RUSH.min(self.not_after.since(at) / 20);
+        at.plus(over.mul_f64(share(self.chance)))
+    }
+}
+
+/// When a certificate is to be renewed: the same answer whenever and wherever it is asked.
 #[must_use]
-pub fn retry_in(
-    failures: u32,
-    serves_until: Option<Timestamp>,
+pub fn due_at(life: &Life, settings: &Settings) -> Timestamp {
+    let last = life.last_point(settings);
+    match life.told {
+        // The first of their kind keep their spread, for authorities tell all of one day the same window.
+        Some(told) if life.began.is_some() => told.min(life.usual_point(settings)),
+        Some(told) => told.min(last),
+        None => life.usual_point(settings),
+    }
+}
+
+/// The point in the window from `start` to `end` that an authority told at `now`: random, but the same if asked again
+/// for the same certificate at the same time. A window that has begun is entered from now on, one that is over at once,
+/// but not by all together. Nothing where the window is of no use: it ends before it begins, or begins later than we
+/// dare to wait.
+#[must_use]
+pub fn point_in(
+    (start, end): (Timestamp, Timestamp),
+    life: &Life,
     settings: &Settings,
     now: Timestamp,
-    random: f64,
-) -> Duration {
-    let steps = Backoff {
-        first: settings.first_retry,
-        factor: 10,
-        most: settings.first_retry.saturating_mul(100),
-    };
-    let step = match failures {
-        0..=3 => steps.after(failures.max(1)),
-        _ => DAY,
-    };
-    let remaining = serves_until.map_or(Duration::ZERO, |until| until.since(now));
-    let cap = match remaining.is_zero() {
-        true => DAY,
-        false => (remaining / 10).max(settings.first_retry.saturating_mul(12)),
-    };
-    let wait = step.min(cap).min(DAY);
-    let spread = wait.mul_f64(0.1 * random.clamp(0.0, 1.0));
-    wait.saturating_add(spread).max(SHORTEST)
+) -> Option<Timestamp> {
+    let lifetime = life.lifetime();
+    // A third of the lifetime stays for failures, and of short ones 8 hours, where that leaves half.
+    let margin = (lifetime / 3).max((HOUR * 8).min(lifetime / 2));
+    let last = life.last_point(settings).min(life.not_after.minus(margin));
+    if end <= start || last <= start {
+        return None;
+    }
+    let from = start.max(life.not_before).max(now);
+    let to = end.min(last);
+    Some(match from < to {
+        true => from.plus(to.since(from).mul_f64(share(life.chance))),
+        false => life.rushed(now),
+    })
 }
 
 /// How long until `at`, for a schedule: never nothing.
@@ -93,54 +206,85 @@ pub fn wait_until(at: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// A number in 0..1 that belongs to the certificate: its identity's random half.
-fn chance(id: CertificateId) -> f64 {
+#[must_use]
+pub fn chance(id: CertificateId) -> f64 {
     let [.., a, b, c, d] = *id.as_bytes();
     f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
+}
+
+const fn share(of: f64) -> f64 {
+    if of.is_nan() { 0.0 } else { of.clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TenantId;
-    use crate::model::certificate::CaId;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn facts(lifetime: Duration, random: u32) -> CertificateFacts {
-        let mut id = [7; 16];
-        id[12..].copy_from_slice(&random.to_be_bytes());
-        CertificateFacts {
-            id: CertificateId::from_bytes(id),
-            tenant: TenantId::parse("acme").unwrap(),
-            names: Vec::new(),
-            ca: CaId::new("ca"),
-            serial: String::new(),
+    fn life(lifetime: Duration, chance: f64) -> Life {
+        Life {
             not_before: Timestamp::EPOCH,
             not_after: Timestamp::EPOCH.plus(lifetime),
+            chance,
+            began: None,
+            told: None,
+            ask_at: Timestamp::MAX,
+            replace: None,
+        }
+    }
+
+    fn days(days: f64) -> Timestamp {
+        // To the nearest millisecond.
+        let part = DAY.mul_f64(days.abs()) + Duration::from_micros(500);
+        match days < 0.0 {
+            true => Timestamp::EPOCH.minus(part),
+            false => Timestamp::EPOCH.plus(part),
         }
     }
 
     #[test]
-    fn renews_at_two_thirds_or_at_half_of_a_short_life_give_or_take_a_tenth() {
-        let check = |lifetime: Duration, random, seconds: i64| {
-            let due = due_at(&facts(lifetime, random), &Settings::default());
-            assert_eq!(due.as_seconds(), seconds, "{lifetime:?} {random}");
+    fn renews_at_two_thirds_or_at_half_of_a_short_life_or_up_to_a_tenth_earlier() {
+        let check = |lifetime: Duration, chance, expected: f64| {
+            let due = due_at(&life(lifetime, chance), &Settings::default());
+            assert_eq!(
+                due.as_seconds(),
+                days(expected).as_seconds(),
+                "{lifetime:?}"
+            );
         };
-        let middle = u32::MAX / 2 + 1;
-        check(DAY * 90, middle, 60 * 86_400);
-        check(DAY * 90, 0, 54 * 86_400);
-        check(DAY * 90, u32::MAX, 66 * 86_400 - 1);
-        check(DAY * 45, middle, 30 * 86_400);
-        check(DAY * 6, middle, 3 * 86_400);
-        check(Duration::from_secs(20), middle, 10);
-        check(Duration::ZERO, middle, 0);
+        check(DAY * 90, 0.0, 60.0);
+        check(DAY * 90, 0.5, 57.0);
+        check(DAY * 90, 1.0, 54.0);
+        check(DAY * 45, 0.0, 30.0);
+        check(DAY * 6, 0.0, 3.0);
+        check(DAY * 6, 1.0, 2.7);
+        check(Duration::ZERO, 0.5, 0.0);
+    }
+
+    #[test]
+    fn first_certificates_are_spread_over_most_of_the_time_before_their_renewal() {
+        let check = |began: f64, chance, expected: Timestamp| {
+            let life = Life {
+                began: Some(days(began)),
+                ..life(DAY * 90, chance)
+            };
+            let due = due_at(&life, &Settings::default());
+            assert_eq!(due, expected, "{began} {chance}");
+        };
+        check(0.0, 0.0, days(9.0));
+        check(0.0, 1.0, days(60.0));
+        // Brought along later: over what is left, and soon where nothing is.
+        check(40.0, 0.0, days(40.0));
+        check(40.0, 0.5, days(50.0));
+        check(70.0, 0.5, days(70.0).plus(MINUTE * 30));
     }
 
     #[test]
     fn a_certificate_that_ends_before_it_begins_is_due_when_it_begins() {
-        let mut facts = facts(DAY, 0);
-        facts.not_after = Timestamp::EPOCH.minus(DAY);
-        assert_eq!(due_at(&facts, &Settings::default()), Timestamp::EPOCH);
+        let mut life = life(DAY, 0.0);
+        life.not_after = Timestamp::EPOCH.minus(DAY);
+        assert_eq!(due_at(&life, &Settings::default()), Timestamp::EPOCH);
     }
 
     #[test]
@@ -149,56 +293,69 @@ mod tests {
             fraction: f64::INFINITY,
             short_fraction: -1.0,
             spread: 40.0,
+            first_spread: f64::NAN,
             ..Settings::default()
         };
-        for random in [0, u32::MAX] {
-            let long = facts(DAY * 90, random);
-            assert!(due_at(&long, &settings) <= long.not_after);
-            let short = facts(DAY, random);
-            assert_eq!(due_at(&short, &settings), short.not_before);
+        for chance in [0.0, 1.0, f64::NAN] {
+            for began in [None, Some(Timestamp::EPOCH)] {
+                let long = Life {
+                    began,
+                    ..life(DAY * 90, chance)
+                };
+                assert!(due_at(&long, &settings) <= long.not_after);
+                let short = life(DAY, chance);
+                assert_eq!(due_at(&short, &settings), short.not_before);
+            }
         }
     }
 
     #[test]
-    fn waits_one_ten_and_a_hundred_minutes_and_then_a_day_or_a_tenth_of_what_is_left() {
-        let now = Timestamp::from_seconds(1_000_000);
-        let check = |failures, left: Option<Duration>, expected: Duration| {
-            let until = left.map(|left| now.plus(left));
-            let wait = retry_in(failures, until, &Settings::default(), now, 0.0);
-            assert_eq!(wait, expected, "{failures} failures, {left:?} left");
+    fn a_point_in_the_authoritys_window_is_chosen_and_kept_to() {
+        let settings = Settings::default();
+        let check = |lifetime: f64, window: (f64, f64), chance, expected: Option<f64>| {
+            let life = life(DAY.mul_f64(lifetime), chance);
+            let window = (days(window.0), days(window.1));
+            let point = point_in(window, &life, &settings, Timestamp::EPOCH);
+            assert_eq!(point, expected.map(days), "{lifetime} {window:?} {chance}");
         };
-        for left in [None, Some(DAY * 30)] {
-            check(1, left, MINUTE);
-            check(2, left, MINUTE * 10);
-            check(3, left, MINUTE * 100);
-            check(4, left, DAY);
-            check(5, left, DAY);
-            check(u32::MAX, left, DAY);
-        }
-        check(0, None, MINUTE);
-        check(4, Some(DAY * 5), DAY / 2);
-        check(4, Some(MINUTE * 600), MINUTE * 60);
-        check(3, Some(MINUTE * 600), MINUTE * 60);
-        check(1, Some(MINUTE * 5), MINUTE);
-        // Never more than five attempts an hour, however little is left; and daily again once nothing is.
-        check(9, Some(MINUTE * 5), MINUTE * 12);
-        check(9, Some(Duration::ZERO), DAY);
+        check(90.0, (50.0, 52.0), 0.5, Some(51.0));
+        // As Let's Encrypt tells: around two thirds. Half of it is too late for us.
+        check(90.0, (59.0, 61.0), 0.5, Some(59.5));
+        check(45.0, (29.0, 31.0), 1.0, Some(30.0));
+        check(6.0, (2.75, 3.25), 1.0, Some(3.0));
+        // Before the certificate began is now; but not everybody's.
+        check(90.0, (-9.0, 1.0), 0.5, Some(0.5));
+        check(90.0, (-9.0, -8.0), 0.0, Some(0.0));
+        check(90.0, (-9.0, -8.0), 1.0, Some(1.0 / 24.0));
+        // Later than we dare, or nonsense.
+        check(90.0, (60.0, 62.0), 0.5, None);
+        check(90.0, (4000.0, 5000.0), 0.5, None);
+        check(90.0, (52.0, 50.0), 0.5, None);
+        check(90.0, (50.0, 50.0), 0.5, None);
+        // A window without end is one up to the last point.
+        check(90.0, (50.0, 1e9), 0.5, Some(55.0));
     }
 
     #[test]
-    fn a_wait_is_never_nothing_and_never_overflows() {
-        let now = Timestamp::MAX;
-        let settings = Settings {
-            first_retry: Duration::ZERO,
-            ..Settings::default()
+    fn a_window_never_puts_a_renewal_off_and_may_bring_it_forward() {
+        let settings = Settings::default();
+        let with = |told: f64, began: Option<f64>| Life {
+            told: Some(days(told)),
+            began: began.map(days),
+            ..life(DAY * 90, 0.5)
         };
-        assert_eq!(retry_in(1, None, &settings, now, 0.5), SHORTEST);
-        let settings = Settings {
-            first_retry: Duration::MAX,
-            ..Settings::default()
-        };
-        let wait = retry_in(3, Some(Timestamp::MAX), &settings, Timestamp::EPOCH, 1.0);
-        assert_eq!(wait, DAY + DAY / 10);
-        assert_eq!(wait_until(Timestamp::EPOCH, now), SHORTEST);
+        assert_eq!(due_at(&with(80.0, None), &settings), days(60.0));
+        assert_eq!(due_at(&with(59.0, None), &settings), days(59.0));
+        assert_eq!(due_at(&with(3.0, None), &settings), days(3.0));
+        assert_eq!(due_at(&with(59.0, Some(0.0)), &settings), days(34.5));
+        assert_eq!(due_at(&with(3.0, Some(0.0)), &settings), days(3.0));
+        assert!(with(3.0, None).is_cut_short(&settings));
+        assert!(!with(59.0, None).is_cut_short(&settings));
+        assert!(!with(50.0, Some(0.0)).is_cut_short(&settings));
+    }
+
+    #[test]
+    fn a_wait_is_never_nothing() {
+        assert_eq!(wait_until(Timestamp::EPOCH, Timestamp::MAX), SHORTEST);
     }
 }

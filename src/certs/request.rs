@@ -1,7 +1,8 @@
 //! The wish for a certificate: the same whether a visitor, the configuration, the API or a clock has it.
 
-use crate::base::clock::Timestamp;
+use crate::certs::lifecycle::Why;
 use crate::model::certificate::CertificateFacts;
+use crate::model::standing::Replace;
 use crate::model::{NamePattern, TenantId};
 use crate::telemetry::labels::IssuanceKind;
 
@@ -25,16 +26,23 @@ pub enum Reason {
     Renewal(Box<CertificateFacts>),
     /// The one there was has ended; nothing serves.
     Expired(Box<CertificateFacts>),
+    /// The one there is must be replaced before its time.
+    Replacement(Box<CertificateFacts>, Replace),
 }
 
 impl Reason {
     /// Why one is wanted for a domain whose certificate, if it has one, is `certificate`.
     #[must_use]
-    pub fn of(certificate: Option<&CertificateFacts>, now: Timestamp) -> Self {
-        match certificate {
-            None => Self::First,
-            Some(facts) if facts.not_after <= now => Self::Expired(Box::new(facts.clone())),
-            Some(facts) => Self::Renewal(Box::new(facts.clone())),
+    pub fn of(why: Why, certificate: Option<&CertificateFacts>) -> Self {
+        let Some(facts) = certificate else {
+            return Self::First;
+        };
+        let facts = Box::new(facts.clone());
+        match why {
+            Why::First => Self::First,
+            Why::Renewal => Self::Renewal(facts),
+            Why::Expired => Self::Expired(facts),
+            Why::Replacement(replace) => Self::Replacement(facts, replace),
         }
     }
 
@@ -43,7 +51,9 @@ impl Reason {
     pub const fn certificate(&self) -> Option<&CertificateFacts> {
         match self {
             Self::First => None,
-            Self::Renewal(facts) | Self::Expired(facts) => Some(facts),
+            Self::Renewal(facts) | Self::Expired(facts) | Self::Replacement(facts, _) => {
+                Some(facts)
+            }
         }
     }
 
@@ -52,7 +62,7 @@ impl Reason {
     pub const fn kind(&self) -> IssuanceKind {
         match self {
             Self::First => IssuanceKind::First,
-            Self::Renewal(_) | Self::Expired(_) => IssuanceKind::Renewal,
+            Self::Renewal(_) | Self::Expired(_) | Self::Replacement(..) => IssuanceKind::Renewal,
         }
     }
 }

@@ -13,17 +13,15 @@ use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
-use crate::certs::lifecycle::{self, Due};
+use crate::certs::lifecycle::{self, Effect, Event, State, Why};
 use crate::certs::preflight::Preflight;
-use crate::certs::renewal;
-use crate::certs::request::Reason;
+use crate::certs::renewal::{self, Life};
 use crate::certs::settings::Obtain;
 use crate::model::TenantScope;
-use crate::model::certificate::CertificateFacts;
 use crate::model::domain::DomainState;
 use crate::store::batch::{Operation, Urgency};
 use crate::store::job::{JobKey, JobRecord, Priority};
-use crate::store::record::DomainRecord;
+use crate::store::record::{CertificateRecord, DomainRecord};
 use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError};
 use crate::telemetry::metrics::{ExpiryCensus, Metrics};
 
@@ -35,6 +33,9 @@ const BREATH: Duration = Duration::from_millis(10);
 const ADRIFT: Duration = Duration::from_secs(2 * 86_400);
 /// The wait after a round that the store broke off.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// A certificate whose authority was never asked about its renewal has that done within this time.
+const FIRST_INQUIRY: Duration = Duration::from_secs(6 * 3600);
 
 /// The rounds.
 #[derive(Clone, Debug)]
@@ -120,42 +121,44 @@ impl Upkeep {
         }
         let by = Deadline::after(PATIENCE);
         let scope = TenantScope::upkeep();
-        let facts = match domain.certificate {
+        let certificate = match domain.certificate {
             Some(id) => self.store.certificate(by, &scope, id).await?,
             None => None,
-        }
-        .map(|record| record.facts);
+        };
         let wanted = domain.state.is_served() && domain.state != DomainState::Moved;
         // That of a name which is not to be renewed may expire without anyone's alarm.
-        if let Some(facts) = facts.as_ref().filter(|_| wanted) {
-            let (begin, end) = (facts.not_before, facts.not_after);
+        if let Some(record) = certificate.as_ref().filter(|_| wanted) {
+            let (begin, end) = (record.facts.not_before, record.facts.not_after);
             round.census.add(begin, end, self.clock.now());
         }
         let waits_for_visitor =
-            facts.is_none() && self.settings.load().obtain == Obtain::AtFirstVisit;
+            certificate.is_none() && self.settings.load().obtain == Obtain::AtFirstVisit;
         if !wanted || waits_for_visitor || !self.is_certified(domain) {
             return Ok(());
         }
         let key = JobKey::Certificate(domain.pattern.clone());
-        let lost = match self.store.job(by, &scope, &key).await? {
-            None => true,
-            Some(job) => self.is_adrift(&job, facts.as_ref()),
-        };
-        if lost {
-            self.restore(domain, key, facts.as_ref()).await?;
-            round.restored += 1;
+        let job = self.store.job(by, &scope, &key).await?;
+        let due = self.due(certificate.as_ref());
+        match (job, &certificate) {
+            // Brought along, or from before its authority was asked about renewals: asked within one round of answers.
+            (Some(_), Some(record)) if record.standing.ask_at.is_none() => {
+                let delay = FIRST_INQUIRY.mul_f64(renewal::chance(record.facts.id));
+                self.request(domain, key, (Priority::Renewal, delay))
+                    .await?;
+            }
+            (Some(job), _) if !self.is_adrift(&job, due.1) => {}
+            (None | Some(_), _) => {
+                tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a job that was missing, or adrift, is due when it should be");
+                self.request(domain, key, due).await?;
+                round.restored += 1;
+            }
         }
         Ok(())
     }
 
     /// Whether a job waits for much longer than its certificate can: it was put off while the machine's clock was ahead,
     /// or that is behind now.
-    fn is_adrift(&self, job: &JobRecord, facts: Option<&CertificateFacts>) -> bool {
-        let settings = self.settings.load().renewal;
-        let needed = match lifecycle::due(facts, &settings, self.clock.now()) {
-            Due::NotBefore(at) => at.since(self.clock.now()),
-            Due::Now(_) => Duration::ZERO,
-        };
+    fn is_adrift(&self, job: &JobRecord, needed: Duration) -> bool {
         // Jobs are kept by the machine's clock.
         job.run_at.since(self.clock.machine()) > needed.saturating_add(ADRIFT)
     }
@@ -164,20 +167,40 @@ impl Upkeep {
         self.accounts.certifies(&domain.tenant, &domain.pattern)
     }
 
-    async fn restore(
+    /// How urgent the job of a domain with this certificate is, and when it is due.
+    fn due(&self, certificate: Option<&CertificateRecord>) -> (Priority, Duration) {
+        let now = self.clock.now();
+        let settings = self.settings.load().renewal;
+        let state = match certificate.map(Life::of) {
+            Some(serving) => State::Active { serving },
+            None => State::Requested,
+        };
+        let (_, effects) = lifecycle::step(state, Event::Due, &settings, now);
+        let due = effects.iter().find_map(|effect| match effect {
+            Effect::Order(Why::First) => Some((Priority::Background, Duration::ZERO)),
+            Effect::Order(Why::Renewal) | Effect::Inquire => {
+                Some((Priority::Renewal, Duration::ZERO))
+            }
+            Effect::Order(Why::Expired | Why::Replacement(_)) => {
+                Some((Priority::Expiring, Duration::ZERO))
+            }
+            Effect::RunAt(at) => Some((Priority::Renewal, renewal::wait_until(*at, now))),
+            Effect::Serve
+            | Effect::Supersede
+            | Effect::Count
+            | Effect::Forget
+            | Effect::Name(_)
+            | Effect::Drop => None,
+        });
+        due.unwrap_or((Priority::Background, Duration::ZERO))
+    }
+
+    async fn request(
         &self,
         domain: &DomainRecord,
         key: JobKey,
-        facts: Option<&CertificateFacts>,
+        (priority, delay): (Priority, Duration),
     ) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let (priority, delay) = match lifecycle::due(facts, &self.settings.load().renewal, now) {
-            Due::NotBefore(at) => (Priority::Renewal, renewal::wait_until(at, now)),
-            Due::Now(Reason::First) => (Priority::Background, Duration::ZERO),
-            Due::Now(Reason::Renewal(_)) => (Priority::Renewal, Duration::ZERO),
-            Due::Now(Reason::Expired(_)) => (Priority::Expiring, Duration::ZERO),
-        };
-        tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a job that was missing, or adrift, is due when it should be");
         let request = Batch::new().then(Operation::RequestJob {
             key,
             tenant: domain.tenant.clone(),

@@ -9,10 +9,11 @@ use futures_util::future::BoxFuture;
 use crate::certs::accounts::Accounts;
 use crate::control::caller::Grant;
 use crate::control::imports::Imports;
+use crate::model::standing::{CertificateStanding, Replace};
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
 use crate::store::job::{JobKey, Priority};
-use crate::store::record::KeyOwner;
+use crate::store::record::{CertificateRecord, KeyOwner};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
 
 pub use crate::store::job::JobStanding;
@@ -147,8 +148,8 @@ impl Actions {
         self.imports.as_ref()
     }
 
-    /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not. Does not wait for
-    /// the outcome. A certificate that is not due for renewal stays as it is.
+    /// Asks for a domain's certificate now: a back-off is forgotten, the count of failures is not, and a certificate
+    /// that is good yet is renewed early. Does not wait for the outcome.
     ///
     /// # Errors
     /// [`ActionError`].
@@ -169,7 +170,12 @@ impl Actions {
             );
             return Err(ActionError::NotServed(why));
         }
-        let batch = retry_batch(grant, pattern, &domain.tenant);
+        let certificate = match domain.certificate {
+            Some(id) => self.store.certificate(by, grant.scope(), id).await,
+            None => Ok(None),
+        };
+        let certificate = certificate.map_err(ActionError::Store)?;
+        let batch = replace_early(certificate, retry_batch(grant, pattern, &domain.tenant));
         let applied = self.store.apply(by, grant.scope(), batch).await;
         let mut standings = applied.map_err(|error| action_error(error, pattern))?.jobs;
         (self.nudge)();
@@ -203,6 +209,26 @@ impl Actions {
         }
         (self.reload)().await.map_err(ActionError::Refused)
     }
+}
+
+/// Notes with a certificate that it is to be replaced though it is good, unless that is so already.
+fn replace_early(certificate: Option<CertificateRecord>, batch: Batch) -> Batch {
+    let Some(record) = certificate.filter(|record| record.standing.replace.is_none()) else {
+        return batch;
+    };
+    let standing = CertificateStanding {
+        replace: Some(Replace::Asked),
+        ..record.standing.clone()
+    };
+    batch
+        .guard(Guard::StandingIs(
+            record.facts.id,
+            Box::new(record.standing),
+        ))
+        .then(Operation::SetCertificateStanding {
+            certificate: record.facts.id,
+            standing: Box::new(standing),
+        })
 }
 
 fn retry_batch(grant: &Grant, pattern: &NamePattern, tenant: &TenantId) -> Batch {

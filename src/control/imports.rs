@@ -423,8 +423,10 @@ impl Imports {
 
     /// Points the domains to the certificate, and has each looked at when a renewal is due.
     fn pointed(&self, batch: Batch, facts: &CertificateFacts, domains: &[NamePattern]) -> Batch {
-        let due = renewal::due_at(facts, &self.0.certificates.load().renewal);
-        let delay = renewal::wait_until(due, self.0.clock.now());
+        let now = self.0.clock.now();
+        let life = renewal::Life::new(facts, now);
+        let due = renewal::due_at(&life, &self.0.certificates.load().renewal);
+        let delay = renewal::wait_until(due, now);
         domains.iter().fold(batch, |batch, pattern| {
             batch
                 .then(Operation::PointDomain {

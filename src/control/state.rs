@@ -157,7 +157,7 @@ impl JobStatus {
         match job.leased_until {
             Some(until) if now < until => Self::Running,
             Some(_) | None if job.run_at <= now => Self::Due,
-            Some(_) | None if job.failures > 0 => Self::BackingOff,
+            Some(_) | None if job.failures > 0 || job.problem.is_some() => Self::BackingOff,
             Some(_) | None => Self::Waiting,
         }
     }

@@ -28,6 +28,56 @@ pub struct CertificateStanding {
     pub superseded_at: Option<Timestamp>,
     /// When its private key is to be destroyed; nothing while it may serve.
     pub retire_at: Option<Timestamp>,
+    /// The certificate that it followed in time; nothing where it is the first, was brought along, or replaced one
+    /// before its time.
+    pub renewed_from: Option<CertificateId>,
+    /// Why it is to be replaced before its time.
+    pub replace: Option<Replace>,
+    /// What the authority tells of its renewal.
+    pub renewal_info: Option<RenewalWindow>,
+    /// When the authority is to be asked about its renewal; nothing before it was asked for the first time.
+    pub ask_at: Option<Timestamp>,
+}
+
+/// Why a certificate is replaced before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replace {
+    /// The operator asked for it.
+    Asked,
+    /// Its authority wants it replaced early.
+    Told,
+    /// Its private key is not private any more.
+    KeyCompromised,
+    /// It is revoked.
+    Revoked,
+}
+
+impl Replace {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Told => "told",
+            Self::KeyCompromised => "key_compromised",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// When an authority wants a certificate renewed (RFC 9773 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RenewalWindow {
+    /// Not before.
+    pub start: Timestamp,
+    /// Not after.
+    pub end: Timestamp,
+    /// The point that was chosen for it.
+    pub renew_at: Timestamp,
+    /// A page of the authority's that says why.
+    #[serde(default)]
+    pub explanation: Option<String>,
 }
 
 /// What a certificate is for.

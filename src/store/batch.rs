@@ -73,6 +73,8 @@ pub enum Guard {
     MaterialAbsent(CaId, String),
     /// The owner has no data key with this number yet.
     DataKeyAbsent(KeyOwner, u32),
+    /// This is what is known of the certificate: nobody has written its standing since it was read.
+    StandingIs(CertificateId, Box<CertificateStanding>),
 }
 
 impl fmt::Display for Guard {
@@ -82,6 +84,12 @@ impl fmt::Display for Guard {
             Self::DomainVersion(name, version) => write!(f, "{name} is at version {version}"),
             Self::DomainAbsent(name) => write!(f, "{name} is not registered"),
             Self::DomainOwnedBy(name, tenant) => write!(f, "{name} belongs to {tenant}"),
+            Self::StandingIs(certificate, _) => {
+                write!(
+                    f,
+                    "the standing of certificate {certificate} is as it was read"
+                )
+            }
             Self::MaterialAbsent(ca, slot) => write!(f, "CA {ca} has no {slot} yet"),
             Self::DataKeyAbsent(owner, id) => {
                 write!(f, "{:?} has no data key {id} yet", owner.as_str())

@@ -8,9 +8,9 @@ use rustls_pki_types::CertificateDer;
 
 use super::order::AcmeOrder;
 use super::repeat_stale_nonce;
-use super::transport::Line;
+use super::transport::{Line, bounded};
 use crate::base::clock::Timestamp;
-use crate::ca::authority::{Account, NewOrder, Order};
+use crate::ca::authority::{Account, NewOrder, Order, RenewalInfo, TellsRenewal};
 use crate::ca::error::{CaError, Step};
 
 pub(super) struct AcmeAccount {
@@ -74,12 +74,39 @@ impl Account for AcmeAccount {
         Timestamp::MAX
     }
 
+    fn root(&self) -> Option<&[u8]> {
+        None
+    }
+
     fn url(&self) -> Option<&str> {
         Some(self.account.id())
     }
 
-    fn root(&self) -> Option<&[u8]> {
-        None
+    fn tells_renewal(&self) -> TellsRenewal {
+        TellsRenewal::Perhaps
+    }
+
+    async fn renewal_info(&self, leaf: &[u8]) -> Result<Option<RenewalInfo>, CaError> {
+        let leaf = CertificateDer::from(leaf);
+        // Without an authority key identifier there is no name to ask by (RFC 9773 §4.1).
+        let Ok(certificate) = CertificateIdentifier::try_from(&leaf) else {
+            return Ok(None);
+        };
+        let call = Box::pin(Line::observe(self.account.renewal_info(&certificate)));
+        let told = match call.await {
+            (Err(Error::Unsupported(_)), _) => return Ok(None),
+            (Ok((info, _)), seen) => (info, seen),
+            (Err(error), seen) => {
+                return Err(self.line.explain(Step::RenewalInfo, error, seen));
+            }
+        };
+        let (info, seen) = told;
+        let window = &info.suggested_window;
+        Ok(Some(RenewalInfo {
+            window: Some((window.start.into(), window.end.into())),
+            explanation: info.explanation_url.map(|url| bounded(&url)),
+            retry_after: seen.retry_after,
+        }))
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {

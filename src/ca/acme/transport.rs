@@ -251,6 +251,12 @@ fn head(answer: &Answer) -> Parts {
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = answer.status;
     parts.headers = answer.headers.clone();
+    // instant-acme takes renewal information without this for an error, and hides the real one where there is one. What
+    // the authority asks for is in [`Seen`].
+    parts
+        .headers
+        .entry(http::header::RETRY_AFTER)
+        .or_insert(http::HeaderValue::from_static("0"));
     parts
 }
 

@@ -6,11 +6,14 @@ use rcgen::PublicKeyData as _;
 
 use super::attempt::Attempt;
 use super::failure::Cause;
+use super::inquiry;
 use super::order::Obtained;
 use crate::base::secret::Secret;
+use crate::ca::TellsRenewal;
 use crate::certs::chain;
 use crate::certs::credential::{Credential, key_sealed_as, sealed_as};
 use crate::certs::policy::IssuancePermit;
+use crate::certs::request::Reason;
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::standing::CertificateStanding;
 use crate::store::record::CertificateRecord;
@@ -41,13 +44,26 @@ impl Attempt<'_> {
             not_before: leaf.not_before,
             not_after: leaf.not_after,
         };
+        let standing = CertificateStanding {
+            account: obtained.account.url().map(str::to_owned),
+            profile: permit.profile().map(str::to_owned),
+            renewed_from: match permit.request().reason {
+                Reason::Renewal(ref old) => Some(old.id),
+                Reason::First | Reason::Expired(_) | Reason::Replacement(..) => None,
+            },
+            ask_at: Some(match obtained.account.tells_renewal() {
+                TellsRenewal::Perhaps => now.plus(inquiry::pause(None)),
+                TellsRenewal::No => facts.not_after,
+            }),
+            ..CertificateStanding::default()
+        };
         let mut chain = obtained.chain.into_iter();
         let record = CertificateRecord {
             facts: facts.clone(),
             leaf: chain.next().unwrap_or_default(),
             chain: chain.collect(),
             sealed_key: obtained.sealed_key,
-            standing: CertificateStanding::default(),
+            standing,
             created_at: now,
         };
         let key = Secret::new(obtained.key.serialize_der());

@@ -2,21 +2,22 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Spent;
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
-use super::{PATIENCE, Parts};
+use super::life::{self, Due};
+use super::{PATIENCE, Parts, Shared};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::certs::Settings;
 use crate::certs::credential::Credential;
-use crate::certs::gauges::FRESH;
-use crate::certs::lifecycle;
+use crate::certs::lifecycle::State;
 use crate::certs::policy::Denial;
-use crate::certs::request::{IssuanceRequest, Reason};
+use crate::certs::request::IssuanceRequest;
 use crate::certs::resolver::Ticket;
-use crate::model::certificate::CertificateFacts;
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::job::{ClaimedJob, JobKey};
 use crate::store::record::{CertificateRecord, DomainRecord, KeyOwner};
@@ -25,6 +26,8 @@ use crate::store::{Deadline, StoreError};
 /// A run in progress.
 pub(super) struct Attempt<'a> {
     pub parts: &'a Parts,
+    /// Places of those who ask an authority about renewals.
+    pub inquiries: &'a Semaphore,
     pub job: &'a ClaimedJob,
     pub pattern: &'a NamePattern,
     pub tenant: &'a TenantId,
@@ -42,6 +45,8 @@ pub(super) struct Attempt<'a> {
 pub(super) struct Known {
     pub domain: Option<DomainRecord>,
     pub certificate: Option<CertificateRecord>,
+    /// Where the life stood when the run began.
+    pub state: State,
     /// From before the reading.
     pub ticket: Ticket,
 }
@@ -51,17 +56,28 @@ pub(super) enum Success {
     /// With a certificate, which is stored and serves.
     Issued(Arc<Credential>),
     /// The certificate there is need not be replaced yet.
-    StillGood(Box<CertificateRecord>, Timestamp),
+    StillGood(StillGood),
+}
+
+/// A certificate that need not be replaced yet.
+pub(super) struct StillGood {
+    /// As it was read.
+    pub record: Box<CertificateRecord>,
+    /// What is known of it now, where that has changed.
+    pub standing: Option<Box<CertificateStanding>>,
+    /// When its job runs next.
+    pub run_at: Timestamp,
 }
 
 impl<'a> Attempt<'a> {
     /// Works on `job` until it is done, fails, is lost, or the group is cancelled; writes how it ended.
     pub(super) async fn run(
-        parts: &'a Parts,
+        shared: &'a Shared,
         job: ClaimedJob,
         lease: Lease,
         cancelled: CancellationToken,
     ) {
+        let parts = &shared.parts;
         let JobKey::Certificate(pattern) = &job.claim.key else {
             return;
         };
@@ -73,6 +89,7 @@ impl<'a> Attempt<'a> {
         let began = monotonic();
         let attempt = Attempt {
             parts,
+            inquiries: &shared.inquiries,
             job: &job,
             pattern,
             tenant,
@@ -116,6 +133,7 @@ impl<'a> Attempt<'a> {
             None => None,
         };
         Ok(Known {
+            state: life::state(domain.as_ref(), certificate.as_ref(), self.job),
             domain,
             certificate,
             ticket,
@@ -126,9 +144,10 @@ impl<'a> Attempt<'a> {
     /// the authority refuses is dealt with in [`ending`](super::ending).
     async fn work(&self, known: &Known) -> Result<Success, Failure> {
         // What is due, and why.
-        let reason = match self.due(known).await {
-            Due::Now(reason) => reason,
-            Due::NotBefore(record, at) => return Ok(Success::StillGood(record, at)),
+        let reason = match self.due(known).await? {
+            Due::Order(reason) => reason,
+            Due::Inquiry => return self.inquire(known).await,
+            Due::Nothing(at) => return self.left_alone(known, at),
         };
         let request = IssuanceRequest {
             pattern: self.pattern.clone(),
@@ -152,47 +171,20 @@ impl<'a> Attempt<'a> {
             .map_err(Cause::with_dead_order)?;
         // Should the domain be removed from now on, its credential does not come back.
         let ticket = self.parts.resolver.ticket();
-        self.activate(permit, record).await?;
+        self.activate(permit, known, record).await?;
         self.parts
             .resolver
             .put_loaded(self.pattern, &credential, ticket);
         Ok(Success::Issued(credential))
     }
 
-    async fn due(&self, known: &Known) -> Due {
-        let facts = known.certificate.as_ref().map(|record| &record.facts);
-        if facts.is_some_and(|facts| self.is_time_in_doubt(facts)) {
-            self.parts.accounts.authorities().ask_the_time().await;
-        }
-        let now = self.parts.clock.now();
-        match lifecycle::due(facts, &self.settings.renewal, now) {
-            lifecycle::Due::Now(reason) => Due::Now(reason),
-            lifecycle::Due::NotBefore(at) => match &known.certificate {
-                Some(record) => Due::NotBefore(Box::new(record.clone()), at),
-                None => Due::Now(Reason::First),
-            },
-        }
+    fn left_alone(&self, known: &Known, at: Timestamp) -> Result<Success, Failure> {
+        let record = known.certificate.clone();
+        let record = record.ok_or(Cause::Denied(Denial::NotRegistered))?;
+        Ok(Success::StillGood(StillGood {
+            standing: None,
+            record: Box::new(record),
+            run_at: at,
+        }))
     }
-}
-
-impl Attempt<'_> {
-    /// Whether the machine's clock alone says that this certificate is due, or that it is not: should that clock have
-    /// jumped, then by days, and with it every certificate would be due.
-    fn is_time_in_doubt(&self, facts: &CertificateFacts) -> bool {
-        let clock = &self.parts.clock;
-        let due_at = |now| lifecycle::due(Some(facts), &self.settings.renewal, now);
-        let is_due = |now| matches!(due_at(now), lifecycle::Due::Now(_));
-        match clock.told() {
-            None => is_due(clock.machine()),
-            Some((_, age)) => age > FRESH && is_due(clock.machine()) != is_due(clock.now()),
-        }
-    }
-}
-
-/// What is due.
-enum Due {
-    /// A certificate.
-    Now(Reason),
-    /// Nothing before this time: the certificate there is is good.
-    NotBefore(Box<CertificateRecord>, Timestamp),
 }

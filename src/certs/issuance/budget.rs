@@ -6,18 +6,18 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::PATIENCE;
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure, Fate};
 use super::order::Wanted;
 use crate::base::clock::Timestamp;
 use crate::ca::CaError;
 use crate::ca::error::Step;
 use crate::certs::budget::{Charge, Class, History, Order, TakeError};
-use crate::certs::lifecycle::{self, Event};
 use crate::certs::outcome::Outcome;
 use crate::certs::request::Reason;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Actor, ProblemCode};
+use crate::model::standing::Replace;
 use crate::store::Deadline;
 use crate::store::batch::{Batch, JobOutcome, Operation};
 use crate::store::job::Priority;
@@ -127,6 +127,9 @@ impl Attempt<'_> {
             // A name that is dead for long must not eat what is kept for emergencies.
             Reason::Expired(_) if self.job.failures > MOST_EMERGENCIES => Class::Bulk,
             Reason::Expired(_) => Class::Emergency,
+            // What somebody asked for can wait like any renewal; a key that others know cannot.
+            Reason::Replacement(_, Replace::Asked) => Class::Renewal,
+            Reason::Replacement(..) => Class::Emergency,
         }
     }
 
@@ -217,7 +220,7 @@ impl Attempt<'_> {
     pub(super) async fn hold(
         &self,
         failure: &Failure,
-        reason: &Reason,
+        known: Option<&Known>,
         (now, wait): (Timestamp, Duration),
     ) {
         let random = rand::rng().random::<f64>();
@@ -236,8 +239,8 @@ impl Attempt<'_> {
             });
         }
         let batch = batch.then(self.finished(JobOutcome::Held(problem.clone()), wait));
-        let state = lifecycle::state(reason, Event::Failed);
-        self.finish_with_state(batch, state, &problem).await;
+        let (state, _) = self.set_back(known, &failure.cause, now);
+        self.finish_with_state(batch, state.name(), &problem).await;
         self.tell(Outcome::Failed(Arc::new(problem)));
     }
 }

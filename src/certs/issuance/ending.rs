@@ -6,33 +6,34 @@ use std::time::Duration;
 use rand::RngExt as _;
 use serde_json::json;
 
-use super::attempt::{Attempt, Known, Success};
+use super::attempt::{Attempt, Known, StillGood, Success};
 use super::failure::{Cause, Failure, Fate};
 use super::lease::Gone;
+use super::life;
 use crate::base::backoff::jittered;
 use crate::base::clock::{Timestamp, monotonic};
 use crate::certs::credential::Credential;
-use crate::certs::lifecycle::{self, Event};
+use crate::certs::lifecycle::{self, Effect, Event, MOVED_LOOK, State};
 use crate::certs::outcome::Outcome;
 use crate::certs::policy::{Denial, IssuancePermit};
-use crate::certs::renewal;
+use crate::certs::renewal::{self, Life};
 use crate::certs::request::Reason;
+use crate::certs::setback::{Lane, Setback};
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::DomainState;
 use crate::model::problem::Problem;
+use crate::model::standing::CertificateStanding;
 use crate::store::batch::{AuditEvent, Batch, Guard, JobOutcome, Operation};
 use crate::store::job::Priority;
 use crate::store::record::{AuditActor, CertificateRecord};
 use crate::store::{ApplyError, Deadline};
-use crate::telemetry::labels::IssuanceOutcome;
+use crate::telemetry::labels::{IssuanceKind, IssuanceOutcome};
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
 /// How far the wait for an authority is spread, for many wait.
 const SPREAD: f64 = 0.5;
-/// The wait for a domain that is not served at present.
-const LATER: Duration = Duration::from_secs(3600);
 /// How long putting a job back at shutdown may take.
 const PUT_BACK: Duration = Duration::from_secs(2);
 /// How often a domain's state is written anew because the domain changed meanwhile.
@@ -43,13 +44,21 @@ impl Attempt<'_> {
     pub(super) async fn activate(
         &self,
         permit: IssuancePermit,
+        known: &Known,
         record: CertificateRecord,
     ) -> Result<(), Failure> {
         let request = permit.consume();
+        let now = self.parts.clock.now();
+        let settings = &self.settings.renewal;
+        let event = Event::Issued(Life::of(&record));
+        let (_, effects) = lifecycle::step(known.begun(self, now), event, settings, now);
         let facts = record.facts.clone();
-        let due = renewal::due_at(&facts, &self.settings.renewal);
-        let next = renewal::wait_until(due, self.parts.clock.now());
-        let batch = Batch::new()
+        let next = renewal::wait_until(life::run_at(&effects, now), now);
+        let old = known
+            .certificate
+            .as_ref()
+            .filter(|_| effects.contains(&Effect::Supersede));
+        let batch = superseding(Batch::new(), old, &facts, now)
             .guard(Guard::DomainOwnedBy(
                 self.pattern.clone(),
                 self.tenant.clone(),
@@ -83,7 +92,7 @@ impl Attempt<'_> {
     pub(super) async fn end(&self, known: Option<&Known>, result: Result<Success, Failure>) {
         match result {
             Ok(Success::Issued(credential)) => self.issued(known, credential),
-            Ok(Success::StillGood(record, due)) => self.still_good(known, *record, due).await,
+            Ok(Success::StillGood(good)) => self.still_good(known, good).await,
             Err(failure) => self.failed(known, failure).await,
         }
     }
@@ -103,7 +112,7 @@ impl Attempt<'_> {
 
     fn issued(&self, known: Option<&Known>, credential: Arc<Credential>) {
         let facts = &credential.facts;
-        let kind = reason(known, facts.not_before).kind();
+        let kind = kind(known);
         let duration = monotonic().saturating_duration_since(self.began);
         let metrics = &self.parts.metrics;
         metrics
@@ -118,11 +127,33 @@ impl Attempt<'_> {
         self.tell(Outcome::Issued(credential));
     }
 
-    async fn still_good(&self, known: Option<&Known>, record: CertificateRecord, due: Timestamp) {
-        let next = renewal::wait_until(due, self.parts.clock.now());
-        let done = Batch::new().then(self.finished(JobOutcome::Done, next));
-        if let Err(failure) = self.commit(&done).await {
-            tracing::warn!(domain = %self.pattern, cause = ?failure.cause, "a job could not be ended");
+    async fn still_good(&self, known: Option<&Known>, good: StillGood) {
+        let record = *good.record;
+        let now = self.parts.clock.now();
+        let id = record.facts.id;
+        let mut batch =
+            Batch::new().guard(Guard::StandingIs(id, Box::new(record.standing.clone())));
+        if let Some(standing) = good.standing {
+            batch = batch.then(Operation::SetCertificateStanding {
+                certificate: id,
+                standing,
+            });
+        }
+        let next = renewal::wait_until(good.run_at, now);
+        let done = batch.then(self.finished(JobOutcome::Done, next));
+        match self.commit(&done).await {
+            Ok(()) => {}
+            // Somebody asked for another meanwhile: the next run, at once, sees it.
+            Err(Failure {
+                cause: Cause::Refused(ApplyError::GuardFailed(_)),
+                ..
+            }) => {
+                let again = self.finished(JobOutcome::Deferred, Duration::ZERO);
+                self.finish(Batch::new().then(again)).await;
+            }
+            Err(failure) => {
+                tracing::warn!(domain = %self.pattern, cause = ?failure.cause, "a job could not be ended");
+            }
         }
         // Who waits asked before it knew that the certificate was there.
         if self.job.priority == Priority::Handshake {
@@ -141,7 +172,6 @@ impl Attempt<'_> {
 
     async fn failed(&self, known: Option<&Known>, failure: Failure) {
         let now = self.parts.clock.now();
-        let reason = reason(known, now);
         let outcome = if let Cause::Gone(gone) = &failure.cause {
             tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
             IssuanceOutcome::Deferred
@@ -149,7 +179,7 @@ impl Attempt<'_> {
             self.denied(denial, &failure, known, now).await;
             IssuanceOutcome::Denied
         } else if let Some(wait) = self.held_for(&failure.cause) {
-            self.hold(&failure, &reason, (now, wait)).await;
+            self.hold(&failure, known, (now, wait)).await;
             IssuanceOutcome::Deferred
         } else if failure.cause.counts() {
             self.back_off(&failure, known, now).await;
@@ -169,7 +199,7 @@ impl Attempt<'_> {
         self.parts
             .metrics
             .issuances
-            .count(&ca, (reason.kind(), outcome));
+            .count(&ca, (kind(known), outcome));
     }
 
     async fn denied(
@@ -188,10 +218,9 @@ impl Attempt<'_> {
                 let problem = self.problem(&failure.cause, None);
                 self.tell(Outcome::Failed(Arc::new(problem)));
             }
-            Denial::NotServed(_) => self.defer(LATER, &failure.cause).await,
+            Denial::NotServed(_) => self.defer(MOVED_LOOK, &failure.cause).await,
             Denial::NoneSuitable(_) if denial.is_passing() => {
-                self.await_authority(failure, &reason(known, now), now)
-                    .await;
+                self.await_authority(failure, known, now).await;
             }
             Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable(_) => {
                 self.back_off(failure, known, now).await;
@@ -201,13 +230,13 @@ impl Attempt<'_> {
 
     /// Puts the job back until an authority that is away may be there again: nobody was asked, and it is no failure of
     /// the domain's.
-    async fn await_authority(&self, failure: &Failure, reason: &Reason, now: Timestamp) {
+    async fn await_authority(&self, failure: &Failure, known: Option<&Known>, now: Timestamp) {
         let wait = jittered(self.settings.renewal.first_retry, SPREAD, rand::random());
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         self.parts.metrics.issuance_problems.count(problem.code);
         let batch = Batch::new().then(self.finished(JobOutcome::Deferred, wait));
-        self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
-            .await;
+        let (state, _) = self.set_back(known, &failure.cause, now);
+        self.finish_with_state(batch, state.name(), &problem).await;
         self.tell(Outcome::Failed(Arc::new(problem)));
     }
 
@@ -218,17 +247,28 @@ impl Attempt<'_> {
         self.tell(Outcome::Failed(Arc::new(self.problem(cause, None))));
     }
 
+    /// What the table makes of a failure.
+    pub(super) fn set_back(
+        &self,
+        known: Option<&Known>,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> (State, Vec<Effect>) {
+        let begun = known.map_or(State::Requested, |known| known.begun(self, now));
+        let event = Event::Failed(Setback {
+            lane: Lane::of(cause.code()),
+            retry_after: cause.retry_after(),
+            random: rand::rng().random::<f64>(),
+        });
+        lifecycle::step(begun, event, &self.settings.renewal, now)
+    }
+
     /// Keeps what serves, sets the domain's problem, and schedules the next attempt.
     async fn back_off(&self, failure: &Failure, known: Option<&Known>, now: Timestamp) {
-        let reason = &reason(known, now);
-        let serves_until = match reason {
-            Reason::Renewal(facts) => Some(facts.not_after),
-            Reason::First | Reason::Expired(_) => None,
-        };
-        let failures = self.job.failures.saturating_add(1);
-        let random = rand::rng().random::<f64>();
-        let wait = renewal::retry_in(failures, serves_until, &self.settings.renewal, now, random)
-            .max(failure.cause.retry_after().unwrap_or_default());
+        let (state, effects) = self.set_back(known, &failure.cause, now);
+        let wait = renewal::wait_until(life::run_at(&effects, now), now);
+        let counted = effects.contains(&Effect::Count);
+        let failures = self.job.failures.saturating_add(u32::from(counted));
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         tracing::warn!(
             tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
@@ -245,13 +285,18 @@ impl Attempt<'_> {
         }
         let batch = self
             .settled(batch, failure)
-            .then(self.finished(JobOutcome::Failed(problem.clone()), wait))
+            .then(self.finished(
+                match counted {
+                    true => JobOutcome::Failed(problem.clone()),
+                    false => JobOutcome::Held(problem.clone()),
+                },
+                wait,
+            ))
             .audit(self.event(
                 "certificate.failed",
                 json!({ "problem": problem.code, "failures": failures }),
             ));
-        self.finish_with_state(batch, lifecycle::state(reason, Event::Failed), &problem)
-            .await;
+        self.finish_with_state(batch, state.name(), &problem).await;
         self.tell(Outcome::Failed(Arc::new(problem.clone())));
         self.watch(&problem);
         if !matches!(failure.cause, Cause::Preflight(_)) {
@@ -348,9 +393,32 @@ impl Attempt<'_> {
     }
 }
 
-fn reason(known: Option<&Known>, now: Timestamp) -> Reason {
-    let certificate = known.and_then(|known| known.certificate.as_ref());
-    Reason::of(certificate.map(|record| &record.facts), now)
+fn kind(known: Option<&Known>) -> IssuanceKind {
+    match known.is_some_and(|known| known.certificate.is_some()) {
+        true => IssuanceKind::Renewal,
+        false => IssuanceKind::First,
+    }
+}
+
+/// Notes with the old certificate what has taken its place.
+fn superseding(
+    batch: Batch,
+    old: Option<&CertificateRecord>,
+    new: &CertificateFacts,
+    now: Timestamp,
+) -> Batch {
+    let Some(old) = old else {
+        return batch;
+    };
+    let standing = CertificateStanding {
+        superseded_by: Some(new.id),
+        superseded_at: Some(now),
+        ..old.standing.clone()
+    };
+    batch.then(Operation::SetCertificateStanding {
+        certificate: old.facts.id,
+        standing: Box::new(standing),
+    })
 }
 
 fn issued(facts: &CertificateFacts, reason: &Reason) -> serde_json::Value {

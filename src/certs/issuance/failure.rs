@@ -12,6 +12,7 @@ use crate::certs::chain::ChainError;
 use crate::certs::credential::CredentialError;
 use crate::certs::policy::Denial;
 use crate::certs::preflight::judge::Verdict;
+use crate::certs::setback::Lane;
 use crate::certs::vault::VaultError;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Problem, ProblemCode};
@@ -202,8 +203,12 @@ impl Cause {
         now: Timestamp,
     ) -> Problem {
         let code = self.code();
+        // An authority's trouble is one, in whatever way it shows.
+        let troubled = |code| !Lane::of(code).counts();
+        let same =
+            |earlier: &&Problem| earlier.code == code || (troubled(earlier.code) && troubled(code));
         let first_seen = earlier
-            .filter(|earlier| earlier.code == code)
+            .filter(same)
             .map_or(now, |earlier| earlier.first_seen);
         Problem {
             code,

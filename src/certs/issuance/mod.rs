@@ -11,10 +11,15 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`allowed`], [`preflight`],
-//! [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then [`ending`], [`failure`], [`commit`], [`lease`].
+//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`life`], [`inquiry`],
+//! [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then [`ending`],
+//! [`failure`], [`again`], [`commit`], [`lease`].
 
 mod attempt;
+
+mod life;
+
+mod inquiry;
 
 mod allowed;
 
@@ -35,6 +40,8 @@ mod accept;
 mod ending;
 
 mod failure;
+
+mod again;
 
 mod commit;
 
@@ -59,8 +66,10 @@ use crate::certs::permission::Permission;
 use crate::certs::preflight::Preflight;
 use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
-use crate::store::job::{ClaimRequest, Claims, JobKind};
-use crate::store::{Deadline, Store, StoreError};
+use crate::model::{NamePattern, TenantId, TenantScope};
+use crate::store::batch::{Operation, Urgency};
+use crate::store::job::{ClaimRequest, Claims, JobKey, JobKind, JobStanding, Priority};
+use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
 use crate::telemetry::labels::JobState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -111,6 +120,8 @@ struct Shared {
     parts: Parts,
     nudge: Notify,
     places: Arc<Semaphore>,
+    /// Fewer than places, so that an authority that answers no question about renewals holds up no visitor.
+    inquiries: Semaphore,
     parallel: usize,
     holder: Uuid,
 }
@@ -137,6 +148,7 @@ impl Issuer {
             parts,
             nudge: Notify::new(),
             places: Arc::new(Semaphore::new(parallel)),
+            inquiries: Semaphore::new((parallel / 4).max(1)),
             parallel,
             holder,
         }))
@@ -145,6 +157,30 @@ impl Issuer {
     /// Looks for due jobs at once: a visitor waits.
     pub fn nudge(&self) {
         self.0.nudge.notify_one();
+    }
+
+    /// Brings the job of a domain forward whose obstacle has gone, its DNS come right, say: its back-off is forgotten,
+    /// what went wrong is not. One that is running is left alone.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the domain is not the tenant's (any more), or the store failed.
+    pub async fn wake(
+        &self,
+        tenant: &TenantId,
+        pattern: &NamePattern,
+    ) -> Result<JobStanding, ApplyError> {
+        let request = Batch::new().then(Operation::RequestJob {
+            key: JobKey::Certificate(pattern.clone()),
+            tenant: tenant.clone(),
+            priority: Priority::Renewal,
+            delay: Duration::ZERO,
+            urgency: Urgency::Now,
+        });
+        let scope = TenantScope::certificate_work(tenant.clone());
+        let by = Deadline::after(PATIENCE);
+        let mut applied = self.0.parts.store.apply(by, &scope, request).await?;
+        self.nudge();
+        Ok(applied.jobs.pop().unwrap_or(JobStanding::Running))
     }
 
     /// Claims due jobs and works on them, until the group is cancelled; then jobs in progress are put back and keep
@@ -191,7 +227,7 @@ impl Issuer {
             let lease = lease::Lease::new(claimed_at, settings.lease);
             tasks.spawn("issuance", async move {
                 issuer.note_running();
-                Box::pin(Attempt::run(&issuer.0.parts, job, lease, token)).await;
+                Box::pin(Attempt::run(&issuer.0, job, lease, token)).await;
                 drop(place);
                 issuer.note_running();
                 // The place may be wanted already.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::again::Again;
 use super::attempt::Attempt;
 use super::budget::Replacing;
 use super::failure::{Cause, Failure};
@@ -23,7 +24,7 @@ impl Attempt<'_> {
         &self,
         wanted: &Wanted<'_>,
         account: Arc<dyn Account>,
-    ) -> Result<Box<dyn Order>, Failure> {
+    ) -> Result<(Box<dyn Order>, Arc<dyn Account>), Failure> {
         let order = NewOrder {
             names: std::slice::from_ref(self.pattern),
             replaces: wanted.replaces(),
@@ -34,37 +35,37 @@ impl Attempt<'_> {
             None => Replacing::Unsaid,
         };
         self.spend(wanted, replacing).await?;
-        let placed = match account.order(&order).await {
-            Err(error) if error.is_account_gone() => {
-                let account = self
-                    .parts
-                    .accounts
-                    .replace(wanted.permit.ca(), &account)
-                    .await
-                    .map_err(Cause::Account)?;
-                // Another account cannot replace what the lost one ordered.
-                self.spend_unsaid(wanted, replacing).await?;
-                let order = NewOrder {
-                    replaces: None,
-                    ..order
-                };
-                account.order(&order).await
+        let mut again = Again::until(self.by);
+        let error = loop {
+            match account.order(&order).await {
+                Ok(placed) => {
+                    self.placed();
+                    return Ok((placed, account));
+                }
+                Err(error) if again.wait_after(&error).await => {}
+                Err(error) => break error,
             }
+        };
+        let plain = NewOrder {
+            replaces: None,
+            ..order
+        };
+        let account = if error.is_account_gone() {
+            let accounts = &self.parts.accounts;
+            let replaced = accounts.replace(wanted.permit.ca(), &account).await;
+            // Another account cannot replace what the lost one ordered.
+            replaced.map_err(Cause::Account)?
+        } else if order.replaces.is_some() && error.may_refuse_replaced() {
             // The order may be fine but for what it replaces: replaced already, ordered by another account, forgotten.
             // RFC 9773 §5 lets the authority refuse then; a renewal must not fail for it.
-            Err(error) if order.replaces.is_some() && error.may_refuse_replaced() => {
-                tracing::info!(domain = %self.pattern, %error, "ordered without saying what is replaced");
-                self.spend_unsaid(wanted, replacing).await?;
-                let order = NewOrder {
-                    replaces: None,
-                    ..order
-                };
-                account.order(&order).await
-            }
-            result => result,
+            tracing::info!(domain = %self.pattern, %error, "ordered without saying what is replaced");
+            account
+        } else {
+            return Err(Cause::Ca(error).into());
         };
-        let placed = placed.map_err(Cause::Ca)?;
+        self.spend_unsaid(wanted, replacing).await?;
+        let placed = account.order(&plain).await.map_err(Cause::Ca)?;
         self.placed();
-        Ok(placed)
+        Ok((placed, account))
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
+use super::again::Again;
 use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::proof::{self, Proof};
 use crate::base::secret::Secret;
 use crate::ca::{Account, CaError, Challenge, Order, OrderStatus};
+use crate::certs::accounts::AccountError;
 use crate::certs::challenge::{Challenges, kept_as};
 use crate::certs::credential::sealed_as;
-use crate::certs::lifecycle::{self, Event};
 use crate::certs::policy::IssuancePermit;
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
@@ -27,6 +28,7 @@ const SLACK: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// An order with the key that it is for.
 struct Placed {
+    account: Arc<dyn Account>,
     order: Box<dyn Order>,
     key: KeyPair,
     sealed_key: Vec<u8>,
@@ -50,6 +52,8 @@ pub(super) struct Obtained {
     pub key: KeyPair,
     /// The same, sealed.
     pub sealed_key: Vec<u8>,
+    /// The account that ordered it.
+    pub account: Arc<dyn Account>,
 }
 
 impl Attempt<'_> {
@@ -57,17 +61,35 @@ impl Attempt<'_> {
     pub(super) async fn obtain(&self, wanted: Wanted<'_>) -> Result<Obtained, Failure> {
         let ca = wanted.permit.ca();
         self.may_call(ca).await?;
-        let account = self
-            .parts
-            .accounts
-            .account_for(self.tenant, std::slice::from_ref(self.pattern), ca)
-            .await
-            .map_err(Cause::Account)?;
+        let account = self.account(ca).await?;
         let placed = match self.resume(wanted, ca, &account).await? {
             Some(placed) => placed,
             None => self.place(wanted, account).await?,
         };
         self.see_through(placed).await
+    }
+
+    async fn account(&self, ca: &CaId) -> Result<Arc<dyn Account>, Failure> {
+        let mut again = Again::until(self.by);
+        let names = std::slice::from_ref(self.pattern);
+        loop {
+            let opened = self.parts.accounts.account_for(self.tenant, names, ca);
+            let error = match opened.await {
+                Ok(account) => return Ok(account),
+                Err(error) => error,
+            };
+            let passes = match &*error {
+                AccountError::Ca(passing) => again.wait_after(passing).await,
+                AccountError::NotConfigured(_)
+                | AccountError::Vault(_)
+                | AccountError::Store(_)
+                | AccountError::Kept(_)
+                | AccountError::Busy(_) => false,
+            };
+            if !passes {
+                return Err(Cause::Account(error).into());
+            }
+        }
     }
 
     /// The saved order, in whatever state it is, unless nothing can be done with it any more.
@@ -105,6 +127,7 @@ impl Attempt<'_> {
             OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => Vec::new(),
         };
         Ok(Some(Placed {
+            account: Arc::clone(account),
             order,
             key,
             sealed_key: saved.sealed_key.clone(),
@@ -129,7 +152,7 @@ impl Attempt<'_> {
             )
             .await
             .map_err(Cause::Vault)?;
-        let mut order = self.new_order(&wanted, account).await?;
+        let (mut order, account) = self.new_order(&wanted, account).await?;
         let saved = SavedOrder {
             ca: ca.clone(),
             url: order.url().to_owned(),
@@ -148,6 +171,7 @@ impl Attempt<'_> {
         saved?;
         let challenges = challenges.map_err(Cause::Ca)?;
         Ok(Placed {
+            account,
             order,
             key,
             sealed_key,
@@ -162,7 +186,8 @@ impl Attempt<'_> {
             key: self.job.claim.key.clone(),
             order: Some(order),
         });
-        let state = lifecycle::state(&wanted.permit.request().reason, Event::Began);
+        let now = self.parts.clock.now();
+        let state = wanted.known.begun(self, now).name();
         if state == wanted.domain.state {
             return self.commit(&save).await;
         }
@@ -181,26 +206,46 @@ impl Attempt<'_> {
         }
     }
 
-    async fn see_through(&self, placed: Placed) -> Result<Obtained, Failure> {
-        let Placed {
-            mut order,
-            key,
-            sealed_key,
-            challenges,
-        } = placed;
-        let kinds = proof::kinds_of(&challenges);
-        let answers = self.answer(challenges).await?;
-        let result = drive(&mut *order, &key, (self, &kinds)).await;
+    async fn see_through(&self, mut placed: Placed) -> Result<Obtained, Failure> {
+        let kinds = proof::kinds_of(&placed.challenges);
+        let answers = self.answer(std::mem::take(&mut placed.challenges)).await?;
+        let mut again = Again::until(self.by);
+        let chain = loop {
+            let result = drive(&mut *placed.order, &placed.key, (self, &kinds)).await;
+            let cause = match result {
+                Ok(chain) => break chain,
+                Err(cause) if placed.order.status() == OrderStatus::Invalid => {
+                    return Err(cause.with_dead_order());
+                }
+                Err(cause) => cause,
+            };
+            let passes = match cause.ca_error() {
+                Some(error) => again.wait_after(error).await,
+                None => false,
+            };
+            if !passes {
+                return Err(cause.into());
+            }
+            self.look_again(&mut placed, &kinds).await;
+        };
         drop(answers);
-        let chain = result.map_err(|cause| match order.status() == OrderStatus::Invalid {
-            true => cause.with_dead_order(),
-            false => cause.into(),
-        })?;
         Ok(Obtained {
             chain,
-            key,
-            sealed_key,
+            key: placed.key,
+            sealed_key: placed.sealed_key,
+            account: placed.account,
         })
+    }
+
+    /// How far an order has come, itself tells; its challenges are answered already.
+    async fn look_again(&self, placed: &mut Placed, kinds: &[ChallengeKind]) {
+        let Ok(mut order) = placed.account.resume(placed.order.url()).await else {
+            return;
+        };
+        let known = order.status() != OrderStatus::Pending || order.challenges(kinds).await.is_ok();
+        if known {
+            placed.order = order;
+        }
     }
 
     /// Commits the answers, then publishes them here: from then on every node gives them.

@@ -115,7 +115,7 @@ pub enum DomainCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
-    /// Ask for its certificate now, whatever its back-off; one that is not due for renewal stays as it is
+    /// Ask for its certificate now, whatever its back-off; one that is good is renewed early
     Retry {
         /// The name as registered: shop.example.com or '*.example.com'
         name: String,

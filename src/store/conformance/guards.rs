@@ -7,8 +7,9 @@ use super::support::{
     tenant,
 };
 use crate::model::TenantScope;
-use crate::model::certificate::CaId;
+use crate::model::certificate::{CaId, CertificateId};
 use crate::model::domain::DomainState;
+use crate::model::standing::{CertificateStanding, Replace};
 use crate::store::batch::{ApplyError, Batch, Guard, Operation};
 use crate::store::record::{DataKeyRecord, KeyOwner, MaterialRecord};
 use crate::store::{Deadline, PageRequest};
@@ -101,6 +102,15 @@ pub(crate) async fn every_guard_tells_true_from_false(factory: &Factory) {
         .then(Operation::PutDataKey(platform_key))
         .then(Operation::PutMaterial(account));
     fresh.apply(setup).await;
+    let stored = certificate("acme", &["a.test"]);
+    let (id, standing) = (stored.facts.id, Box::new(stored.standing.clone()));
+    let changed = CertificateStanding {
+        replace: Some(Replace::Asked),
+        ..stored.standing.clone()
+    };
+    fresh
+        .apply(Batch::new().then(Operation::PutCertificate(Box::new(stored))))
+        .await;
     let held = fresh.claim_one().await.claim;
     let stale = crate::store::job::Claim {
         counter: held.counter + 1,
@@ -115,6 +125,9 @@ pub(crate) async fn every_guard_tells_true_from_false(factory: &Factory) {
         ..held.clone()
     };
     let table = [
+        (Guard::StandingIs(id, standing.clone()), true),
+        (Guard::StandingIs(id, Box::new(changed)), false),
+        (Guard::StandingIs(CertificateId::new(), standing), false),
         (Guard::ClaimHeld(held), true),
         (Guard::ClaimHeld(stale), false),
         (Guard::ClaimHeld(forged), false),

@@ -63,6 +63,10 @@ async fn holds(transaction: &mut Transaction<'_>, guard: &Guard) -> Result<bool,
         Guard::DataKeyAbsent(owner, id) => secrets::data_key(connection, owner, Some(*id))
             .await?
             .is_none(),
+        Guard::StandingIs(certificate, standing) => {
+            let found = certificates::find(connection, *certificate).await?;
+            found.is_some_and(|found| found.standing == **standing)
+        }
     })
 }
 

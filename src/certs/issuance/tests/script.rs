@@ -1,7 +1,7 @@
 //! A CA that does what a test tells it to, order by order, and otherwise what it should.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::ca::error::{CaError, Document, Step};
 use crate::ca::private::Private;
 use crate::ca::{
     Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order, OrderStatus,
+    RenewalInfo, TellsRenewal,
 };
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
@@ -30,17 +31,26 @@ pub(super) enum Does {
     Invalidates,
     /// Says that it is busy, for an hour.
     Busy,
+    /// Fails in passing.
+    Fails,
     /// Certifies another name.
     OtherName,
     /// Never answers the request.
     Hangs,
 }
 
+/// An answer about a renewal.
+type Renewal = Result<Option<RenewalInfo>, CaError>;
+
 #[derive(Debug)]
 pub(super) struct Script {
     ca: Private,
     next: Mutex<VecDeque<Does>>,
     refusals: Mutex<VecDeque<CaError>>,
+    renewals: Mutex<VecDeque<Renewal>>,
+    tells: AtomicBool,
+    /// How often it was asked about a renewal.
+    pub(super) asked: AtomicUsize,
     /// What each order asked for said that it replaces.
     pub(super) replaced: Mutex<Vec<Option<Vec<u8>>>>,
     pub(super) placed: AtomicUsize,
@@ -53,6 +63,9 @@ impl Script {
             ca,
             next: Mutex::default(),
             refusals: Mutex::default(),
+            renewals: Mutex::default(),
+            tells: AtomicBool::default(),
+            asked: AtomicUsize::default(),
             replaced: Mutex::default(),
             placed: AtomicUsize::new(0),
             resumed: AtomicUsize::new(0),
@@ -67,6 +80,12 @@ impl Script {
     /// Refuses the next order that is asked for; further ones the one after.
     pub(super) fn will_refuse(&self, error: CaError) {
         self.refusals.lock().unwrap().push_back(error);
+    }
+
+    /// Tells of renewals from now on; by default when it likes, and these answers first.
+    pub(super) fn will_tell(&self, answers: Vec<Renewal>) {
+        self.tells.store(true, Ordering::SeqCst);
+        self.renewals.lock().unwrap().extend(answers);
     }
 
     fn does(&self) -> Does {
@@ -157,11 +176,24 @@ impl Account for ScriptedAccount {
     }
 
     fn url(&self) -> Option<&str> {
-        self.account.url()
+        Some("https://ca.test/account/1")
     }
 
     fn root(&self) -> Option<&[u8]> {
         self.account.root()
+    }
+
+    fn tells_renewal(&self) -> TellsRenewal {
+        match self.script.tells.load(Ordering::SeqCst) {
+            true => TellsRenewal::Perhaps,
+            false => TellsRenewal::No,
+        }
+    }
+
+    async fn renewal_info(&self, _leaf: &[u8]) -> Renewal {
+        self.script.asked.fetch_add(1, Ordering::SeqCst);
+        let next = self.script.renewals.lock().unwrap().pop_front();
+        next.unwrap_or_else(|| Ok(Some(RenewalInfo::default())))
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
@@ -228,6 +260,7 @@ impl Order for ScriptedOrder {
                 }
                 Err(error)
             }
+            Does::Fails => Err(refused("serverInternal", None)),
             Does::Busy => Err(refused("serverInternal", Some(HOUR))),
             Does::OtherName => {
                 let other = [NamePattern::parse("other.test").unwrap()];
