@@ -129,14 +129,13 @@ impl Life {
         let Some(began) = self.began else {
             return last.minus(self.part(settings.spread, settings));
         };
+        // Brought along late: with others, perhaps.
+        if last <= began {
+            return self.rushed(began);
+        }
         let earliest = last.minus(self.age(settings).mul_f64(share(settings.first_spread)));
         let from = earliest.max(began);
-        if from < last {
-            from.plus(last.since(from).mul_f64(share(self.chance)))
-        } else {
-            // Brought along late: with others, perhaps.
-            self.rushed(began)
-        }
+        from.plus(last.since(from).mul_f64(share(self.chance)))
     }
 
     /// Whether the authority wants it replaced markedly earlier than it would be renewed: a mass revocation, say.
