@@ -229,6 +229,15 @@ impl State {
         Some(fault)
     }
 
+    /// Has the next request of this step go wrong, unless something else is in store by now.
+    fn go_wrong_later(&self, path: &str, fault: Fault) {
+        let mut mood = locked(&self.mood);
+        if let (Mood::Pass, Some(step)) = (*mood, Step::of(path)) {
+            *mood = Mood::Fault(step, fault);
+            *locked(&self.faulted_at) = None;
+        }
+    }
+
     /// Stops here where this request is the one to hold.
     async fn hold_at(&self, path: &str, side: Side) {
         {
@@ -309,8 +318,13 @@ async fn answer(
         state.placed.fetch_add(1, Ordering::Relaxed);
     }
     state.hold_at(&path, Side::After).await;
-    if let Some(fault) = fault {
-        response = fault.spoil(&path, response);
+    match fault {
+        // A refused nonce says nothing about the step: its next try is the one that goes wrong.
+        Some(fault) if response.status() == StatusCode::BAD_REQUEST => {
+            state.go_wrong_later(&path, fault);
+        }
+        Some(fault) => response = fault.spoil(&path, response),
+        None => {}
     }
     Ok(response.map(Full::new))
 }
