@@ -296,21 +296,20 @@ impl Preflight {
             expected: &published.answer,
         };
         let addresses: Vec<IpAddr> = records.addresses().collect();
-        let first = addresses
-            .iter()
-            .copied()
-            .find(|address| probe.may_dial(*address));
-        let fetches = stream::iter(addresses)
+        let probe = &probe;
+        let fetches: Vec<Fetch> = stream::iter(addresses)
             .map(|address| async move { probe.fetch(address).await })
             .buffered(FETCHES)
-            .collect::<Vec<Fetch>>();
-        let served = async {
-            match first {
-                Some(address) => served(SocketAddr::new(address, edge.https_port), name).await,
-                None => None,
-            }
+            .collect()
+            .await;
+        // Where we answer ourselves, a handshake would wait for the very certificate that is about to be ordered.
+        let elsewhere = fetches
+            .iter()
+            .find(|fetch| fetch.found != Found::Ours && probe.may_dial(fetch.address));
+        let served = match elsewhere {
+            Some(fetch) => served(SocketAddr::new(fetch.address, edge.https_port), name).await,
+            None => None,
         };
-        let (fetches, served) = tokio::join!(fetches, served);
         let reached = fetches.iter().any(|fetch| fetch.found == Found::Ours);
         tracing::debug!(domain = %name, addresses = fetches.len(), reached, "name checked");
         Facts {
