@@ -11,6 +11,8 @@ use vestibule::certs::authorities::breaker::{self, Standing};
 use vestibule::certs::authorities::{self, Choice, Choices};
 use vestibule::dns::{self, Dns};
 
+use vestibule::model::standing::{CertificateStanding, Replace};
+
 use super::*;
 
 /// The settings for this Pebble, to be changed.
@@ -323,17 +325,13 @@ async fn a_profile_that_is_not_offered_is_told_with_those_that_are_and_renewals_
         profile: Some("tlsclient".to_owned()),
         ..settings(&pebble)
     });
-    // A renewal is due as soon as there is a certificate.
-    let mut due = short();
-    due.renewal.fraction = 0.0;
-    let engine = Engine::start(&place, acme(&pebble), due).await;
+    let engine = Engine::start(&place, acme(&pebble), short()).await;
     engine.run();
     engine.register("a.example.com").await;
     let first = engine.obtain("a.example.com").await.unwrap();
     engine.tasks.cancel();
     engine.tasks.finish(PATIENCE).await;
-
-    let engine = Engine::start(&place, gone, due).await;
+    let engine = Engine::start(&place, gone, short()).await;
     engine.run();
     engine.register("b.example.com").await;
     let orders = pebble.orders();
@@ -341,6 +339,16 @@ async fn a_profile_that_is_not_offered_is_told_with_those_that_are_and_renewals_
     assert_eq!(problem.code, ProblemCode::PolicyDenied, "{problem:?}");
     let told = "test does not offer the profile \"tlsclient\"; it offers: default";
     assert!(problem.detail.contains(told), "{problem:?}");
+    let standing = CertificateStanding {
+        replace: Some(Replace::Asked),
+        ..CertificateStanding::default()
+    };
+    let asked = Batch::new().then(Operation::SetCertificateStanding {
+        certificate: first.facts.id,
+        standing: Box::new(standing),
+    });
+    let (by, everyone) = (Deadline::after(PATIENCE), TenantScope::upkeep());
+    engine.store.apply(by, &everyone, asked).await.unwrap();
     let renewed = engine.obtain("a.example.com").await.unwrap();
     assert_ne!(renewed.facts.id, first.facts.id);
     assert!(pebble.orders() > orders);
