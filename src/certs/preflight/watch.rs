@@ -177,8 +177,9 @@ impl Watch {
             records,
             ..self.ask(name).await
         };
-        let came_right = seen.reach == Reach::Here
-            && before.is_some_and(|before| changed || before.reach != Reach::Here);
+        // At the first look everything is new: it may have been put right since the failure.
+        let is_new = before.is_none_or(|before| changed || before.reach != Reach::Here);
+        let came_right = seen.reach == Reach::Here && is_new;
         let woken = came_right && self.preflight.watched().wake(&domain.pattern, now);
         let reach = seen.reach;
         // What comes too soon after the last time is seen again as new.

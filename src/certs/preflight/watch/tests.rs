@@ -226,6 +226,18 @@ async fn dns_that_is_put_right_brings_the_job_forward_at_once() {
 }
 
 #[tokio::test]
+async fn dns_that_is_put_right_before_the_first_look_is_noticed_once() {
+    let world = World::start().await;
+    world.ground.leads(NAME, &["127.0.0.1"]);
+    for _ in 0..3 {
+        world.after(Duration::from_secs(90)).await;
+        assert!(world.is_due().await);
+        assert_eq!(world.nudges.load(Ordering::Relaxed), 1);
+    }
+    world.end();
+}
+
+#[tokio::test]
 async fn a_domain_that_leads_elsewhere_for_a_week_without_visitors_has_moved_until_it_is_reached() {
     let world = World::start().await;
     world.after(Duration::ZERO).await;
