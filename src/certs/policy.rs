@@ -317,6 +317,11 @@ mod tests {
         );
         check(&[("one", wildcard())], ProblemCode::PolicyDenied, None);
         check(
+            &[("one", Suitable::No(Unsuitable::Fronted))],
+            ProblemCode::CdnInFront,
+            Unsuitable::Fronted.fix().as_deref(),
+        );
+        check(
             &[("one", two)],
             ProblemCode::CaaForbidsAccount,
             Some("add this record: r2"),

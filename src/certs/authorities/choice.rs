@@ -12,6 +12,8 @@ use crate::model::problem::ProblemCode;
 pub enum Unsuitable {
     /// It certifies no such name: HTTP-01 proves no wildcard.
     NotCertified,
+    /// A content delivery network is in front of the name, and no kind of challenge that is allowed passes through it.
+    Fronted,
     /// It is not there at present, or being tried by one order.
     Away {
         /// How it failed last, and what was seen; empty where it is only being tried.
@@ -48,6 +50,7 @@ impl Unsuitable {
     pub const fn code(&self) -> ProblemCode {
         match self {
             Self::NotCertified | Self::Profile { .. } => ProblemCode::PolicyDenied,
+            Self::Fronted => ProblemCode::CdnInFront,
             Self::Away { .. } => ProblemCode::CaOutage,
             Self::Caa { verdict, .. } => match verdict {
                 Verdict::ForbidsAccount => ProblemCode::CaaForbidsAccount,
@@ -77,6 +80,10 @@ impl Unsuitable {
                 "set profile in [[ca]] or [[tenant]] to one of: {}; or remove it",
                 offered.join(", ")
             )),
+            Self::Fronted => Some(
+                "allow \"http-01\" in [certificates] challenges, or have the name lead here without the network"
+                    .to_owned(),
+            ),
             Self::NotCertified | Self::Away { .. } | Self::CaaUnreadable { .. } => None,
         }
     }
@@ -88,7 +95,7 @@ impl Unsuitable {
             Self::Caa { records, .. } => records.clone(),
             Self::CaaUnreadable { why, .. } => vec![why.clone()],
             Self::Away { trouble } => trouble.iter().skip(1).cloned().collect(),
-            Self::NotCertified | Self::Profile { .. } => Vec::new(),
+            Self::NotCertified | Self::Fronted | Self::Profile { .. } => Vec::new(),
         }
     }
 }
@@ -99,6 +106,9 @@ impl fmt::Display for Unsuitable {
             Self::NotCertified => {
                 f.write_str("certifies no wildcard, for HTTP-01 proves none; one of kind \"private\" does")
             }
+            Self::Fronted => f.write_str(
+                "could be shown the name on port 443 only, where a content delivery network answers for it",
+            ),
             Self::Away { trouble } => match trouble.first() {
                 Some(trouble) => write!(f, "is not asked at present: {trouble}"),
                 None => f.write_str("is being tried by another order"),

@@ -30,7 +30,7 @@ pub struct Subject<'a> {
     pub request: &'a IssuanceRequest,
     /// The authority of an order that is to be taken up: it comes first.
     pub begun_with: Option<&'a CaId>,
-    /// The kinds of challenge that may be tried, the one to try first first.
+    /// The kinds of challenge that may be tried, the one to try first first; none where none would pass.
     pub methods: &'a [ChallengeKind],
     /// How long CAA may be waited for: 1 s where a visitor waits.
     pub patience: Duration,
@@ -118,6 +118,11 @@ impl Accounts {
         };
         if !candidate.authority.certifies(&request.pattern) {
             offer.suitable = Suitable::No(Unsuitable::NotCertified);
+            return offer;
+        }
+        // An authority of our own asks for no proof.
+        if subject.methods.is_empty() && candidate.authority.directory().is_some() {
+            offer.suitable = Suitable::No(Unsuitable::Fronted);
             return offer;
         }
         if !candidate.admits() {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::order::{Obtained, Wanted};
-use super::proof;
 use crate::certs::authorities::breaker::Standing;
 use crate::certs::authorities::{Found, Subject};
 use crate::certs::policy::{self, IssuancePermit, Offer};
@@ -32,7 +31,7 @@ impl Attempt<'_> {
         domain: &DomainRecord,
     ) -> Result<(IssuancePermit, Obtained), Failure> {
         let accounts = &self.parts.accounts;
-        let methods = proof::kinds(&self.settings.challenges, &domain.memory);
+        let methods = self.kinds(&domain.memory);
         let mut last = None;
         for _ in 0..MOST_AUTHORITIES {
             let subject = Subject {

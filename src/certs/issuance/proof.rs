@@ -3,6 +3,7 @@
 use super::attempt::Attempt;
 use super::failure::Cause;
 use crate::ca::{CaError, Challenge};
+use crate::model::NamePattern;
 use crate::model::challenge::{ChallengeKind, ChallengeOrder};
 use crate::model::standing::DomainMemory;
 use crate::store::Deadline;
@@ -17,9 +18,21 @@ pub(super) enum Proof {
     Failed,
 }
 
-/// The kinds to try for a domain, the one to try first first: the policy's, in the order that experience gives.
-pub(super) fn kinds(order: &ChallengeOrder, memory: &DomainMemory) -> Vec<ChallengeKind> {
-    memory.challenges.prefer(order)
+/// Whether something in front of us ends TLS for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fronted {
+    /// It does: the authority would meet its certificate, never ours.
+    Yes,
+    /// Not as far as we know.
+    Unknown,
+}
+
+/// The kinds to try for a domain, the one to try first first: the policy's, in the order that experience gives, without
+/// what cannot pass.
+fn kinds(order: &ChallengeOrder, memory: &DomainMemory, fronted: Fronted) -> Vec<ChallengeKind> {
+    let mut kinds = memory.challenges.prefer(order);
+    kinds.retain(|kind| fronted == Fronted::Unknown || *kind != ChallengeKind::TlsAlpn01);
+    kinds
 }
 
 /// Whether a failure says something about the kind of challenge, so that another may succeed: what an authority says
@@ -39,6 +52,17 @@ pub(super) fn concerns_kind(cause: &Cause) -> bool {
 }
 
 impl Attempt<'_> {
+    /// The kinds to try for this domain. Never TLS-ALPN-01 where a content delivery network is known to be in front.
+    pub(super) fn kinds(&self, memory: &DomainMemory) -> Vec<ChallengeKind> {
+        let fronted = match (&self.parts.preflight, self.pattern) {
+            (Some(preflight), NamePattern::Exact(name)) if preflight.fronted_by(name).is_some() => {
+                Fronted::Yes
+            }
+            _ => Fronted::Unknown,
+        };
+        kinds(&self.settings.challenges, memory, fronted)
+    }
+
     /// Remembers with the domain how its challenges ended, where that is news. The certificate does not depend on it: what
     /// cannot be stored is told and forgotten.
     pub(super) async fn remember(&self, challenges: &[ChallengeKind], proof: Proof) {
@@ -89,6 +113,22 @@ mod tests {
     use super::*;
     use crate::ca::error::{Document, Step};
     use crate::model::certificate::CaId;
+
+    #[test]
+    fn behind_a_content_delivery_network_a_name_is_not_proved_on_port_443() {
+        use ChallengeKind::{Http01, TlsAlpn01};
+
+        let order = ChallengeOrder::new(&[TlsAlpn01, Http01]).unwrap();
+        let mut memory = DomainMemory::default();
+        memory.challenges.note_passed(TlsAlpn01);
+        assert_eq!(
+            kinds(&order, &memory, Fronted::Unknown),
+            [TlsAlpn01, Http01]
+        );
+        assert_eq!(kinds(&order, &memory, Fronted::Yes), [Http01]);
+        let only = ChallengeOrder::new(&[TlsAlpn01]).unwrap();
+        assert!(kinds(&only, &memory, Fronted::Yes).is_empty());
+    }
 
     #[test]
     fn only_what_another_kind_may_avoid_counts_against_a_kind() {
