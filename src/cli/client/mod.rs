@@ -171,7 +171,7 @@ pub struct ClientCertificateOptions {
     /// Where to write the key and the chain, PEM, for the client; a file that must not be there yet
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// The [[ca]] of kind "private" that issues it [default: the first]
+    /// The authority of kind "private" that issues it, by its name in the configuration; by default the first
     #[arg(long, value_name = "CA")]
     pub ca: Option<String>,
     /// How and where.
