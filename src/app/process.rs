@@ -2,7 +2,9 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +23,25 @@ pub fn raise_open_files() -> Option<u64> {
             now.current
         }
     }
+}
+
+/// Keeps the memory of this process, which holds private keys, from every other user and from the disk: no core file is
+/// written however the process ends, whatever the machine does with core files, and only a debugger with `CAP_SYS_PTRACE`
+/// attaches.
+///
+/// # Errors
+/// Where the system refuses either: nothing that opens keys should go on then.
+pub fn keep_memory_private() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // For children too, which are not bound by the first.
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
+    Ok(())
 }
 
 /// What the service manager is told (systemd's `sd_notify`); nothing happens where there is none.
@@ -68,5 +89,20 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_neither_dumped_nor_open_to_other_processes() {
+        keep_memory_private().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let core = getrlimit(Resource::Core);
+        assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
     }
 }

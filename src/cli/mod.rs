@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::app::process::keep_memory_private;
 use args::{Arguments, Command};
 use client::ClientCommand;
 use output::{chain, complain};
@@ -28,6 +29,12 @@ const MISTAKES: u8 = 2;
 /// Parses `arguments` (the program's name first) and does what they say.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Err(error) = keep_memory_private() {
+        complain(format_args!(
+            "the system does not let this process keep its memory private: {error}"
+        ));
+        return ExitCode::FAILURE;
+    }
     let parsed = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(answer) => return explain(&answer),

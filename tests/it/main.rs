@@ -17,6 +17,7 @@ mod challenges;
 mod clock;
 mod command_line;
 mod crowd;
+mod custody;
 mod demo;
 mod first_handshake;
 mod harness;
