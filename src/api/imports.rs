@@ -123,7 +123,8 @@ impl From<ImportError> for ApiProblem {
             ImportError::Material(_)
             | ImportError::Check(_)
             | ImportError::Placement(_)
-            | ImportError::Credential(_) => Self::new(Code::ImportRefused, detail),
+            | ImportError::Credential(_)
+            | ImportError::Revoked(_) => Self::new(Code::ImportRefused, detail),
             ImportError::Conflict(_) => Self::new(Code::Conflict, detail),
             ImportError::Vault(_) | ImportError::Account(_) => {
                 let cause = std::error::Error::source(&error);

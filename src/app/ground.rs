@@ -85,7 +85,10 @@ async fn open_store(
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<Embedded, StartError> {
-    let store = embedded::Settings::in_folder(settings.data.clone());
+    let store = embedded::Settings {
+        retired_keys: settings.retired_keys,
+        ..embedded::Settings::in_folder(settings.data.clone())
+    };
     let opened = Embedded::open(store, clock.clone(), tasks).await;
     opened.map_err(StartError::while_doing("open the data directory"))
 }

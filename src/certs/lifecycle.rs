@@ -118,10 +118,8 @@ pub enum Effect {
     Inquire,
     /// Run the job again at this time.
     RunAt(Timestamp),
-    /// Serve the new certificate.
+    /// Serve the new certificate: whatever served before is superseded by it.
     Serve,
-    /// The one that served is superseded by the new one.
-    Supersede,
     /// Count a failure of the domain's own.
     Count,
     /// Forget what went wrong.
@@ -385,10 +383,7 @@ fn asked(state: State, why: Replace, now: Timestamp) -> (State, Vec<Effect>) {
 }
 
 fn issued(state: State, life: Life, settings: &Settings) -> (State, Vec<Effect>) {
-    let mut effects = vec![Effect::Serve, Effect::Forget];
-    if state.life().is_some() {
-        effects.push(Effect::Supersede);
-    }
+    let run_at = Effect::RunAt(run_at(&life, settings));
     let after = match state {
         State::Moved { .. } => State::Moved {
             serving: Some(life),
@@ -402,8 +397,7 @@ fn issued(state: State, life: Life, settings: &Settings) -> (State, Vec<Effect>)
         | State::Revoked { .. }
         | State::Retired => State::Active { serving: life },
     };
-    effects.push(Effect::RunAt(run_at(&life, settings)));
-    (after, effects)
+    (after, vec![Effect::Serve, Effect::Forget, run_at])
 }
 
 fn failed(

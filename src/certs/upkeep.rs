@@ -185,12 +185,7 @@ impl Upkeep {
                 Some((Priority::Expiring, Duration::ZERO))
             }
             Effect::RunAt(at) => Some((Priority::Renewal, renewal::wait_until(*at, now))),
-            Effect::Serve
-            | Effect::Supersede
-            | Effect::Count
-            | Effect::Forget
-            | Effect::Name(_)
-            | Effect::Drop => None,
+            Effect::Serve | Effect::Count | Effect::Forget | Effect::Name(_) | Effect::Drop => None,
         });
         due.unwrap_or((Priority::Background, Duration::ZERO))
     }

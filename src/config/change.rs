@@ -21,6 +21,7 @@ pub const RESTART_KEYS: &[Key] = &[
     Key::Of("admin", "socket"),
     Key::Of("store", "data"),
     Key::Of("keys", "file"),
+    Key::Of("keys", "retired_kept"),
     Key::Of("certificates", "parallel"),
     Key::All("dns"),
     Key::All("ca"),

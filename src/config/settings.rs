@@ -13,6 +13,7 @@ mod on_demand;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::ca::Settings as CaSettings;
 use crate::certs::budget::Settings as BudgetSettings;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// The file with the key-encryption key. Default: `key-encryption.key` beside the data directory.
     pub key_file: PathBuf,
+    /// How long the private key of a certificate that serves nothing any more is kept. Default 30 days.
+    pub retired_keys: Duration,
     /// Who is asked for addresses.
     pub dns: DnsSettings,
     /// The certification authorities, the preferred first.
@@ -63,6 +66,8 @@ pub struct Settings {
 
 /// The name of the key-encryption key's file where `[keys] file` names none.
 const KEY_FILE: &str = "key-encryption.key";
+/// How long retired keys are kept where `[keys] retired_kept` says nothing.
+const RETIRED_KEYS: Duration = Duration::from_hours(30 * 24);
 /// The name of the control API's socket where `[admin] socket` names none.
 pub(super) const SOCKET: &str = "admin.sock";
 
@@ -78,6 +83,11 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         edge: edge(main),
         telemetry: telemetry::settle(&main.telemetry, source, mistakes),
         admin_socket: resolved(&main.admin.socket).unwrap_or_else(|| data.join(SOCKET)),
+        retired_keys: main
+            .keys
+            .retired_kept
+            .as_ref()
+            .map_or(RETIRED_KEYS, |at| at.value),
         key_file: resolved(&main.keys.file).unwrap_or_else(|| data.with_file_name(KEY_FILE)),
         data,
         dns: dns(&main.dns),

@@ -253,7 +253,7 @@ fn retry_batch(grant: &Grant, pattern: &NamePattern, tenant: &TenantId) -> Batch
 fn action_error(error: ApplyError, pattern: &NamePattern) -> ActionError {
     match error {
         ApplyError::Store(error) => ActionError::Store(error),
-        ApplyError::GuardFailed(_) | ApplyError::OwnedByOther { .. } => {
+        ApplyError::GuardFailed(_) | ApplyError::OwnedByOther { .. } | ApplyError::NotUsable(_) => {
             ActionError::Conflict(format!("domain {pattern}"))
         }
         ApplyError::Missing(what) => ActionError::NotFound(what),

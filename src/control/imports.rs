@@ -39,6 +39,8 @@ use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError};
 const CALL: Duration = Duration::from_secs(10);
 /// What stands in the place of the authority, where none of the configured ones issued the certificate.
 const ELSEWHERE: &str = "imported";
+/// Certificates of one name among which one that was revoked is looked for.
+const MOST_KNOWN: usize = 100;
 
 /// Imports certificates. Clones are the same.
 #[derive(Clone, Debug)]
@@ -118,6 +120,8 @@ pub enum ImportError {
     Placement(PlacementError),
     /// The key and the certificate are not taken by the TLS library.
     Credential(CredentialError),
+    /// It is here as this certificate, whose revocation was asked for.
+    Revoked(CertificateId),
     /// A name was registered, removed or changed meanwhile.
     Conflict(ApplyError),
     /// The key could not be sealed.
@@ -135,6 +139,10 @@ impl fmt::Display for ImportError {
             Self::Check(error) => error.fmt(f),
             Self::Placement(error) => error.fmt(f),
             Self::Credential(error) => error.fmt(f),
+            Self::Revoked(id) => write!(
+                f,
+                "it is here as {id}, and is revoked or about to be: bring another, on another key"
+            ),
             Self::Conflict(_) => f.write_str("its domains were changed meanwhile: try again"),
             Self::Vault(_) => f.write_str("its private key could not be sealed"),
             Self::Account(_) => f.write_str("the account could not be kept"),
@@ -146,7 +154,7 @@ impl fmt::Display for ImportError {
 impl std::error::Error for ImportError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Material(_) | Self::Check(_) | Self::Placement(_) => None,
+            Self::Material(_) | Self::Check(_) | Self::Placement(_) | Self::Revoked(_) => None,
             Self::Credential(error) => error.source(),
             Self::Conflict(error) => Some(error),
             Self::Vault(error) => Some(error),
@@ -333,6 +341,7 @@ impl Imports {
                 change: Change::Unchanged,
             });
         }
+        self.not_revoked(grant, &checked).await?;
         let (facts, batch) = match known {
             Some(known) => (known, registered_in(Batch::new(), &target)),
             None => {
@@ -386,6 +395,23 @@ impl Imports {
             }
         }
         Ok(None)
+    }
+
+    /// A certificate that was revoked here does not come back as if it were another.
+    async fn not_revoked(&self, grant: &Grant, checked: &Checked) -> Result<(), ImportError> {
+        let Some(name) = checked.names.first() else {
+            return Ok(());
+        };
+        let by = Deadline::after(CALL);
+        let (store, scope) = (&self.0.store, grant.scope());
+        let found = store.certificates_of(by, scope, name, MOST_KNOWN).await?;
+        let revoked = found.into_iter().find(|record| {
+            record.leaf == checked.certificate && record.standing.revocation.is_some()
+        });
+        match revoked {
+            Some(record) => Err(ImportError::Revoked(record.facts.id)),
+            None => Ok(()),
+        }
     }
 
     /// The record, its key sealed with the tenant's data key.

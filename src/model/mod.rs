@@ -4,8 +4,8 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`standing`], [`reach`], [`route`],
-//! [`snapshot`], [`edge`], [`problem`].
+//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`revocation`], [`standing`],
+//! [`reach`], [`route`], [`snapshot`], [`edge`], [`problem`].
 
 mod label;
 
@@ -17,6 +17,8 @@ pub mod domain;
 pub mod certificate;
 
 pub mod challenge;
+
+pub mod revocation;
 
 pub mod standing;
 

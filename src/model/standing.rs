@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateId;
 use crate::model::challenge::ChallengeMemory;
 use crate::model::reach::ReachMemory;
+use crate::model::revocation::Revocation;
 
 /// What has become of a certificate since it was stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -22,12 +23,17 @@ pub struct CertificateStanding {
     pub account: Option<String>,
     /// The profile that it was ordered with, where the authority has any.
     pub profile: Option<String>,
-    /// The certificate that took its place.
+    /// The certificate that took its place. This and the next three are the store's own: it writes them where it changes
+    /// what a domain points to, or destroys a key ([`crate::store::batch::Operation::PointDomain`]).
     pub superseded_by: Option<CertificateId>,
     /// When another took its place.
     pub superseded_at: Option<Timestamp>,
-    /// When its private key is to be destroyed; nothing while it may serve.
+    /// When its private key is to be destroyed; nothing while it serves a domain.
     pub retire_at: Option<Timestamp>,
+    /// When its private key was destroyed: it never serves again.
+    pub key_destroyed_at: Option<Timestamp>,
+    /// Its revocation, asked for or done; never taken back.
+    pub revocation: Option<Revocation>,
     /// The certificate that it followed in time; nothing where it is the first, was brought along, or replaced one
     /// before its time.
     pub renewed_from: Option<CertificateId>,
@@ -37,6 +43,27 @@ pub struct CertificateStanding {
     pub renewal_info: Option<RenewalWindow>,
     /// When the authority is to be asked about its renewal; nothing before it was asked for the first time.
     pub ask_at: Option<Timestamp>,
+}
+
+impl CertificateStanding {
+    /// Whether a domain may be pointed to it: neither is its revocation asked for nor its key destroyed.
+    #[must_use]
+    pub const fn may_serve(&self) -> bool {
+        self.revocation.is_none() && self.key_destroyed_at.is_none()
+    }
+
+    /// What is known after `newer` was written over it: what the store itself keeps stays, and so does a revocation.
+    #[must_use]
+    pub fn amended_by(&self, newer: Self) -> Self {
+        Self {
+            superseded_by: self.superseded_by,
+            superseded_at: self.superseded_at,
+            retire_at: self.retire_at,
+            key_destroyed_at: self.key_destroyed_at,
+            revocation: newer.revocation.or_else(|| self.revocation.clone()),
+            ..newer
+        }
+    }
 }
 
 /// Why a certificate is replaced before its time.
@@ -132,4 +159,53 @@ pub struct DomainMemory {
     pub challenges: ChallengeMemory,
     /// Whether its DNS leads here.
     pub reach: ReachMemory,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::revocation::{RevocationOrder, RevocationReason};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+    #[test]
+    fn what_the_store_keeps_and_a_revocation_survive_whoever_writes_the_rest() {
+        let revocation = Revocation {
+            reason: RevocationReason::KeyCompromise,
+            order: RevocationOrder::ReplacedFirst,
+            asked_at: NOW,
+            replaced_at: None,
+            revoked_at: None,
+        };
+        let kept = CertificateStanding {
+            superseded_by: Some(CertificateId::new()),
+            superseded_at: Some(NOW),
+            retire_at: Some(NOW),
+            key_destroyed_at: Some(NOW),
+            revocation: Some(revocation.clone()),
+            replace: Some(Replace::KeyCompromised),
+            ..CertificateStanding::default()
+        };
+        let written = CertificateStanding {
+            account: Some("https://ca.test/account/1".to_owned()),
+            ..CertificateStanding::default()
+        };
+        let amended = kept.amended_by(written.clone());
+        let expected = CertificateStanding {
+            account: written.account.clone(),
+            replace: None,
+            ..kept.clone()
+        };
+        assert_eq!(amended, expected);
+        assert!(!amended.may_serve());
+        let done = Revocation {
+            revoked_at: Some(NOW),
+            ..revocation
+        };
+        let further = CertificateStanding {
+            revocation: Some(done.clone()),
+            ..written
+        };
+        assert_eq!(amended.amended_by(further).revocation, Some(done));
+    }
 }

@@ -144,7 +144,8 @@ pub enum Operation {
     },
     /// Stores a certificate, under each of its names.
     PutCertificate(Box<CertificateRecord>),
-    /// Writes what has become of a stored certificate.
+    /// Writes what has become of a stored certificate. What the store itself keeps of it stays, and so does a revocation
+    /// ([`CertificateStanding::amended_by`]).
     SetCertificateStanding {
         /// The certificate.
         certificate: CertificateId,
@@ -152,10 +153,17 @@ pub enum Operation {
         standing: Box<CertificateStanding>,
     },
     /// Makes a stored certificate the one that serves the domain, as active and without a problem. A domain that is
-    /// not served (suspended, being taken down) keeps its state. The certificate must hold the name.
+    /// not served (suspended, being taken down) keeps its state. The certificate must hold the name, and may neither be
+    /// revoked (or about to be) nor be without its key. The one before it is superseded; once no domain points to it, its
+    /// key is to be destroyed after the time that the store's settings say.
     PointDomain {
         /// The name.
         pattern: NamePattern,
+        /// The certificate.
+        certificate: CertificateId,
+    },
+    /// Destroys the private key of a certificate that no domain points to; nothing changes where that was done.
+    DestroyKey {
         /// The certificate.
         certificate: CertificateId,
     },
@@ -310,6 +318,9 @@ pub enum ApplyError {
     OutOfScope(KeyOwner),
     /// A domain, job or certificate that an operation needs does not exist; nothing was done.
     Missing(String),
+    /// The certificate is not in a state for it: its key is destroyed, its revocation asked for, or it still serves.
+    /// Nothing was done.
+    NotUsable(CertificateId),
     /// The store failed.
     Store(StoreError),
 }
@@ -328,6 +339,10 @@ impl fmt::Display for ApplyError {
                 f.write_str("the platform's own rows lie outside of the caller's scope")
             }
             Self::Missing(what) => write!(f, "{what} does not exist"),
+            Self::NotUsable(id) => write!(
+                f,
+                "certificate {id} is revoked, without its key, or still serves"
+            ),
             Self::Store(_) => f.write_str("the store failed"),
         }
     }
@@ -340,6 +355,7 @@ impl std::error::Error for ApplyError {
             Self::GuardFailed(_)
             | Self::OwnedByOther { .. }
             | Self::OutOfScope(_)
+            | Self::NotUsable(_)
             | Self::Missing(_) => None,
         }
     }

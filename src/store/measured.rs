@@ -140,6 +140,7 @@ impl Failure for ApplyError {
             Self::GuardFailed(_)
             | Self::OwnedByOther { .. }
             | Self::OutOfScope(_)
+            | Self::NotUsable(_)
             | Self::Missing(_) => None,
         }
     }

@@ -23,7 +23,6 @@ use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::DomainState;
 use crate::model::problem::Problem;
-use crate::model::standing::CertificateStanding;
 use crate::store::batch::{AuditEvent, Batch, Guard, JobOutcome, Operation};
 use crate::store::job::Priority;
 use crate::store::record::{AuditActor, CertificateRecord};
@@ -54,11 +53,7 @@ impl Attempt<'_> {
         let (_, effects) = lifecycle::step(known.begun(self, now), event, settings, now);
         let facts = record.facts.clone();
         let next = renewal::wait_until(life::run_at(&effects, now), now);
-        let old = known
-            .certificate
-            .as_ref()
-            .filter(|_| effects.contains(&Effect::Supersede));
-        let batch = superseding(Batch::new(), old, &facts, now)
+        let batch = Batch::new()
             .guard(Guard::DomainOwnedBy(
                 self.pattern.clone(),
                 self.tenant.clone(),
@@ -398,27 +393,6 @@ fn kind(known: Option<&Known>) -> IssuanceKind {
         true => IssuanceKind::Renewal,
         false => IssuanceKind::First,
     }
-}
-
-/// Notes with the old certificate what has taken its place.
-fn superseding(
-    batch: Batch,
-    old: Option<&CertificateRecord>,
-    new: &CertificateFacts,
-    now: Timestamp,
-) -> Batch {
-    let Some(old) = old else {
-        return batch;
-    };
-    let standing = CertificateStanding {
-        superseded_by: Some(new.id),
-        superseded_at: Some(now),
-        ..old.standing.clone()
-    };
-    batch.then(Operation::SetCertificateStanding {
-        certificate: old.facts.id,
-        standing: Box::new(standing),
-    })
 }
 
 fn issued(facts: &CertificateFacts, reason: &Reason) -> serde_json::Value {

@@ -92,7 +92,6 @@ impl Attempt<'_> {
                 }
                 Effect::RunAt(_)
                 | Effect::Serve
-                | Effect::Supersede
                 | Effect::Count
                 | Effect::Forget
                 | Effect::Name(_)
@@ -135,7 +134,6 @@ pub(super) fn run_at(effects: &[Effect], now: Timestamp) -> Timestamp {
         Effect::Order(_)
         | Effect::Inquire
         | Effect::Serve
-        | Effect::Supersede
         | Effect::Count
         | Effect::Forget
         | Effect::Name(_)

@@ -126,7 +126,6 @@ fn a_certificate_is_left_alone_then_renewed_while_it_serves_then_replaced() {
             &[
                 Effect::Serve,
                 Effect::Forget,
-                Effect::Supersede,
                 Effect::RunAt(at(100)),
                 Effect::Name(Name::Active),
             ],

@@ -139,7 +139,10 @@ impl Imports {
             ..CertificateStanding::default()
         };
         let ca = ca.unwrap_or_else(|| CaId::new(ELSEWHERE));
-        let imported = self.take(grant, checked, target, (ca, standing)).await?;
+        let imported = match self.take(grant, checked, target, (ca, standing)).await {
+            Err(error @ ImportError::Revoked(_)) => return Ok(skipped(names, error.to_string())),
+            taken => taken?,
+        };
         Ok(Taken {
             names,
             tenant: Some(tenant),

@@ -11,6 +11,7 @@ use crate::certs::load::Loader;
 use crate::control::caller::Caller;
 use crate::control::fixture::{World, pattern, soon, tenant};
 use crate::model::domain::Source;
+use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
 use crate::store::job::JobRecord;
 
 const DAY: i64 = 86_400;
@@ -212,6 +213,43 @@ async fn an_older_certificate_takes_the_place_of_a_newer_one_in_memory() {
     assert_eq!(bringer.served("a.test").await, newer.facts.id);
     let older = bringer.import(&import).await.unwrap();
     assert_eq!(bringer.served("a.test").await, older.facts.id);
+    // The one before it is known as such, and its key ends in time; the one that serves has no end.
+    let (_, certificates, _) = bringer.state().await;
+    for record in certificates {
+        let (standing, before) = (record.standing, record.facts.id == newer.facts.id);
+        let successor = before.then_some(older.facts.id);
+        assert_eq!(standing.superseded_by, successor);
+        assert_eq!(standing.retire_at.is_some(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_revoked_here_does_not_come_back() {
+    let bringer = Bringer::new().await;
+    bringer.world.register("acme", "a.test", Source::Api).await;
+    let import = bringer.made(&["a.test"], 90);
+    let first = bringer.import(&import).await.unwrap();
+    let other = bringer.made(&["a.test"], 90);
+    bringer.import(&other).await.unwrap();
+    let standing = CertificateStanding {
+        revocation: Some(Revocation {
+            reason: RevocationReason::KeyCompromise,
+            order: RevocationOrder::ReplacedFirst,
+            asked_at: Clock::system().now(),
+            replaced_at: None,
+            revoked_at: None,
+        }),
+        ..CertificateStanding::default()
+    };
+    let revoked = Batch::new().then(Operation::SetCertificateStanding {
+        certificate: first.facts.id,
+        standing: Box::new(standing),
+    });
+    let grant = Caller::Operator.grant();
+    let store = &bringer.world.store;
+    store.apply(soon(), grant.scope(), revoked).await.unwrap();
+    let text = bringer.refused(&import).await;
+    assert!(text.contains("bring another, on another key"), "{text}");
 }
 
 #[tokio::test]

@@ -72,9 +72,8 @@ pub(crate) async fn what_is_learnt_stays_and_a_names_certificates_are_found_newe
     let standing = CertificateStanding {
         origin: Origin::Imported,
         account: Some("https://ca.test/acct/1".to_owned()),
-        superseded_by: Some(new.facts.id),
-        superseded_at: Some(Timestamp::from_millis(1_800_000_000_123)),
-        retire_at: Some(Timestamp::from_seconds(1_900_000_000)),
+        renewed_from: Some(new.facts.id),
+        ask_at: Some(Timestamp::from_millis(1_800_000_000_123)),
         ..CertificateStanding::default()
     };
     let batch = Batch::new()

@@ -64,6 +64,9 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
             certificate: theirs.facts.id,
             standing: Box::default(),
         },
+        Operation::DestroyKey {
+            certificate: theirs.facts.id,
+        },
         Operation::PutTenant {
             id: tenant("globex"),
             source: Source::Api,

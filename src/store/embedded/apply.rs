@@ -7,10 +7,11 @@ use crate::store::batch::{Applied, ApplyError, Batch, Guard, Operation};
 use crate::store::embedded::challenges::Answer;
 use crate::store::embedded::domains::Registration;
 use crate::store::embedded::jobs::Request;
+use crate::store::embedded::retirement::destroy_key;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::embedded::{
-    budgets, certificates, challenges, claims, domains, events, jobs, secrets,
+    budgets, certificates, challenges, claims, domains, events, jobs, retirement, secrets,
 };
 use crate::store::error::StoreError;
 use crate::store::job::JobStanding;
@@ -107,7 +108,8 @@ async fn perform(
         Operation::SetCertificateStanding {
             certificate,
             standing,
-        } => certificates::set_standing(transaction, scope, *certificate, standing).await?,
+        } => retirement::amend(transaction, scope, *certificate, standing).await?,
+        Operation::DestroyKey { certificate: id } => destroy_key(transaction, scope, *id).await?,
         Operation::PointDomain {
             pattern,
             certificate,

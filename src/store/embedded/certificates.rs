@@ -7,7 +7,6 @@ use sqlx::{SqliteConnection, query};
 use crate::base::clock::Timestamp;
 use crate::keys::sealed::sealed_by;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
-use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::domains;
@@ -226,26 +225,6 @@ pub(super) async fn put(
         .execute(&mut *transaction.connection)
         .await?;
     }
-    Ok(())
-}
-
-/// Writes what has become of a certificate, which must exist.
-pub(super) async fn set_standing(
-    transaction: &mut Transaction<'_>,
-    scope: &TenantScope,
-    id: CertificateId,
-    standing: &CertificateStanding,
-) -> Result<(), ApplyError> {
-    let (tenant, _) = names(transaction.connection, id)
-        .await?
-        .ok_or_else(|| ApplyError::Missing(format!("certificate {id}")))?;
-    check_scope(scope, &tenant)?;
-    query("UPDATE certificate SET standing = ?, retire_at = ? WHERE certificate_id = ?")
-        .bind(json_text(standing)?)
-        .bind(standing.retire_at.map(Timestamp::as_millis))
-        .bind(id.as_bytes().to_vec())
-        .execute(&mut *transaction.connection)
-        .await?;
     Ok(())
 }
 

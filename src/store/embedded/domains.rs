@@ -15,7 +15,7 @@ use crate::store::embedded::rows::{
     tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
-use crate::store::embedded::{certificates, feed};
+use crate::store::embedded::{certificates, feed, retirement};
 use crate::store::error::StoreError;
 use crate::store::feed::ChangeKind;
 use crate::store::record::{DataKeyRecord, DomainRecord, KeyOwner, Resolved, TenantRecord};
@@ -312,6 +312,9 @@ pub(super) async fn point(
             domain.tenant
         )));
     }
+    if !retirement::may_serve(transaction, certificate).await? {
+        return Err(ApplyError::NotUsable(certificate));
+    }
     let state = match domain.state.is_served() {
         true => DomainState::Active,
         false => domain.state,
@@ -330,6 +333,12 @@ pub(super) async fn point(
     .bind(key.clone())
     .execute(&mut *transaction.connection)
     .await?;
+    if domain.certificate != Some(certificate) {
+        retirement::chosen(transaction, certificate).await?;
+        if let Some(before) = domain.certificate {
+            retirement::left(transaction, before, Some(certificate)).await?;
+        }
+    }
     feed::record(transaction, ChangeKind::Domain, &key).await
 }
 
@@ -362,6 +371,9 @@ pub(super) async fn delete(
             .bind(key.clone())
             .execute(&mut *transaction.connection)
             .await?;
+    }
+    if let Some(certificate) = domain.certificate {
+        retirement::left(transaction, certificate, None).await?;
     }
     feed::record(transaction, ChangeKind::Domain, &key).await
 }

@@ -43,6 +43,8 @@ mod events;
 
 mod rows;
 
+mod retirement;
+
 mod sweep;
 
 mod failure;
@@ -86,13 +88,19 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Connections that read, 1 at least. Default 4.
     pub readers: u32,
+    /// How long the private key of a certificate that serves nothing any more is kept. Default 30 days.
+    pub retired_keys: Duration,
 }
 
 impl Settings {
     /// The defaults over `folder`.
     #[must_use]
     pub const fn in_folder(folder: PathBuf) -> Self {
-        Self { folder, readers: 4 }
+        Self {
+            folder,
+            readers: 4,
+            retired_keys: Duration::from_hours(30 * 24),
+        }
     }
 }
 
@@ -123,7 +131,8 @@ impl Embedded {
     /// [`OpenError`] names the folder or file and what repairs it.
     pub async fn open(settings: Settings, clock: Clock, tasks: &Tasks) -> Result<Self, OpenError> {
         let opened = open::open(&settings, clock.now()).await?;
-        let writer = Writer::start(opened.writer, opened.options, clock.clone(), tasks);
+        let writing = (opened.writer, opened.options);
+        let writer = Writer::start(writing, settings.retired_keys, clock.clone(), tasks);
         let parts = Arc::new(Parts {
             settings,
             clock,

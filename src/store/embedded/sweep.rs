@@ -1,5 +1,5 @@
-//! Removes what nobody needs any more, a little at a time: old feed entries, expired challenges, full budgets, and
-//! certificates that are long past their end and serve nothing.
+//! Removes what nobody needs any more, a little at a time: old feed entries, expired challenges, full budgets,
+//! certificates that are long past their end and serve nothing, and private keys that are retired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::base::task::Tasks;
 use crate::store::Deadline;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
-use crate::store::embedded::{Parts, feed};
+use crate::store::embedded::{Parts, feed, retirement};
 use crate::store::error::StoreError;
 
 /// How long a reader of the feed may stay away without having to take a fresh copy.
@@ -89,6 +89,6 @@ impl Change for SweepPage {
                 .await?;
             removed += done.rows_affected();
         }
-        Ok(removed)
+        Ok(removed + retirement::sweep(transaction).await?)
     }
 }

@@ -1,5 +1,7 @@
 //! What only this engine promises; what every engine does is in [`crate::store::conformance`].
 
+mod retirement;
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};

@@ -1,5 +1,7 @@
 //! What a change works in: the connection inside of a transaction, the time, the feed's heads.
 
+use std::time::Duration;
+
 use sqlx::SqliteConnection;
 
 use crate::base::clock::Timestamp;
@@ -14,6 +16,8 @@ pub(super) struct Transaction<'c> {
     pub(super) connection: &'c mut SqliteConnection,
     /// The store's time; one for all that is committed together.
     pub(super) now: Timestamp,
+    /// How long the key of a certificate that serves nothing any more is kept.
+    pub(super) retired_keys: Duration,
     /// The feed's heads, kept here until just before the commit.
     pub(super) heads: Heads,
 }

@@ -60,6 +60,7 @@ impl Refusal for ApplyError {
             Self::GuardFailed(_)
             | Self::OwnedByOther { .. }
             | Self::OutOfScope(_)
+            | Self::NotUsable(_)
             | Self::Missing(_) => None,
         }
     }
@@ -77,8 +78,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the task over `connection`; `options` open a new one where that breaks.
     pub(super) fn start(
-        connection: SqliteConnection,
-        options: SqliteConnectOptions,
+        (connection, options): (SqliteConnection, SqliteConnectOptions),
+        retired_keys: Duration,
         clock: Clock,
         tasks: &Tasks,
     ) -> Self {
@@ -89,6 +90,7 @@ impl Writer {
             queue,
             connection: Some(connection),
             options,
+            retired_keys,
             clock,
             told,
         };
@@ -236,6 +238,7 @@ struct WritingTask {
     /// Nothing after it broke; the next group opens a new one.
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
+    retired_keys: Duration,
     clock: Clock,
     told: watch::Sender<u64>,
 }
@@ -315,6 +318,7 @@ impl WritingTask {
         let mut transaction = Transaction {
             connection,
             now: self.clock.now(),
+            retired_keys: self.retired_keys,
             heads,
         };
         for pending in group {

@@ -1,0 +1,174 @@
+//! When a private key is to be destroyed, and that it is.
+
+use super::{Settings, apply, open_on, sweep};
+use crate::base::clock::{Clock, Timestamp};
+use crate::model::TenantScope;
+use crate::model::certificate::CertificateId;
+use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
+use crate::model::standing::CertificateStanding;
+use crate::store::batch::{ApplyError, Batch, Operation};
+use crate::store::conformance::support::{certificate, pattern, registration, soon, tenant};
+use crate::store::embedded::Embedded;
+use crate::store::record::{CertificateRecord, KeyOwner};
+use crate::store::{PageRequest, Store as _};
+
+const NAME: &str = "a.test";
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    clock: Clock,
+    store: Embedded,
+}
+
+impl Fixture {
+    async fn with(certificates: &[&CertificateRecord]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
+        let store = open_on(folder.path(), clock.clone()).await;
+        let batch = certificates
+            .iter()
+            .fold(registration("acme", NAME), |batch, record| {
+                batch.then(Operation::PutCertificate(Box::new((*record).clone())))
+            });
+        apply(&store, batch).await.unwrap();
+        Self {
+            _folder: folder,
+            clock,
+            store,
+        }
+    }
+
+    async fn point(&self, id: CertificateId) -> Result<(), ApplyError> {
+        let batch = Batch::new().then(Operation::PointDomain {
+            pattern: pattern(NAME),
+            certificate: id,
+        });
+        apply(&self.store, batch).await.map(drop)
+    }
+
+    async fn read(&self, id: CertificateId) -> CertificateRecord {
+        let scope = TenantScope::operator();
+        let found = self.store.certificate(soon(), &scope, id).await;
+        found.unwrap().unwrap()
+    }
+
+    async fn sweep(&self) {
+        sweep::sweep(&self.store.parts).await.unwrap();
+    }
+
+    async fn destroyed(&self) -> usize {
+        let (scope, owner) = (TenantScope::operator(), KeyOwner::Tenant(tenant("acme")));
+        let page = PageRequest::first();
+        let events = self.store.events(soon(), &scope, &owner, &page).await;
+        let events = events.unwrap().items.into_iter();
+        events
+            .filter(|event| event.kind == "certificate.key_destroyed")
+            .count()
+    }
+}
+
+#[tokio::test]
+async fn a_superseded_certificate_keeps_its_key_for_thirty_days_and_may_serve_until_then() {
+    let (old, new) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
+    let (old, new) = (&old, &new);
+    let fixture = Fixture::with(&[old, new]).await;
+    let kept = Settings::in_folder("/".into()).retired_keys;
+    fixture.point(old.facts.id).await.unwrap();
+    fixture.point(new.facts.id).await.unwrap();
+    let standing = fixture.read(old.facts.id).await.standing;
+    assert_eq!(standing.superseded_by, Some(new.facts.id));
+    assert_eq!(standing.superseded_at, Some(fixture.clock.now()));
+    assert_eq!(standing.retire_at, Some(fixture.clock.now().plus(kept)));
+
+    // Chosen again, it is not superseded any more; the other is.
+    fixture.point(old.facts.id).await.unwrap();
+    assert_eq!(
+        fixture.read(old.facts.id).await.standing,
+        CertificateStanding::default()
+    );
+    assert!(
+        fixture
+            .read(new.facts.id)
+            .await
+            .standing
+            .retire_at
+            .is_some()
+    );
+    fixture.point(new.facts.id).await.unwrap();
+
+    fixture
+        .clock
+        .advance(kept - std::time::Duration::from_secs(1));
+    fixture.sweep().await;
+    assert_eq!(fixture.read(old.facts.id).await.sealed_key, old.sealed_key);
+    fixture.clock.advance(std::time::Duration::from_secs(1));
+    fixture.sweep().await;
+    let retired = fixture.read(old.facts.id).await;
+    assert!(retired.sealed_key.is_empty());
+    assert_eq!(retired.standing.key_destroyed_at, Some(fixture.clock.now()));
+    assert_eq!(retired.standing.retire_at, None);
+    assert_eq!(fixture.read(new.facts.id).await.sealed_key, new.sealed_key);
+    assert_eq!(fixture.destroyed().await, 1);
+    let refused = fixture.point(old.facts.id).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUsable(id) if id == old.facts.id));
+    fixture.sweep().await;
+    assert_eq!(fixture.destroyed().await, 1, "once");
+}
+
+#[tokio::test]
+async fn the_key_of_a_removed_domain_is_destroyed_in_time() {
+    let record = certificate("acme", &[NAME]);
+    let fixture = Fixture::with(&[&record]).await;
+    fixture.point(record.facts.id).await.unwrap();
+    let delete = Batch::new().then(Operation::DeleteDomain {
+        pattern: pattern(NAME),
+    });
+    apply(&fixture.store, delete).await.unwrap();
+    fixture
+        .clock
+        .advance(std::time::Duration::from_hours(24 * 30));
+    fixture.sweep().await;
+    assert!(fixture.read(record.facts.id).await.sealed_key.is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_serves_is_never_destroyed_and_a_revoked_certificate_never_serves() {
+    let (serving, other) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
+    let fixture = Fixture::with(&[&serving, &other]).await;
+    let (serving, other) = (serving.facts.id, other.facts.id);
+    fixture.point(serving).await.unwrap();
+    let destroy = |certificate| Batch::new().then(Operation::DestroyKey { certificate });
+    let refused = apply(&fixture.store, destroy(serving)).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUsable(_)), "{refused}");
+    assert!(!fixture.read(serving).await.sealed_key.is_empty());
+
+    let revocation = Revocation {
+        reason: RevocationReason::KeyCompromise,
+        order: RevocationOrder::ReplacedFirst,
+        asked_at: fixture.clock.now(),
+        replaced_at: None,
+        revoked_at: None,
+    };
+    let set = |certificate, standing| {
+        Batch::new().then(Operation::SetCertificateStanding {
+            certificate,
+            standing: Box::new(standing),
+        })
+    };
+    let revoked = CertificateStanding {
+        revocation: Some(revocation.clone()),
+        ..CertificateStanding::default()
+    };
+    apply(&fixture.store, set(other, revoked)).await.unwrap();
+    // Who had read it before does not undo it.
+    let stale = set(other, CertificateStanding::default());
+    apply(&fixture.store, stale).await.unwrap();
+    assert_eq!(
+        fixture.read(other).await.standing.revocation,
+        Some(revocation)
+    );
+    let refused = fixture.point(other).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUsable(_)), "{refused}");
+    apply(&fixture.store, destroy(other)).await.unwrap();
+    assert!(fixture.read(other).await.sealed_key.is_empty());
+}
