@@ -50,6 +50,15 @@ impl Default for Settings {
     }
 }
 
+/// How much longer a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Margin {
+    /// Long enough for others to go first.
+    Ample,
+    /// A twentieth of its lifetime or less.
+    Short,
+}
+
 /// A certificate's life, as far as its renewal goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Life {
@@ -101,6 +110,15 @@ impl Life {
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.not_after <= now
+    }
+
+    /// How much longer it is good.
+    #[must_use]
+    pub fn margin(&self, now: Timestamp) -> Margin {
+        match self.not_after.since(now) > self.lifetime() / 20 {
+            true => Margin::Ample,
+            false => Margin::Short,
+        }
     }
 
     fn lifetime(&self) -> Duration {
@@ -351,6 +369,15 @@ mod tests {
         assert!(with(3.0, None).is_cut_short(&settings));
         assert!(!with(59.0, None).is_cut_short(&settings));
         assert!(!with(50.0, Some(0.0)).is_cut_short(&settings));
+    }
+
+    #[test]
+    fn the_last_twentieth_of_a_lifetime_is_a_short_margin() {
+        let life = life(DAY * 80, 0.0);
+        assert_eq!(life.margin(days(75.9)), Margin::Ample);
+        for day in [76.0, 80.0, 81.0] {
+            assert_eq!(life.margin(days(day)), Margin::Short, "{day}");
+        }
     }
 
     #[test]

@@ -46,6 +46,17 @@ impl Reason {
         }
     }
 
+    /// The same, without the certificate.
+    #[must_use]
+    pub const fn why(&self) -> Why {
+        match self {
+            Self::First => Why::First,
+            Self::Renewal(_) => Why::Renewal,
+            Self::Expired(_) => Why::Expired,
+            Self::Replacement(_, replace) => Why::Replacement(*replace),
+        }
+    }
+
     /// The certificate in whose place another is wanted.
     #[must_use]
     pub const fn certificate(&self) -> Option<&CertificateFacts> {

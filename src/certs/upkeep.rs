@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs::Settings;
 use crate::certs::accounts::Accounts;
 use crate::certs::lifecycle::{self, Effect, Event, State, Why};
 use crate::certs::preflight::Preflight;
-use crate::certs::renewal::{self, Life};
+use crate::certs::renewal::{self, Life, Margin};
 use crate::certs::settings::Obtain;
 use crate::model::TenantScope;
 use crate::model::domain::DomainState;
@@ -146,6 +146,7 @@ impl Upkeep {
                 self.request(domain, key, (Priority::Renewal, delay))
                     .await?;
             }
+            (Some(job), _) if is_more_urgent(due, &job) => self.request(domain, key, due).await?,
             (Some(job), _) if !self.is_adrift(&job, due.1) => {}
             (None | Some(_), _) => {
                 tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "a job that was missing, or adrift, is due when it should be");
@@ -171,23 +172,7 @@ impl Upkeep {
     fn due(&self, certificate: Option<&CertificateRecord>) -> (Priority, Duration) {
         let now = self.clock.now();
         let settings = self.settings.load().renewal;
-        let state = match certificate.map(Life::of) {
-            Some(serving) => State::Active { serving },
-            None => State::Requested,
-        };
-        let (_, effects) = lifecycle::step(state, Event::Due, &settings, now);
-        let due = effects.iter().find_map(|effect| match effect {
-            Effect::Order(Why::First) => Some((Priority::Background, Duration::ZERO)),
-            Effect::Order(Why::Renewal) | Effect::Inquire => {
-                Some((Priority::Renewal, Duration::ZERO))
-            }
-            Effect::Order(Why::Expired | Why::Replacement(_)) => {
-                Some((Priority::Expiring, Duration::ZERO))
-            }
-            Effect::RunAt(at) => Some((Priority::Renewal, renewal::wait_until(*at, now))),
-            Effect::Serve | Effect::Count | Effect::Forget | Effect::Name(_) | Effect::Drop => None,
-        });
-        due.unwrap_or((Priority::Background, Duration::ZERO))
+        need(certificate.map(Life::of), &settings, now)
     }
 
     async fn request(
@@ -209,6 +194,110 @@ impl Upkeep {
             Err(ApplyError::Store(error)) => Err(error),
             // The domain was removed or changed hands meanwhile; the next round sees how it is then.
             Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// How urgent the job of a name is that has this certificate, or none, and after how long it is due.
+#[must_use]
+pub fn need(
+    serving: Option<Life>,
+    settings: &renewal::Settings,
+    now: Timestamp,
+) -> (Priority, Duration) {
+    let state = match serving {
+        Some(serving) => State::Active { serving },
+        None => State::Requested,
+    };
+    let ends_soon = serving.is_some_and(|life| life.margin(now) == Margin::Short);
+    let (_, effects) = lifecycle::step(state, Event::Due, settings, now);
+    let need = effects.iter().find_map(|effect| match effect {
+        Effect::Order(Why::First) => Some((Priority::Background, Duration::ZERO)),
+        Effect::Order(Why::Renewal) if ends_soon => Some((Priority::Expiring, Duration::ZERO)),
+        Effect::Order(Why::Renewal) | Effect::Inquire => Some((Priority::Renewal, Duration::ZERO)),
+        Effect::Order(Why::Expired | Why::Replacement(_)) => {
+            Some((Priority::Expiring, Duration::ZERO))
+        }
+        Effect::RunAt(at) => Some((Priority::Renewal, renewal::wait_until(*at, now))),
+        Effect::Serve | Effect::Count | Effect::Forget | Effect::Name(_) | Effect::Drop => None,
+    });
+    need.unwrap_or((Priority::Background, Duration::ZERO))
+}
+
+/// Whether a certificate nears its end whose job waits among those in good time, as after a long outage. A name that
+/// fails by its own fault is not brought forward.
+fn is_more_urgent((priority, delay): (Priority, Duration), job: &JobRecord) -> bool {
+    priority == Priority::Expiring
+        && delay.is_zero()
+        && job.priority > priority
+        && job.leased_until.is_none()
+        && job.failures == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(day: u32) -> Timestamp {
+        Timestamp::EPOCH.plus(DAY * day)
+    }
+
+    #[test]
+    fn what_ends_soon_is_urgent_and_what_is_due_is_not_yet() {
+        let life = Life {
+            not_before: at(0),
+            not_after: at(90),
+            chance: 0.0,
+            began: None,
+            told: None,
+            ask_at: at(90),
+            replace: None,
+        };
+        let check = |day, expected| {
+            let need = need(Some(life), &renewal::Settings::default(), at(day));
+            assert_eq!(need, expected, "day {day}");
+        };
+        check(10, (Priority::Renewal, DAY * 50));
+        check(60, (Priority::Renewal, Duration::ZERO));
+        check(85, (Priority::Renewal, Duration::ZERO));
+        check(86, (Priority::Expiring, Duration::ZERO));
+        check(91, (Priority::Expiring, Duration::ZERO));
+        let none = need(None, &renewal::Settings::default(), at(0));
+        assert_eq!(none, (Priority::Background, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_waiting_job_goes_before_those_in_good_time_once_its_certificate_nears_its_end() {
+        let waiting = JobRecord {
+            key: "certificate:a.test".to_owned(),
+            tenant: None,
+            priority: Priority::Renewal,
+            run_at: at(0),
+            leased_until: None,
+            failures: 0,
+            problem: None,
+            order_url: None,
+        };
+        let now = (Priority::Expiring, Duration::ZERO);
+        assert!(is_more_urgent(now, &waiting));
+        let in_good_time = (Priority::Renewal, Duration::ZERO);
+        assert!(!is_more_urgent(in_good_time, &waiting));
+        let leased = JobRecord {
+            leased_until: Some(at(1)),
+            ..waiting.clone()
+        };
+        let failing = JobRecord {
+            failures: 1,
+            ..waiting.clone()
+        };
+        let urgent = JobRecord {
+            priority: Priority::Expiring,
+            ..waiting
+        };
+        for job in [leased, failing, urgent] {
+            assert!(!is_more_urgent(now, &job), "{job:?}");
         }
     }
 }

@@ -22,6 +22,9 @@ const CONSECUTIVE_PART: u32 = 10;
 /// How long the certificate of a name set exempts its next order (Boulder looks back 120 days); a day for clocks.
 pub const EXEMPT_FOR: Duration = Duration::from_secs(119 * 86_400);
 
+/// Jobs that wait for the same bucket come back spread over half their wait, but no more than this.
+const MOST_SPREAD: Duration = Duration::from_secs(3600);
+
 /// What an authority knows of the names of an order: it decides what the order is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
@@ -316,6 +319,14 @@ fn take(name: &BucketName, limit: Limit, units: u32) -> BucketCost {
         refill: limit.refill(),
         capacity: limit.amount(),
     }
+}
+
+/// When a job comes back whose bucket gives again after `wait`: not at once with all others that wait for it. `random` is
+/// in 0..1.
+#[must_use]
+pub fn comes_back_after(wait: Duration, random: f64) -> Duration {
+    let spread = (wait / 2).min(MOST_SPREAD);
+    wait.saturating_add(spread.mul_f64(random.clamp(0.0, 1.0)))
 }
 
 /// The registered domains of the names, each once. That of a wildcard is that of the name below it.

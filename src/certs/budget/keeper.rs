@@ -1,28 +1,26 @@
 //! The budget over the store: asked before each order, and told what became of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::book::{Book, Charge, Denied, EXEMPT_FOR, History, Order};
 use super::limits::{Limits, Renewals};
+use super::scarcity::Scarcity;
 use super::shares::{Class, Shares};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::base::published::Published;
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts};
 use crate::store::budget::{BucketCost, Taken};
-use crate::store::job::{Pace, Paces, Priority};
+use crate::store::job::Paces;
 use crate::store::{Deadline, PageRequest, Store, StoreError};
 use crate::telemetry::labels::BudgetFamily as Family;
 use crate::telemetry::metrics::Metrics;
 
 /// How long one call of the store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// While a class gets nothing, one of its jobs is tried in so long: the first to get something may be of an authority
-/// that is not exhausted.
-const PROBE: Duration = Duration::from_secs(1);
 
 /// What the authorities bear and how it is shared.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,14 +39,8 @@ struct Shared {
     store: Arc<dyn Store>,
     settings: Published<Settings>,
     metrics: Metrics,
-    /// Until when the jobs of a priority are tried one at a time, and when the next may be.
-    scarce: Mutex<HashMap<Priority, Scarce>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Scarce {
-    until: Instant,
-    next: Instant,
+    started: Instant,
+    scarcity: Mutex<Scarcity>,
 }
 
 impl fmt::Debug for Keeper {
@@ -100,7 +92,8 @@ impl Keeper {
             store,
             settings,
             metrics,
-            scarce: Mutex::default(),
+            started: monotonic(),
+            scarcity: Mutex::default(),
         }))
     }
 
@@ -217,58 +210,31 @@ impl Keeper {
         TakeError::Denied(denied)
     }
 
-    /// How freely jobs are to be claimed now. Jobs of a class that gets nothing at present are not worth claiming by
-    /// the hundred: one a second is tried.
+    /// How freely jobs are to be claimed now.
     #[must_use]
     pub fn paces(&self) -> Paces {
-        let now = monotonic();
-        let mut paces = Paces::default();
-        let mut scarce = self.lock();
-        scarce.retain(|_, scarce| now < scarce.until);
-        for (priority, scarce) in scarce.iter_mut() {
-            let pace = match now < scarce.next {
-                true => Pace::None,
-                false => Pace::One,
-            };
-            if pace == Pace::One {
-                scarce.next = now + PROBE;
-            }
-            paces.set(*priority, pace);
-        }
-        drop(scarce);
-        paces
+        let now = self.elapsed();
+        self.scarcity().paces(now)
     }
 
     /// The account itself gives nothing to this class.
     fn note_scarce(&self, denied: &Denied, class: Class) {
-        let common = matches!(denied.bucket.family, Family::Orders | Family::Calls);
-        let Some(priority) = paced(class).filter(|_| common) else {
-            return;
-        };
-        let now = monotonic();
-        let scarce = Scarce {
-            until: now + denied.retry_after,
-            next: now + PROBE,
-        };
-        self.lock().insert(priority, scarce);
-    }
-
-    fn plenty(&self, class: Class) {
-        if let Some(priority) = paced(class) {
-            self.lock().remove(&priority);
+        if matches!(denied.bucket.family, Family::Orders | Family::Calls) {
+            let now = self.elapsed();
+            self.scarcity().note(class, denied.retry_after, now);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Priority, Scarce>> {
-        self.0.scarce.lock().unwrap_or_else(PoisonError::into_inner)
+    fn plenty(&self, class: Class) {
+        self.scarcity().plenty(class);
     }
-}
 
-/// The priority whose jobs are mostly of a class that can wait. A visitor is told at once, whatever the answer.
-const fn paced(class: Class) -> Option<Priority> {
-    match class {
-        Class::Emergency | Class::Visitor => None,
-        Class::Renewal => Some(Priority::Renewal),
-        Class::Bulk => Some(Priority::Background),
+    fn elapsed(&self) -> Duration {
+        monotonic().saturating_duration_since(self.0.started)
+    }
+
+    fn scarcity(&self) -> MutexGuard<'_, Scarcity> {
+        let scarcity = self.0.scarcity.lock();
+        scarcity.unwrap_or_else(PoisonError::into_inner)
     }
 }

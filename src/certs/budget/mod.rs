@@ -10,11 +10,11 @@
 //! - A tenant that has used its share takes only what is left over while the bucket is full enough for the others.
 //! - An authority that asks to wait freezes the bucket that it means, over restarts.
 //!
-//! Everything here is pure but [`keeper`]: [`Book`] says what an order costs, a store (or [`Ledger`], in memory) gives
+//! Everything here is pure but [`keeper`] and [`survey`]: [`Book`] says what an order costs, a store (or [`Ledger`], in memory) gives
 //! it or not.
 //!
 //! Reading order: [`limits`], [`shares`], [`bucket`] (names of buckets), [`book`] (what an order costs), [`ledger`] (a
-//! store of buckets in memory), [`forecast`], [`keeper`] (the store's buckets, asked),
+//! store of buckets in memory), [`forecast`], [`scarcity`] (which jobs are worth a try), [`keeper`] (the store's buckets, asked),
 //! [`survey`] (what is left).
 
 pub mod limits;
@@ -28,6 +28,8 @@ pub mod book;
 pub mod ledger;
 
 pub mod forecast;
+
+pub mod scarcity;
 
 pub mod keeper;
 

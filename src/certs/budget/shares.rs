@@ -1,6 +1,14 @@
 //! Who may take how much of a limit: classes of orders, and tenants among each other.
 
 use super::limits::{Limit, share_of};
+use crate::certs::lifecycle::Why;
+use crate::certs::renewal::Margin;
+use crate::model::standing::Replace;
+use crate::store::job::Priority;
+
+/// A name that has failed more often than this in a row is no emergency any more: one that is dead for long must not eat
+/// what is kept for emergencies.
+const MOST_EMERGENCIES: u32 = 3;
 
 /// Why an order is placed, as far as its claim on the budget goes: the first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +26,28 @@ pub enum Class {
 impl Class {
     /// Every class, the first first.
     pub const ALL: [Self; 4] = [Self::Emergency, Self::Renewal, Self::Visitor, Self::Bulk];
+
+    /// The class of an order wanted for `why` by a job of this priority that has failed `failures` times in a row, in the
+    /// place of a certificate that is good for so much longer.
+    #[must_use]
+    pub const fn of(why: Why, margin: Margin, priority: Priority, failures: u32) -> Self {
+        match (why, priority) {
+            (Why::First, Priority::Expiring) => Self::Emergency,
+            (Why::First, Priority::Handshake) => Self::Visitor,
+            (Why::First, Priority::Renewal | Priority::Background) => Self::Bulk,
+            (Why::Renewal, _) if failures > MOST_EMERGENCIES => Self::Renewal,
+            (Why::Renewal, Priority::Expiring) => Self::Emergency,
+            (Why::Renewal, _) => match margin {
+                Margin::Short => Self::Emergency,
+                Margin::Ample => Self::Renewal,
+            },
+            (Why::Expired, _) if failures > MOST_EMERGENCIES => Self::Bulk,
+            (Why::Expired, _) => Self::Emergency,
+            // What somebody asked for can wait like any renewal; a key that others know cannot.
+            (Why::Replacement(Replace::Asked), _) => Self::Renewal,
+            (Why::Replacement(_), _) => Self::Emergency,
+        }
+    }
 
     /// The word for it.
     #[must_use]
@@ -108,6 +138,41 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ends_soon_or_has_ended_is_an_emergency_unless_it_fails_again_and_again() {
+        use Margin::{Ample, Short};
+        use Priority::{Background, Expiring, Handshake, Renewal};
+        let check = |why, (margin, priority, failures), expected: Class| {
+            let class = Class::of(why, margin, priority, failures);
+            assert_eq!(
+                class, expected,
+                "{why:?} {margin:?} {priority:?} {failures}"
+            );
+        };
+        check(Why::First, (Short, Handshake, 0), Class::Visitor);
+        check(Why::First, (Short, Background, 0), Class::Bulk);
+        check(Why::First, (Short, Renewal, 0), Class::Bulk);
+        check(Why::First, (Short, Expiring, 9), Class::Emergency);
+        check(Why::Renewal, (Ample, Renewal, 0), Class::Renewal);
+        check(Why::Renewal, (Ample, Expiring, 0), Class::Emergency);
+        check(Why::Renewal, (Ample, Expiring, 4), Class::Renewal);
+        check(Why::Renewal, (Short, Renewal, 3), Class::Emergency);
+        check(Why::Renewal, (Short, Renewal, 4), Class::Renewal);
+        check(Why::Expired, (Short, Renewal, 3), Class::Emergency);
+        check(Why::Expired, (Short, Renewal, 4), Class::Bulk);
+        let replacement = |replace| Why::Replacement(replace);
+        check(
+            replacement(Replace::Asked),
+            (Ample, Expiring, 0),
+            Class::Renewal,
+        );
+        check(
+            replacement(Replace::Revoked),
+            (Ample, Renewal, 9),
+            Class::Emergency,
+        );
+    }
 
     #[test]
     fn each_class_leaves_the_reserves_of_those_before_it() {

@@ -12,22 +12,18 @@ use super::order::Wanted;
 use crate::base::clock::Timestamp;
 use crate::ca::CaError;
 use crate::ca::error::Step;
+use crate::certs::budget::book::comes_back_after;
 use crate::certs::budget::{Charge, Class, History, Order, TakeError};
 use crate::certs::outcome::Outcome;
+use crate::certs::renewal::{Life, Margin};
 use crate::certs::request::Reason;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Actor, ProblemCode};
-use crate::model::standing::Replace;
 use crate::store::Deadline;
 use crate::store::batch::{Batch, JobOutcome, Operation};
-use crate::store::job::Priority;
 
 /// Certificates of a name that are looked at for whether the authority has certified it before.
 const MOST_EARLIER: usize = 8;
-/// An expired name that has failed more often than this in a row is no emergency any more.
-const MOST_EMERGENCIES: u32 = 3;
-/// Jobs that wait for the same bucket come back spread over half their wait, but no more than this.
-const MOST_SPREAD: Duration = Duration::from_secs(3600);
 /// No job comes back sooner.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -118,19 +114,12 @@ impl Attempt<'_> {
     }
 
     fn class(&self, reason: &Reason) -> Class {
-        let urgent = self.job.priority == Priority::Expiring;
-        match reason {
-            Reason::First | Reason::Renewal(_) if urgent => Class::Emergency,
-            Reason::First if self.job.priority == Priority::Handshake => Class::Visitor,
-            Reason::First => Class::Bulk,
-            Reason::Renewal(_) => Class::Renewal,
-            // A name that is dead for long must not eat what is kept for emergencies.
-            Reason::Expired(_) if self.job.failures > MOST_EMERGENCIES => Class::Bulk,
-            Reason::Expired(_) => Class::Emergency,
-            // What somebody asked for can wait like any renewal; a key that others know cannot.
-            Reason::Replacement(_, Replace::Asked) => Class::Renewal,
-            Reason::Replacement(..) => Class::Emergency,
-        }
+        let now = self.parts.clock.now();
+        let margin = match reason.certificate() {
+            Some(facts) => Life::new(facts, now).margin(now),
+            None => Margin::Short,
+        };
+        Class::of(reason.why(), margin, self.job.priority, self.job.failures)
     }
 
     fn spent(&self) -> MutexGuard<'_, Spent> {
@@ -224,7 +213,7 @@ impl Attempt<'_> {
         (now, wait): (Timestamp, Duration),
     ) {
         let random = rand::rng().random::<f64>();
-        let wait = wait.saturating_add((wait / 2).min(MOST_SPREAD).mul_f64(random));
+        let wait = comes_back_after(wait, random);
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         tracing::info!(
             tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
