@@ -201,7 +201,9 @@ impl State {
         }
     }
 
-    const fn tries(&self) -> Tries {
+    /// What has gone wrong since the last success.
+    #[must_use]
+    pub const fn tries(&self) -> Tries {
         match *self {
             Self::Ordering { tries }
             | Self::Renewing { tries, .. }
