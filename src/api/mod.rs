@@ -26,6 +26,7 @@ mod domains;
 mod events;
 mod imports;
 mod jobs;
+mod keys;
 mod reload;
 mod status;
 mod takeover;
@@ -94,6 +95,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         clients::ENDPOINTS,
         budget::ENDPOINTS,
         takeover::ENDPOINTS,
+        keys::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,
         reload::ENDPOINTS,

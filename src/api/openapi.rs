@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
-    authorities, budget, certificates, clients, domains, events, imports, jobs, problem, reload,
-    status, takeover, tenants,
+    authorities, budget, certificates, clients, domains, events, imports, jobs, keys, problem,
+    reload, status, takeover, tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -44,6 +44,7 @@ pub(super) fn document() -> Value {
         clients::schemas(),
         budget::schemas(),
         takeover::schemas(),
+        keys::schemas(),
         jobs::schemas(),
         events::schemas(),
         reload::schemas(),

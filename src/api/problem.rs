@@ -62,6 +62,8 @@ codes! {
         "The thing was changed by somebody else meanwhile. Trying again helps.";
     NotServed = "not_served", CONFLICT, "Domain not served",
         "The domain is suspended or being removed: nothing is obtained for it.";
+    StillInUse = "still_in_use", CONFLICT, "Still in use",
+        "Something still needs it; the detail says what, and what to do first.";
     ConfigurationRefused = "configuration_refused", UNPROCESSABLE_ENTITY, "Configuration refused",
         "The configuration has mistakes. The old one stays in force.";
     NotIssued = "not_issued", UNPROCESSABLE_ENTITY, "Certificate not issued",
@@ -72,6 +74,8 @@ codes! {
         "The certification authority did not do what was asked. The detail tells its words.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "Store unavailable",
         "The store did not do what was asked. Known names are served all the same.";
+    KeysUnavailable = "keys_unavailable", SERVICE_UNAVAILABLE, "Keys unavailable",
+        "The key-encryption key or the files beside it do not allow it; the detail names the file and what to do.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
         "A bug of ours. The log tells more.";
 }

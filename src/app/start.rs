@@ -17,6 +17,7 @@ use crate::config::load::{Loaded, Origin};
 use crate::config::reload::Reloader;
 use crate::config::settings::Settings;
 use crate::control::actions::Actions;
+use crate::control::keys::Keys;
 use crate::control::names;
 use crate::control::views::{Sources, Views};
 use crate::model::edge::Edge;
@@ -189,7 +190,8 @@ async fn start_control(
     let nudge = Arc::new(move || issuer.nudge());
     let actions = Actions::new(Arc::clone(&ground.store), reload, nudge)
         .with_imports(work.imports.clone())
-        .with_accounts(work.accounts.clone());
+        .with_accounts(work.accounts.clone())
+        .with_keys(Keys::new(Arc::clone(&ground.store), ground.vault.clone()));
     api::start(&loaded.settings.admin_socket, views, actions, tasks)
         .await
         .map_err(StartError::while_doing("serve the control API"))

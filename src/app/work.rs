@@ -23,6 +23,7 @@ use crate::certs::preflight::watch::Watch;
 use crate::certs::preflight::{self, Preflight};
 use crate::certs::resolver::Resolver;
 use crate::certs::upkeep::Upkeep;
+use crate::certs::vault::keeping::Keeping;
 use crate::config::settings::Settings;
 use crate::control::declare::{Declaration, reconcile};
 use crate::control::domains::Domains;
@@ -138,6 +139,7 @@ impl Work {
         let accounts = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
         let imports = halves.imports(publisher, &accounts);
+        halves.keep_keys();
         let on_demand = halves.answer_handshakes(&issuer);
         Ok(Self {
             snapshot: halves.snapshot,
@@ -264,6 +266,16 @@ impl Halves<'_> {
         };
         self.tasks.spawn("gauges", gauges.run(self.tasks.clone()));
         issuer
+    }
+
+    /// Goes over the data keys, and finishes an exchange that was broken off.
+    fn keep_keys(&self) {
+        let keeping = Keeping {
+            vault: self.ground.vault.clone(),
+            metrics: self.ground.metrics.clone(),
+            readiness: self.ground.readiness.clone(),
+        };
+        self.tasks.spawn("keys", keeping.run(self.tasks.clone()));
     }
 
     fn imports(&self, publisher: Publisher, accounts: &Accounts) -> Imports {

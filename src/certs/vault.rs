@@ -4,12 +4,23 @@
 //! key-encryption key over a store that has data keys: such a store with a missing or wrong key does not start, for a
 //! start with "no certificate" would order them all again.
 
+pub mod exchange;
+
+pub mod keeping;
+
+mod destroy;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Mutex as Serial, Notify, RwLock};
+
+use crate::base::published::Published;
 use crate::base::secret::Secret;
+use crate::keys::destroyed::Destroyed;
+use crate::keys::ring::KeyRing;
 use crate::keys::sealed::sealed_by;
 use crate::keys::{self, DataKey, KekError, KeyEncryptionKey, OpenError, UnwrapError};
 use crate::model::TenantScope;
@@ -53,6 +64,8 @@ pub enum VaultError {
         /// Why.
         source: OpenError,
     },
+    /// It is not known which keys were destroyed for good.
+    Destroyed(std::io::Error),
     /// The machine gives no random bytes.
     NoRandomness,
     /// The store did not take a new data key.
@@ -87,6 +100,9 @@ impl fmt::Display for VaultError {
                 )
             }
             Self::Open { name, .. } => write!(f, "the sealed content of {name} does not open"),
+            Self::Destroyed(_) => f.write_str(
+                "the list of destroyed keys beside the key-encryption key cannot be read; nothing is opened without it",
+            ),
             Self::NoRandomness => f.write_str("the machine gives no random bytes"),
             Self::Apply(_) => f.write_str("the store did not take a new data key"),
             Self::Store(_) => f.write_str("the store did not give a data key"),
@@ -100,6 +116,7 @@ impl std::error::Error for VaultError {
             Self::Kek(source) => Some(source),
             Self::Unwrap { source, .. } => Some(source),
             Self::Open { source, .. } => Some(source),
+            Self::Destroyed(source) => Some(source),
             Self::Apply(source) => Some(source),
             Self::Store(source) => Some(source),
             Self::KeyGone { .. } | Self::NoRandomness => None,
@@ -128,7 +145,19 @@ pub struct Vault {
 
 struct Parts {
     store: Arc<dyn Store>,
-    kek: KeyEncryptionKey,
+    ring: Published<KeyRing>,
+    /// What was destroyed for good.
+    destroyed: Published<Destroyed>,
+    /// Held to make a data key, and alone to change the key that wraps.
+    wrapping: RwLock<()>,
+    /// One run of passes at a time.
+    settling: Serial<()>,
+    /// One change of the list at a time.
+    destroying: Serial<()>,
+    /// How the data keys stand.
+    standing: Published<exchange::Standing>,
+    /// Wakes who goes over the data keys.
+    nudge: Notify,
     opened: Mutex<Opened>,
 }
 
@@ -138,7 +167,7 @@ type Opened = HashMap<(KeyOwner, u32), (Vec<u8>, Arc<DataKey>)>;
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vault")
-            .field("kek", &self.kek)
+            .field("ring", &self.ring.load())
             .finish_non_exhaustive()
     }
 }
@@ -157,11 +186,11 @@ impl Vault {
         let known = store
             .data_key(Deadline::after(PATIENCE), &KeyOwner::Platform, None)
             .await?;
-        let kek = match known {
-            Some(_) => KeyEncryptionKey::load(&settings.key_file),
-            None => KeyEncryptionKey::load_or_create(&settings.key_file),
+        let ring = match known {
+            Some(_) => KeyRing::load(&settings.key_file),
+            None => KeyRing::load_or_create(&settings.key_file),
         };
-        Self::start(store, kek.map_err(VaultError::Kek)?).await
+        Self::over(store, ring.map_err(VaultError::Kek)?).await
     }
 
     /// Starts the vault, and makes the platform's data key in a store that has none.
@@ -169,10 +198,21 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Unwrap`] where `kek` is not the key that belongs to the store.
     pub async fn start(store: Arc<dyn Store>, kek: KeyEncryptionKey) -> Result<Self, VaultError> {
+        Self::over(store, KeyRing::of(kek)).await
+    }
+
+    async fn over(store: Arc<dyn Store>, ring: KeyRing) -> Result<Self, VaultError> {
+        let destroyed = Destroyed::load(ring.file()).map_err(VaultError::Destroyed)?;
         let vault = Self {
             parts: Arc::new(Parts {
                 store,
-                kek,
+                ring: Published::new(ring),
+                destroyed: Published::new(destroyed),
+                wrapping: RwLock::default(),
+                settling: Serial::default(),
+                destroying: Serial::default(),
+                standing: Published::new(exchange::Standing::default()),
+                nudge: Notify::new(),
                 opened: Mutex::default(),
             }),
         };
@@ -252,7 +292,9 @@ impl Vault {
             let by = Deadline::after(PATIENCE);
             self.parts.store.data_key(by, owner, None)
         };
-        if let Some(record) = newest().await? {
+        if let Some(record) = newest().await?
+            && !self.is_destroyed(owner, record.id)
+        {
             return self.opened(&record);
         }
         let made = self.make(owner).await;
@@ -263,22 +305,33 @@ impl Vault {
             (Err(error), _) => Err(VaultError::Apply(error)),
             (Ok(()), None) => Err(VaultError::KeyGone {
                 owner: owner.clone(),
-                number: FIRST,
+                number: self.first_number(owner),
             }),
         }
     }
 
+    /// Ends when somebody wants the data keys gone over.
+    async fn nudged(&self) {
+        self.parts.nudge.notified().await;
+    }
+
     async fn make(&self, owner: &KeyOwner) -> Result<(), ApplyError> {
-        let Some((_, wrapped)) = DataKey::create(&self.parts.kek, owner.as_str(), FIRST) else {
+        let _wrapping = self.parts.wrapping.read().await;
+        let number = self.first_number(owner);
+        let created = {
+            let ring = self.parts.ring.load();
+            DataKey::create(ring.current(), owner.as_str(), number)
+        };
+        let Some((_, wrapped)) = created else {
             return Err(ApplyError::Missing("random bytes".to_owned()));
         };
         let record = DataKeyRecord {
             owner: owner.clone(),
-            id: FIRST,
+            id: number,
             wrapped,
         };
         let batch = Batch::new()
-            .guard(Guard::DataKeyAbsent(owner.clone(), FIRST))
+            .guard(Guard::DataKeyAbsent(owner.clone(), number))
             .then(Operation::PutDataKey(record));
         let scope = match owner {
             KeyOwner::Platform => TenantScope::upkeep(),
@@ -296,13 +349,21 @@ impl Vault {
         {
             return Ok(Arc::clone(key));
         }
-        let owner = record.owner.as_str();
-        let key = DataKey::unwrap_with(&self.parts.kek, owner, record.id, &record.wrapped);
-        let key = Arc::new(key.map_err(|source| VaultError::Unwrap {
-            owner: record.owner.clone(),
-            key_file: self.parts.kek.file().to_owned(),
-            source,
-        })?);
+        if self.is_destroyed(&record.owner, record.id) {
+            return Err(VaultError::KeyGone {
+                owner: record.owner.clone(),
+                number: record.id,
+            });
+        }
+        let unwrap = || {
+            let ring = self.parts.ring.load();
+            ring.unwrap(record.owner.as_str(), record.id, &record.wrapped)
+        };
+        let key = match unwrap() {
+            Err(error) if self.look_again(&error) => unwrap(),
+            result => result,
+        };
+        let key = Arc::new(key.map_err(|source| self.refused(record, source))?);
         let mut opened = self.lock();
         if opened.len() >= MOST_KEYS
             && let Some(any) = opened.keys().next().cloned()
@@ -312,6 +373,44 @@ impl Vault {
         }
         opened.insert(place, (record.wrapped.clone(), Arc::clone(&key)));
         Ok(key)
+    }
+
+    fn refused(&self, record: &DataKeyRecord, source: UnwrapError) -> VaultError {
+        VaultError::Unwrap {
+            owner: record.owner.clone(),
+            key_file: self.parts.ring.load().file().to_owned(),
+            source,
+        }
+    }
+
+    /// The number of the first data key that may be made for an owner: behind those that were destroyed.
+    fn first_number(&self, owner: &KeyOwner) -> u32 {
+        let through = self.parts.destroyed.load().through(owner.as_str());
+        through.saturating_add(FIRST)
+    }
+
+    fn is_destroyed(&self, owner: &KeyOwner, number: u32) -> bool {
+        self.parts.destroyed.load().holds(owner.as_str(), number)
+    }
+
+    /// Where a key is not at hand, another process may have exchanged it meanwhile, or a backup from before an exchange is
+    /// in use: what lies on the disk is read again. Tells whether the key is there now.
+    fn look_again(&self, error: &UnwrapError) -> bool {
+        let UnwrapError::OtherKek { wrapped_by, .. } = error else {
+            return false;
+        };
+        let read = self.parts.ring.load().reload_with(*wrapped_by);
+        match read {
+            Ok(ring) if ring.holds(*wrapped_by) => {
+                self.parts.ring.publish(ring);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, "the key-encryption key cannot be read again");
+                false
+            }
+        }
     }
 
     fn remembered(&self, owner: &KeyOwner, number: u32) -> Option<Arc<DataKey>> {
@@ -337,151 +436,4 @@ fn number_of(name: &str, sealed: &[u8]) -> Result<u32, VaultError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    use crate::base::clock::Clock;
-    use crate::base::task::Tasks;
-    use crate::model::TenantId;
-    use crate::store::embedded::{Embedded, Settings};
-
-    async fn store(folder: &Path) -> Arc<dyn Store> {
-        let settings = Settings::in_folder(folder.join("data"));
-        let opened = Embedded::open(settings, Clock::system(), &Tasks::new()).await;
-        Arc::new(opened.unwrap())
-    }
-
-    fn at(folder: &Path) -> keys::Settings {
-        keys::Settings {
-            key_file: folder.join("kek"),
-        }
-    }
-
-    fn tenant(slug: &str) -> KeyOwner {
-        KeyOwner::Tenant(TenantId::parse(slug).unwrap())
-    }
-
-    fn secret() -> Secret {
-        Secret::from("private".to_owned())
-    }
-
-    #[tokio::test]
-    async fn a_new_store_gets_its_keys_and_a_later_start_opens_what_was_sealed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).await;
-        let vault = Vault::unlock(Arc::clone(&store), &at(folder.path()))
-            .await
-            .unwrap();
-        let blob = vault.seal(&tenant("acme"), "n", &secret()).await.unwrap();
-        let later = Vault::unlock(Arc::clone(&store), &at(folder.path()))
-            .await
-            .unwrap();
-        let opened = later.open(&tenant("acme"), "n", &blob).await.unwrap();
-        assert_eq!(opened.expose(), b"private");
-        let record = store
-            .data_key(Deadline::after(PATIENCE), &tenant("acme"), None)
-            .await
-            .unwrap()
-            .unwrap();
-        let opened = later.open_with(&record, "n", &blob).unwrap();
-        assert_eq!(opened.expose(), b"private");
-    }
-
-    #[tokio::test]
-    async fn a_missing_key_over_an_existing_store_is_never_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).await;
-        Vault::unlock(Arc::clone(&store), &at(folder.path()))
-            .await
-            .unwrap();
-        let file = at(folder.path()).key_file;
-        std::fs::remove_file(&file).unwrap();
-        let error = Vault::unlock(store, &at(folder.path())).await.unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("missing") && text.contains(file.to_str().unwrap()),
-            "{text}"
-        );
-        assert!(!file.exists());
-    }
-
-    #[tokio::test]
-    async fn a_wrong_key_stops_the_start_and_both_keys_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).await;
-        let file = at(folder.path()).key_file;
-        Vault::unlock(Arc::clone(&store), &at(folder.path()))
-            .await
-            .unwrap();
-        let right = KeyEncryptionKey::load(&file).unwrap().id().to_string();
-        std::fs::remove_file(&file).unwrap();
-        let wrong = KeyEncryptionKey::create(&file).unwrap().id().to_string();
-        let error = Vault::unlock(store, &at(folder.path())).await.unwrap_err();
-        let source = std::error::Error::source(&error).unwrap().to_string();
-        assert!(
-            source.contains(&right) && source.contains(&wrong),
-            "{source}"
-        );
-        assert!(
-            error.to_string().contains(file.to_str().unwrap()),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn what_belongs_to_another_tenant_or_name_does_not_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = Vault::unlock(store(folder.path()).await, &at(folder.path()))
-            .await
-            .unwrap();
-        let (acme, globex) = (tenant("acme"), tenant("globex"));
-        let ours = vault.seal(&acme, "n", &secret()).await.unwrap();
-        vault.seal(&globex, "n", &secret()).await.unwrap();
-        for (owner, name) in [(&globex, "n"), (&acme, "m")] {
-            let refused = vault.open(owner, name, &ours).await;
-            assert!(matches!(refused, Err(VaultError::Open { .. })));
-        }
-    }
-
-    #[tokio::test]
-    async fn many_first_uses_at_once_make_one_data_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = Vault::unlock(store(folder.path()).await, &at(folder.path()))
-            .await
-            .unwrap();
-        let owner = tenant("acme");
-        let secret = secret();
-        let seals = (0..20).map(|_| vault.seal(&owner, "n", &secret));
-        let blobs = futures_util::future::try_join_all(seals).await.unwrap();
-        for blob in blobs {
-            assert!(vault.open(&owner, "n", &blob).await.is_ok());
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_sealed_with_a_destroyed_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).await;
-        let vault = Vault::unlock(Arc::clone(&store), &at(folder.path()))
-            .await
-            .unwrap();
-        let owner = tenant("acme");
-        let old = vault.seal(&owner, "n", &secret()).await.unwrap();
-        let batch = Batch::new().then(Operation::DestroyDataKeys {
-            tenant: TenantId::parse("acme").unwrap(),
-        });
-        let by = Deadline::after(PATIENCE);
-        store
-            .apply(by, &TenantScope::operator(), batch)
-            .await
-            .unwrap();
-        // This vault was not told to forget.
-        let new = vault.seal(&owner, "n", &secret()).await.unwrap();
-        let other = Vault::unlock(store, &at(folder.path())).await.unwrap();
-        assert!(other.open(&owner, "n", &new).await.is_ok());
-        assert!(vault.open(&owner, "n", &new).await.is_ok());
-        vault.forget(&owner);
-        assert!(vault.open(&owner, "n", &old).await.is_err());
-    }
-}
+mod tests;

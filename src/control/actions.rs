@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::certs::accounts::Accounts;
 use crate::control::caller::Grant;
 use crate::control::imports::Imports;
+use crate::control::keys::Keys;
 use crate::model::standing::{CertificateStanding, Replace};
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
@@ -52,6 +53,7 @@ pub struct Actions {
     nudge: Nudge,
     imports: Option<Imports>,
     accounts: Option<Accounts>,
+    keys: Option<Keys>,
 }
 
 impl fmt::Debug for Actions {
@@ -116,6 +118,7 @@ impl Actions {
             nudge,
             imports: None,
             accounts: None,
+            keys: None,
         }
     }
 
@@ -140,6 +143,19 @@ impl Actions {
     pub fn with_imports(mut self, imports: Imports) -> Self {
         self.imports = Some(imports);
         self
+    }
+
+    /// Exchanges and destroys keys too.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// What exchanges and destroys keys, where this process does.
+    #[must_use]
+    pub const fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
     }
 
     /// What takes imports, where this process does.

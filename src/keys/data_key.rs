@@ -70,17 +70,7 @@ impl DataKey {
     pub fn create(kek: &KeyEncryptionKey, owner: &str, number: u32) -> Option<(Self, Vec<u8>)> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         aws_lc_rs::rand::fill(&mut *key).ok()?;
-        let mut sealed = Zeroizing::new(key.to_vec());
-        let aad = Aad::from(context(owner, number));
-        let nonce = kek
-            .cipher
-            .seal_in_place_append_tag(aad, &mut *sealed)
-            .ok()?;
-        let mut wrapped = Vec::with_capacity(WRAPPED_BYTES);
-        wrapped.push(VERSION);
-        wrapped.extend_from_slice(&kek.id().0);
-        wrapped.extend_from_slice(nonce.as_ref());
-        wrapped.extend_from_slice(&sealed);
+        let wrapped = seal(kek, owner, number, &*key)?;
         Some((Self::from_key(&*key, owner, number)?, wrapped))
     }
 
@@ -94,23 +84,22 @@ impl DataKey {
         number: u32,
         wrapped: &[u8],
     ) -> Result<Self, UnwrapError> {
-        let (id, nonce, sealed) = split(wrapped).ok_or(UnwrapError::UnknownFormat)?;
-        if id != kek.id() {
-            return Err(UnwrapError::OtherKek {
-                wrapped_by: id,
-                held: kek.id(),
-            });
-        }
-        let mut key = Zeroizing::new(sealed.to_vec());
-        let opened = kek
-            .cipher
-            .open_in_place(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(context(owner, number)),
-                &mut key,
-            )
-            .map_err(|_unspecified| UnwrapError::Forged)?;
-        Self::from_key(opened, owner, number).ok_or(UnwrapError::UnknownFormat)
+        let key = open(kek, owner, number, wrapped)?;
+        Self::from_key(&key, owner, number).ok_or(UnwrapError::UnknownFormat)
+    }
+
+    /// The same key, wrapped by the second key-encryption key instead of the first.
+    ///
+    /// # Errors
+    /// [`UnwrapError`]; [`UnwrapError::Forged`] where the machine gives no random bytes either.
+    pub fn rewrap(
+        (old, new): (&KeyEncryptionKey, &KeyEncryptionKey),
+        owner: &str,
+        number: u32,
+        wrapped: &[u8],
+    ) -> Result<Vec<u8>, UnwrapError> {
+        let key = open(old, owner, number, wrapped)?;
+        seal(new, owner, number, &key).ok_or(UnwrapError::Forged)
     }
 
     /// Whose it is: a tenant's slug, nothing for the platform.
@@ -142,6 +131,49 @@ impl fmt::Debug for DataKey {
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
+}
+
+fn seal(kek: &KeyEncryptionKey, owner: &str, number: u32, key: &[u8]) -> Option<Vec<u8>> {
+    let mut sealed = Zeroizing::new(Vec::with_capacity(KEY_BYTES + TAG_BYTES));
+    sealed.extend_from_slice(key);
+    let aad = Aad::from(context(owner, number));
+    let nonce = kek
+        .cipher
+        .seal_in_place_append_tag(aad, &mut *sealed)
+        .ok()?;
+    let mut wrapped = Vec::with_capacity(WRAPPED_BYTES);
+    wrapped.push(VERSION);
+    wrapped.extend_from_slice(&kek.id().0);
+    wrapped.extend_from_slice(nonce.as_ref());
+    wrapped.extend_from_slice(&sealed);
+    Some(wrapped)
+}
+
+fn open(
+    kek: &KeyEncryptionKey,
+    owner: &str,
+    number: u32,
+    wrapped: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, UnwrapError> {
+    let (id, nonce, sealed) = split(wrapped).ok_or(UnwrapError::UnknownFormat)?;
+    if id != kek.id() {
+        return Err(UnwrapError::OtherKek {
+            wrapped_by: id,
+            held: kek.id(),
+        });
+    }
+    let mut key = Zeroizing::new(sealed.to_vec());
+    let opened = kek
+        .cipher
+        .open_in_place(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context(owner, number)),
+            &mut key,
+        )
+        .map_err(|_unspecified| UnwrapError::Forged)?
+        .len();
+    key.truncate(opened);
+    Ok(key)
 }
 
 /// Which key-encryption key wrapped a data key; nothing where the format is unknown.

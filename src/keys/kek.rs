@@ -86,7 +86,12 @@ pub enum KekError {
     /// A new key was wanted, and there is a file already: it may be the only copy of a key that is in use.
     Exists(PathBuf),
     /// The file cannot be read.
-    Read(io::Error),
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
     /// The file cannot be made.
     Create {
         /// The file.
@@ -121,7 +126,11 @@ impl fmt::Display for KekError {
                 "{} exists, and a key-encryption key is never overwritten; move it away first",
                 path.display()
             ),
-            Self::Read(_) => f.write_str("cannot read the key-encryption key"),
+            Self::Read { path, .. } => write!(
+                f,
+                "cannot read the key-encryption key {}; it must belong to the user that Vestibule runs as",
+                path.display()
+            ),
             Self::Create { path, .. } => {
                 write!(f, "cannot make the key-encryption key {}", path.display())
             }
@@ -133,7 +142,7 @@ impl fmt::Display for KekError {
 impl std::error::Error for KekError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Read(source) | Self::Create { source, .. } => Some(source),
+            Self::Read { source, .. } | Self::Create { source, .. } => Some(source),
             Self::Missing(_)
             | Self::Exposed { .. }
             | Self::Malformed { .. }
@@ -161,13 +170,14 @@ impl KeyEncryptionKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KekError::Missing(file.to_owned()));
             }
-            Err(error) => return Err(KekError::Read(error)),
+            Err(source) => return Err(unreadable(file, source)),
         };
         if mode & 0o077 != 0 {
             let path = file.to_owned();
             return Err(KekError::Exposed { path, mode });
         }
-        let bytes = Secret::new(read_capped(file, MOST_BYTES).map_err(KekError::Read)?);
+        let read = read_capped(file, MOST_BYTES);
+        let bytes = Secret::new(read.map_err(|source| unreadable(file, source))?);
         Self::read(&bytes, file)
     }
 
@@ -265,6 +275,13 @@ impl KeyEncryptionKey {
             file: file.to_owned(),
             cipher,
         })
+    }
+}
+
+fn unreadable(file: &Path, source: io::Error) -> KekError {
+    KekError::Read {
+        path: file.to_owned(),
+        source,
     }
 }
 

@@ -3,9 +3,18 @@
 //! Three layers, so that the store never holds a key in the clear, and so that destroying one small row
 //! destroys everything that a tenant's key protected:
 //!
-//! 1. The [`KeyEncryptionKey`] lies in a file of its own, apart from the data ([`mod@kek`]).
+//! 1. The [`KeyEncryptionKey`] lies in a file of its own, apart from the data ([`mod@kek`]); it can be exchanged for a new
+//!    one while everything serves ([`mod@ring`]).
 //! 2. It wraps [`DataKey`]s, one or more per owner; the wrapped form lies in the store ([`mod@data_key`]).
 //! 3. A data key seals the owner's private keys ([`mod@sealed`]).
+//!
+//! # What destroying a tenant's keys promises
+//!
+//! Its data keys are put on a list beside the key-encryption key ([`mod@destroyed`]), then deleted from the store. From
+//! then on no Vestibule that has this list opens what they sealed, whatever backup is restored. The list binds the program,
+//! not somebody who holds an older backup, the key-encryption key and tools of his own: against him the key-encryption key
+//! is exchanged after the tenant's end (the destroyed keys are not wrapped anew) and the retired key's file is deleted,
+//! with its copies, once no other use of older backups is wanted. What they sealed is then out of everybody's reach.
 //!
 //! All three use AES-256-GCM with a random 96-bit nonce. What a ciphertext belongs to is associated data
 //! ([`mod@context`]), so one that is copied to another owner or another name does not open. The formats carry a
@@ -13,6 +22,10 @@
 //! new version.
 
 pub mod kek;
+
+pub mod ring;
+
+pub mod destroyed;
 
 pub mod data_key;
 

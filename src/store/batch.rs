@@ -75,6 +75,8 @@ pub enum Guard {
     DataKeyAbsent(KeyOwner, u32),
     /// This is what is known of the certificate: nobody has written its standing since it was read.
     StandingIs(CertificateId, Box<CertificateStanding>),
+    /// The owner's data key of this number is wrapped exactly so.
+    DataKeyIs(Box<DataKeyRecord>),
 }
 
 impl fmt::Display for Guard {
@@ -91,6 +93,10 @@ impl fmt::Display for Guard {
                 )
             }
             Self::MaterialAbsent(ca, slot) => write!(f, "CA {ca} has no {slot} yet"),
+            Self::DataKeyIs(key) => {
+                let (owner, id) = (key.owner.as_str(), key.id);
+                write!(f, "data key {id} of {owner:?} is as it was read")
+            }
             Self::DataKeyAbsent(owner, id) => {
                 write!(f, "{:?} has no data key {id} yet", owner.as_str())
             }

@@ -277,6 +277,16 @@ impl<S: Store> Store for Measured<S> {
         self.timed(StoreCall::Read, call).await
     }
 
+    async fn data_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        page: &PageRequest,
+    ) -> Result<Page<DataKeyRecord>, StoreError> {
+        let call = self.within.data_keys(by, scope, page);
+        self.timed(StoreCall::List, call).await
+    }
+
     async fn tenants(
         &self,
         by: Deadline,

@@ -228,6 +228,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         id: Option<u32>,
     ) -> Result<Option<DataKeyRecord>, StoreError>;
 
+    /// Wrapped data keys in the order of their owners and numbers, the platform's first; only a tenant's own where `scope`
+    /// reaches no further.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn data_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        page: &PageRequest,
+    ) -> Result<Page<DataKeyRecord>, StoreError>;
+
     /// Tenants in the order of their slugs.
     ///
     /// # Errors

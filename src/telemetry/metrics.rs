@@ -21,9 +21,10 @@ use crate::model::TenantId;
 use crate::model::problem::ProblemCode;
 use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
-    AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, Direction, End,
-    Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Listener, Permission,
-    Protocol, Reload, StatusClass, StoreCall, StoreFailure, UpstreamConnection,
+    AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, DataKeyState,
+    Direction, End, Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft,
+    Listener, Permission, Protocol, Reload, StatusClass, StoreCall, StoreFailure,
+    UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
@@ -144,6 +145,10 @@ families! {
     // --- state and configuration
     domains: Gauges<()> = Gauges::default(),
         "domains", "Registered names that this process knows";
+    data_keys: Gauges<DataKeyState> = Gauges::default(),
+        "data_keys", "Tenants' data keys, and the platform's, by whether the key-encryption keys at hand open them";
+    data_keys_rewrapped: Counters<()> = Counters::default(),
+        "data_keys_rewrapped", "Data keys wrapped anew by another key-encryption key";
     store_duration: Histograms<StoreCall> = Histograms::new(REQUEST_BOUNDS),
         "store_call_duration_seconds", "Time of calls to the store, failed ones included";
     store_failures: Counters<(StoreCall, StoreFailure)> = Counters::default(),

@@ -28,16 +28,19 @@ pub enum Condition {
     Authorities,
     /// This machine's clock agrees with what the CAs say.
     Clock,
+    /// Every data key opens.
+    Keys,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Configuration,
         Self::Store,
         Self::Names,
         Self::Authorities,
         Self::Clock,
+        Self::Keys,
     ];
 
     /// The word for it.
@@ -49,6 +52,7 @@ impl Condition {
             Self::Names => "names",
             Self::Authorities => "authorities",
             Self::Clock => "clock",
+            Self::Keys => "keys",
         }
     }
 }

@@ -22,6 +22,7 @@ mod demo;
 mod first_handshake;
 mod harness;
 mod imported;
+mod keys;
 mod operations;
 mod preflight;
 mod private_ca;

@@ -125,6 +125,15 @@ impl Store for Down {
         down()
     }
 
+    async fn data_keys(
+        &self,
+        _: Deadline,
+        _: &TenantScope,
+        _: &PageRequest,
+    ) -> Result<Page<DataKeyRecord>, StoreError> {
+        down()
+    }
+
     async fn tenants(
         &self,
         _: Deadline,

@@ -200,11 +200,14 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "POST /v1/import/accounts",
         "POST /v1/import/certificates",
         "GET /v1/jobs",
+        "GET /v1/keys",
+        "POST /v1/keys/exchange",
         "GET /v1/openapi.json",
         "GET /v1/problems/{code}",
         "POST /v1/reload",
         "GET /v1/status",
         "GET /v1/tenants",
+        "POST /v1/tenants/{id}/destroy-keys",
     ];
     assert_eq!(found, expected);
     assert_eq!(endpoints().count(), expected.len());

@@ -8,6 +8,7 @@ mod budget;
 mod connection;
 mod forecast;
 mod import;
+mod keys;
 mod show;
 mod takeover;
 
@@ -77,6 +78,9 @@ pub enum ClientCommand {
     /// Move over from another server
     #[command(subcommand)]
     Import(ImportCommand),
+    /// The keys at rest
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// What the instance works on by itself, and when
     #[command(subcommand)]
     Job(JobCommand),
@@ -92,6 +96,23 @@ pub enum ClientCommand {
 pub enum TenantCommand {
     /// All tenants
     List(ClientOptions),
+    /// Destroy the keys of a tenant without domains, for good: what they sealed is not opened again, in no restored backup either
+    DestroyKeys {
+        /// Its id, as in the list
+        id: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+/// `vestibule keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Exchange the key-encryption key for a new one while everything serves, or finish an exchange that was broken off
+    Rotate(ClientOptions),
+    /// Which key-encryption key wraps, how far an exchange has come, and which data keys do not open
+    Show(ClientOptions),
 }
 
 /// `vestibule domain …`
@@ -274,6 +295,14 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
             };
             pages(&list, "tenants", show::TENANTS, output).await
         }
+        C::Tenant(TenantCommand::DestroyKeys { id, client }) => {
+            let path = ["tenants", id, "destroy-keys"];
+            one(client, Method::Post, &path, keys::destroyed, output).await
+        }
+        C::Keys(KeysCommand::Show(client)) => {
+            one(client, Method::Get, &["keys"], keys::standing, output).await
+        }
+        C::Keys(KeysCommand::Rotate(client)) => keys::rotate(client, output).await,
         C::Domain(DomainCommand::List(list)) => pages(list, "domains", show::DOMAINS, output).await,
         C::Domain(DomainCommand::Show { name, client }) => {
             one(

@@ -111,7 +111,7 @@ pub(super) fn cell(item: &Value, path: &[&str]) -> String {
 }
 
 /// A value as a word: `-` where there is none.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => printable(text),
@@ -128,15 +128,15 @@ pub(super) fn rollover(answer: &Value) -> String {
 
 /// Labelled lines.
 #[derive(Default)]
-struct Lines(String);
+pub(super) struct Lines(pub(super) String);
 
 impl Lines {
-    fn add(&mut self, label: &str, value: &str) {
+    pub(super) fn add(&mut self, label: &str, value: &str) {
         self.0.push_str(format!("{label:<12} {value}").trim_end());
         self.0.push('\n');
     }
 
-    fn field(&mut self, label: &str, item: &Value, path: &[&str]) {
+    pub(super) fn field(&mut self, label: &str, item: &Value, path: &[&str]) {
         self.add(label, &cell(item, path));
     }
 }

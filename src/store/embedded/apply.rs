@@ -61,6 +61,9 @@ async fn holds(transaction: &mut Transaction<'_>, guard: &Guard) -> Result<bool,
             found.is_some_and(|domain| domain.tenant == *tenant)
         }
         Guard::MaterialAbsent(ca, slot) => secrets::material(connection, ca, slot).await?.is_none(),
+        Guard::DataKeyIs(key) => secrets::data_key(connection, &key.owner, Some(key.id))
+            .await?
+            .is_some_and(|found| found == **key),
         Guard::DataKeyAbsent(owner, id) => secrets::data_key(connection, owner, Some(*id))
             .await?
             .is_none(),

@@ -338,6 +338,15 @@ impl Store for Embedded {
         read!(self, by, secrets::data_key(owner, id))
     }
 
+    async fn data_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        page: &PageRequest,
+    ) -> Result<Page<DataKeyRecord>, StoreError> {
+        read!(self, by, secrets::data_keys(scope.only(), page))
+    }
+
     async fn tenants(
         &self,
         by: Deadline,

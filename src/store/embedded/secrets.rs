@@ -7,11 +7,12 @@ use crate::model::certificate::CaId;
 use crate::model::{TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::feed;
-use crate::store::embedded::rows::{column, time, unsigned};
+use crate::store::embedded::rows::{column, fetched, nothing, page, tenant, time, unsigned};
 use crate::store::embedded::transaction::{Transaction, check_owner, check_scope};
 use crate::store::error::StoreError;
 use crate::store::feed::ChangeKind;
 use crate::store::record::{DataKeyRecord, KeyOwner, MaterialRecord};
+use crate::store::{Page, PageRequest};
 
 /// An owner's data key: the newest, or the one with this number.
 pub(super) async fn data_key(
@@ -35,6 +36,46 @@ pub(super) async fn data_key(
         })
     };
     found.as_ref().map(read).transpose()
+}
+
+/// A page of data keys.
+pub(super) async fn data_keys(
+    connection: &mut SqliteConnection,
+    of: Option<&TenantId>,
+    request: &PageRequest,
+) -> Result<Page<DataKeyRecord>, StoreError> {
+    let after = match request.after.as_deref() {
+        None => ("", -1),
+        Some(text) => match text.rsplit_once(':').map(|(o, n)| (o, n.parse::<i64>())) {
+            Some((owner, Ok(number))) => (owner, number),
+            Some(_) | None => return Ok(nothing()),
+        },
+    };
+    let rows = query(
+        "SELECT owner, number, wrapped FROM data_key WHERE (owner, number) > (?1, ?2) \
+         AND (?3 IS NULL OR owner = ?3) ORDER BY owner, number LIMIT ?4",
+    )
+    .bind(after.0.to_owned())
+    .bind(after.1)
+    .bind(of.map(|tenant| tenant.as_str().to_owned()))
+    .bind(fetched(request))
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &SqliteRow| {
+        let owner = match column::<&str, _>(row, "owner")? {
+            "" => KeyOwner::Platform,
+            _ => KeyOwner::Tenant(tenant(row, "owner")?),
+        };
+        Ok(DataKeyRecord {
+            owner,
+            id: unsigned(row, "number")?,
+            wrapped: column(row, "wrapped")?,
+        })
+    };
+    let keys = rows.iter().map(read).collect::<Result<_, StoreError>>()?;
+    Ok(page(keys, request, |key: &DataKeyRecord| {
+        format!("{}:{}", key.owner.as_str(), key.id)
+    }))
 }
 
 /// Stores a wrapped data key.

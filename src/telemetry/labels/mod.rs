@@ -51,4 +51,4 @@ pub use connection::{
     HandshakeReason, Listener,
 };
 pub use request::{Direction, End, Protocol, StatusClass, UpstreamConnection};
-pub use state::{ConfigState, Reload, StoreCall, StoreFailure};
+pub use state::{ConfigState, DataKeyState, Reload, StoreCall, StoreFailure};

@@ -59,3 +59,13 @@ label! {
         LastGood = "last_good",
     }
 }
+
+label! {
+    /// Whether a data key opens.
+    DataKeyState = "state" {
+        /// It does, or was destroyed for good.
+        Readable = "readable",
+        /// Its key-encryption key is not at hand, or it was changed.
+        Unreadable = "unreadable",
+    }
+}

@@ -1,0 +1,105 @@
+//! The keys at rest: how they stand, and the exchange of the key-encryption key, watched to its end.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::connection::Method;
+use super::show::{Lines, cell, items, text};
+use super::{ClientError, ClientOptions, connect, write_one};
+
+/// Between two questions how far it is.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long an exchange may fail before it is left to itself: a store that is busy for a moment is no reason.
+const PATIENCE: u32 = 5;
+
+/// Exchanges the key-encryption key; ends when that is done, and says on the way how far it is.
+pub(super) async fn rotate(
+    client: &ClientOptions,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let mut connection = connect(client).await?;
+    let mut answer = connection
+        .ask(Method::Post, &["keys", "exchange"], &[])
+        .await?;
+    let (mut said, mut troubled) = (0, 0);
+    loop {
+        let under_way = answer.get("exchange").filter(|value| !value.is_null());
+        let Some(under_way) = under_way else {
+            return write_one(client, &answer, exchanged, output);
+        };
+        troubled = match answer.get("trouble").and_then(Value::as_str) {
+            Some(trouble) if troubled >= PATIENCE => return Err(unfinished(trouble)),
+            Some(_) => troubled + 1,
+            None => 0,
+        };
+        let done = under_way.get("done").and_then(Value::as_u64);
+        let done = done.unwrap_or_default();
+        if done > said && !client.json {
+            said = done;
+            writeln!(output, "{done} data keys gone over").map_err(ClientError::Output)?;
+        }
+        tokio::time::sleep(PAUSE).await;
+        answer = connection.ask(Method::Get, &["keys"], &[]).await?;
+    }
+}
+
+fn unfinished(trouble: &str) -> ClientError {
+    ClientError::Problem {
+        title: "The exchange is not done yet".to_owned(),
+        detail: format!(
+            "{trouble}. Both keys are at hand and everything is served; it is tried again every 30 seconds and at the \
+             next start. See: vestibule keys show"
+        ),
+        mistakes: Vec::new(),
+    }
+}
+
+/// An exchange that was done.
+fn exchanged(answer: &Value) -> String {
+    let last = |key| cell(answer, &["last_exchange", key]);
+    let [from, to, count, retired] = ["from", "to", "data_keys", "retired_file"].map(last);
+    let mut said = format!(
+        "the key-encryption key is {to} now, {from} before; {count} data keys were wrapped anew\n\
+         Copy the new key, {}, apart from the backups. Backups made before need {retired}: delete it, with its copies, \
+         once you keep none of them.\n",
+        cell(answer, &["file"])
+    );
+    for group in items(answer, "unreadable") {
+        said.push_str(&format!("not wrapped anew: {}\n", cell(group, &["detail"])));
+    }
+    said
+}
+
+/// How the keys stand.
+pub(super) fn standing(answer: &Value) -> String {
+    let mut lines = Lines::default();
+    lines.field("wraps", answer, &["key_encryption_key"]);
+    lines.field("file", answer, &["file"]);
+    lines.field("data keys", answer, &["data_keys"]);
+    if answer.get("exchange").is_some_and(|value| !value.is_null()) {
+        let [from, to, done] = ["from", "to", "done"].map(|key| cell(answer, &["exchange", key]));
+        lines.add(
+            "exchange",
+            &format!("under way from {from} to {to}: {done} data keys gone over"),
+        );
+    }
+    if let Some(trouble) = answer.get("trouble").filter(|value| !value.is_null()) {
+        lines.add("trouble", &text(trouble));
+    }
+    for group in items(answer, "unreadable") {
+        lines.field("unreadable", group, &["detail"]);
+    }
+    lines.0
+}
+
+/// Destroyed data keys.
+pub(super) fn destroyed(answer: &Value) -> String {
+    let [tenant, through] = ["tenant", "through"].map(|key| cell(answer, &[key]));
+    format!(
+        "the data keys of {tenant} up to number {through} are destroyed; this Vestibule opens them in no restored backup either\n\
+         Whoever holds an older backup and the key-encryption key could open them with tools of his own. To end that too: \
+         vestibule keys rotate, then delete the retired key with all its copies.\n"
+    )
+}

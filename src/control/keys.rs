@@ -1,0 +1,141 @@
+//! What an operator may do about the keys at rest: look at them, exchange the key-encryption key, destroy a tenant's.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::certs::vault::Vault;
+use crate::control::caller::Grant;
+use crate::keys::KekId;
+use crate::model::TenantId;
+use crate::model::domain::DomainState;
+use crate::store::{Deadline, PageRequest, Store, StoreError};
+
+pub use crate::certs::vault::exchange::{
+    Census, ExchangeError, Exchanged, Reason, Standing, Underway, Unreadable,
+};
+
+/// For one call of the store.
+const CALL: Duration = Duration::from_secs(10);
+
+/// How the keys stand.
+#[derive(Clone, Debug)]
+pub struct KeysView {
+    /// The key-encryption key that wraps now.
+    pub id: KekId,
+    /// The file that it is configured to lie in.
+    pub file: PathBuf,
+    /// The rest.
+    pub standing: Standing,
+}
+
+/// Acts on keys. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    store: Arc<dyn Store>,
+    vault: Vault,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub enum KeysError {
+    /// The keys' own reasons.
+    Exchange(ExchangeError),
+    /// The tenant has domains, whose keys would be lost with it.
+    HasDomains(TenantId),
+    /// The tenant has no keys.
+    NoKeys(TenantId),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange(error) => error.fmt(f),
+            Self::HasDomains(tenant) => write!(
+                f,
+                "tenant {tenant} has domains, which could not be served any more: remove them first"
+            ),
+            Self::NoKeys(tenant) => write!(f, "tenant {tenant} has no keys"),
+            Self::Store(_) => f.write_str("the store failed"),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Exchange(error) => error.source(),
+            Self::Store(error) => Some(error),
+            Self::HasDomains(_) | Self::NoKeys(_) => None,
+        }
+    }
+}
+
+impl Keys {
+    /// Over the store and its vault.
+    #[must_use]
+    pub const fn new(store: Arc<dyn Store>, vault: Vault) -> Self {
+        Self { store, vault }
+    }
+
+    /// How the keys stand. No key is in it.
+    #[must_use]
+    pub fn view(&self, _grant: &Grant) -> KeysView {
+        let (id, file) = self.vault.wraps_with();
+        KeysView {
+            id,
+            file,
+            standing: self.vault.standing(),
+        }
+    }
+
+    /// Begins an exchange of the key-encryption key, which then goes on by itself; joins the one that is under way.
+    ///
+    /// # Errors
+    /// [`KeysError::Exchange`]; nothing has begun then.
+    pub async fn exchange(&self, grant: &Grant) -> Result<KeysView, KeysError> {
+        let begun = self.vault.begin_exchange(grant.actor().clone()).await;
+        begun.map_err(KeysError::Exchange)?;
+        Ok(self.view(grant))
+    }
+
+    /// Destroys the data keys of a tenant without domains, for good.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub async fn destroy(&self, grant: &Grant, tenant: &TenantId) -> Result<u32, KeysError> {
+        if self.has_domains(grant, tenant).await? {
+            return Err(KeysError::HasDomains(tenant.clone()));
+        }
+        let destroyed = self.vault.destroy(tenant, grant.actor().clone()).await;
+        destroyed
+            .map_err(KeysError::Exchange)?
+            .ok_or_else(|| KeysError::NoKeys(tenant.clone()))
+    }
+
+    /// Whether a tenant has a domain that is neither removed nor being removed.
+    async fn has_domains(&self, grant: &Grant, tenant: &TenantId) -> Result<bool, KeysError> {
+        let gone = [DomainState::Deleting, DomainState::Tombstoned];
+        let mut page = PageRequest::first();
+        loop {
+            let by = Deadline::after(CALL);
+            let scope = grant.scope();
+            let read = self.store.domains(by, scope, Some(tenant), &page).await;
+            let read = read.map_err(KeysError::Store)?;
+            if read
+                .items
+                .iter()
+                .any(|domain| !gone.contains(&domain.state))
+            {
+                return Ok(true);
+            }
+            match read.next {
+                Some(next) => page = PageRequest::following(next),
+                None => return Ok(false),
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The key-encryption keys at hand, and their exchange for a new one while everything serves.
+//!
+//! # The files of an exchange
+//!
+//! | file | what |
+//! |---|---|
+//! | `FILE` | the key in use; during an exchange, the one before |
+//! | `FILE.next` | the new key, from the beginning of an exchange to its end: it wraps from then on, both open |
+//! | `FILE.<id>.retired` | the key before, from the end on: what was wrapped before, in a backup, is opened by it |
+//!
+//! Each is made whole or not at all, so an exchange that is broken off anywhere goes on with the next start: where there is
+//! a `FILE.next`, an exchange is under way. It ends by a second name for the old key and then one rename; until every data
+//! key is wrapped anew neither happens.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::keys::data_key::{DataKey, UnwrapError, wrapped_by};
+use crate::keys::kek::{KekError, KekId, KeyEncryptionKey};
+
+/// The keys at hand.
+#[derive(Debug)]
+pub struct KeyRing {
+    file: PathBuf,
+    /// Wraps.
+    current: KeyEncryptionKey,
+    /// The one before, during an exchange, and retired ones that were asked for.
+    others: Vec<KeyEncryptionKey>,
+}
+
+impl KeyRing {
+    /// The key alone.
+    #[must_use]
+    pub fn of(key: KeyEncryptionKey) -> Self {
+        Self {
+            file: key.file().to_owned(),
+            current: key,
+            others: Vec::new(),
+        }
+    }
+
+    /// Reads the key from `file`, and the new one beside it where an exchange is under way.
+    ///
+    /// # Errors
+    /// [`KekError`].
+    pub fn load(file: &Path) -> Result<Self, KekError> {
+        let key = KeyEncryptionKey::load(file)?;
+        match KeyEncryptionKey::load(&next_file(file)) {
+            Ok(next) => Ok(Self {
+                file: file.to_owned(),
+                current: next,
+                others: vec![key],
+            }),
+            Err(KekError::Missing(_)) => Ok(Self::of(key)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Like [`KeyRing::load`]; makes the key where there is no file. Only for a store that is new.
+    ///
+    /// # Errors
+    /// [`KekError`].
+    pub fn load_or_create(file: &Path) -> Result<Self, KekError> {
+        match Self::load(file) {
+            Err(KekError::Missing(_)) => KeyEncryptionKey::load_or_create(file).map(Self::of),
+            loaded => loaded,
+        }
+    }
+
+    /// Begins an exchange for the key in `file`, or takes up the one that is under way.
+    ///
+    /// # Errors
+    /// [`KekError`].
+    pub fn exchange(file: &Path) -> Result<Self, KekError> {
+        let key = KeyEncryptionKey::load(file)?;
+        let next = KeyEncryptionKey::load_or_create(&next_file(file))?;
+        Ok(Self {
+            file: file.to_owned(),
+            current: next,
+            others: vec![key],
+        })
+    }
+
+    /// The same keys as on the disk now, and the retired key `id`, where it lies beside them.
+    ///
+    /// # Errors
+    /// [`KekError`].
+    pub fn reload_with(&self, id: KekId) -> Result<Self, KekError> {
+        let mut ring = Self::load(&self.file)?;
+        if !ring.holds(id) {
+            match KeyEncryptionKey::load(&retired_file(&self.file, id)) {
+                Ok(retired) => ring.others.push(retired),
+                Err(KekError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ring)
+    }
+
+    /// Whether an exchange is under way.
+    #[must_use]
+    pub fn is_exchanging(&self) -> bool {
+        self.current.file() != self.file
+    }
+
+    /// The key that wraps.
+    #[must_use]
+    pub const fn current(&self) -> &KeyEncryptionKey {
+        &self.current
+    }
+
+    /// The key's file; during an exchange, that of the one before.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The key before, during an exchange.
+    #[must_use]
+    pub fn before(&self) -> Option<KekId> {
+        let before = self.others.iter().find(|key| key.file() == self.file);
+        before.map(KeyEncryptionKey::id)
+    }
+
+    /// Whether the key is at hand.
+    #[must_use]
+    pub fn holds(&self, id: KekId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Opens a wrapped data key with whichever key wrapped it.
+    ///
+    /// # Errors
+    /// [`UnwrapError`]; [`UnwrapError::OtherKek`] where that key is not at hand.
+    pub fn unwrap(&self, owner: &str, number: u32, wrapped: &[u8]) -> Result<DataKey, UnwrapError> {
+        let by = wrapped_by(wrapped).and_then(|id| self.find(id));
+        DataKey::unwrap_with(by.unwrap_or(&self.current), owner, number, wrapped)
+    }
+
+    /// The same data key, wrapped by the current key; nothing where it is already, and opens.
+    ///
+    /// # Errors
+    /// As [`KeyRing::unwrap`].
+    pub fn rewrap(
+        &self,
+        owner: &str,
+        number: u32,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>, UnwrapError> {
+        let id = wrapped_by(wrapped).ok_or(UnwrapError::UnknownFormat)?;
+        if id == self.current.id() {
+            return DataKey::unwrap_with(&self.current, owner, number, wrapped).map(|_| None);
+        }
+        let by = self.find(id).ok_or_else(|| UnwrapError::OtherKek {
+            wrapped_by: id,
+            held: self.current.id(),
+        })?;
+        DataKey::rewrap((by, &self.current), owner, number, wrapped).map(Some)
+    }
+
+    fn find(&self, id: KekId) -> Option<&KeyEncryptionKey> {
+        std::iter::once(&self.current)
+            .chain(&self.others)
+            .find(|key| key.id() == id)
+    }
+
+    /// Ends an exchange: the old key gets its retired name, the new one takes its place. Nothing is wrapped by the old
+    /// one any more; the caller has seen to that. Gives the retired file.
+    ///
+    /// # Errors
+    /// Where the files cannot be moved, or the retired name is taken by another file; the exchange is still under way then.
+    pub fn finish(&self) -> io::Result<PathBuf> {
+        let before = self.before().unwrap_or_else(|| self.current.id());
+        let retired = retired_file(&self.file, before);
+        match fs::hard_link(&self.file, &retired) {
+            Ok(()) => {}
+            // An earlier try came as far as this. The rename below removes the other name of the old key.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let kept = KeyEncryptionKey::load(&retired).map(|key| key.id());
+                if !matches!(kept, Ok(id) if id == before) {
+                    let what = format!(
+                        "{} is not the key that was to be kept there; move it away",
+                        retired.display()
+                    );
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        let folder = match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)?.sync_all()?;
+        fs::rename(next_file(&self.file), &self.file)?;
+        File::open(folder)?.sync_all()?;
+        Ok(retired)
+    }
+}
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name: OsString = file.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    file.with_file_name(name)
+}
+
+/// Where the new key lies during an exchange.
+#[must_use]
+pub fn next_file(file: &Path) -> PathBuf {
+    beside(file, ".next")
+}
+
+/// Where a key lies after its exchange.
+#[must_use]
+pub fn retired_file(file: &Path, id: KekId) -> PathBuf {
+    beside(file, &format!(".{id}.retired"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_goes_on_from_wherever_it_was_broken_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kek");
+        let first = KeyRing::load_or_create(&file).unwrap();
+        let old = first.current().id();
+        let (_, wrapped) = DataKey::create(first.current(), "acme", 1).unwrap();
+        assert!(!first.is_exchanging());
+
+        let ring = KeyRing::exchange(&file).unwrap();
+        let new = ring.current().id();
+        assert!(ring.is_exchanging() && ring.before() == Some(old) && new != old);
+        // Broken off: the next start finds both, and the same.
+        let ring = KeyRing::load(&file).unwrap();
+        assert_eq!((ring.current().id(), ring.before()), (new, Some(old)));
+        assert_eq!(KeyRing::exchange(&file).unwrap().current().id(), new);
+        assert!(ring.unwrap("acme", 1, &wrapped).is_ok());
+        let moved = ring.rewrap("acme", 1, &wrapped).unwrap().unwrap();
+        assert_eq!(wrapped_by(&moved), Some(new));
+        assert_eq!(ring.rewrap("acme", 1, &moved).unwrap(), None);
+        assert_eq!(
+            ring.rewrap("globex", 1, &wrapped).err(),
+            Some(UnwrapError::Forged)
+        );
+
+        // Broken off between the two names.
+        fs::hard_link(&file, retired_file(&file, old)).unwrap();
+        let retired = ring.finish().unwrap();
+        let ring = KeyRing::load(&file).unwrap();
+        assert_eq!((ring.current().id(), ring.is_exchanging()), (new, false));
+        assert!(ring.unwrap("acme", 1, &moved).is_ok());
+        let refused = ring.unwrap("acme", 1, &wrapped).err();
+        assert!(
+            matches!(refused, Some(UnwrapError::OtherKek { .. })),
+            "{refused:?}"
+        );
+        // What a backup holds is opened by the retired key, while that is kept.
+        let ring = ring.reload_with(old).unwrap();
+        assert!(ring.unwrap("acme", 1, &wrapped).is_ok());
+        fs::remove_file(retired).unwrap();
+        let ring = ring.reload_with(old).unwrap();
+        assert!(ring.unwrap("acme", 1, &wrapped).is_err());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn no_file_of_an_exchange_is_readable_by_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kek");
+        KeyRing::load_or_create(&file).unwrap();
+        let ring = KeyRing::exchange(&file).unwrap();
+        let modes = || {
+            let files = fs::read_dir(folder.path()).unwrap();
+            files.map(|file| file.unwrap().metadata().unwrap().permissions().mode() & 0o777)
+        };
+        assert!(modes().all(|mode| mode == 0o600));
+        ring.finish().unwrap();
+        assert_eq!(modes().filter(|mode| *mode == 0o600).count(), 2);
+    }
+}

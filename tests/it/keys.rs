@@ -1,0 +1,163 @@
+//! The key-encryption key exchanged while visitors come, and killed in between.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::place::Place;
+use crate::support::visitor::Visitor;
+use crate::support::wait;
+
+const FILE: [&str; 2] = ["--config", "proxy.toml"];
+const TENANTS: usize = 20;
+
+fn name(number: usize) -> String {
+    format!("shop{number}.example.com")
+}
+
+/// An edge with a tenant for each name, all certified.
+fn setup(place: &Place) -> Setup {
+    (0..TENANTS).fold(
+        Setup::new(place).private_ca(Duration::from_secs(3600)),
+        |setup, number| setup.tenant(&format!("tenant{number}"), &[&name(number)]),
+    )
+}
+
+fn key_files(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder.join("keys")).unwrap();
+    let mut names: Vec<String> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn all_are_served(edge: &Edge, root: &Path) {
+    for number in 0..TENANTS {
+        Visitor::connect(edge.https(), &name(number), root).unwrap();
+    }
+}
+
+fn start_with_all_issued(setup: &Setup) -> Edge {
+    let edge = setup.start();
+    let issued = ["outcome=\"issued\""];
+    edge.wait_for_metric("proxy_issuances_total", &issued, TENANTS as f64);
+    edge
+}
+
+#[test]
+fn the_key_is_exchanged_under_load_and_no_handshake_fails() {
+    let place = Place::claim();
+    let setup = setup(&place);
+    let edge = start_with_all_issued(&setup);
+    let (done, visits) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                all_are_served(&edge, edge.trusted());
+                visits.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut grown = setup.clone();
+        for round in 0..3 {
+            // Names are issued on the way too.
+            let late = format!("late{round}");
+            grown = grown.tenant(&late, &[&format!("{late}.example.com")]);
+            edge.reload(&grown);
+            let said = setup.succeed(&["keys", "rotate", FILE[0], FILE[1]]);
+            assert!(said.contains("data keys were wrapped anew"), "{said}");
+        }
+        done.store(true, Ordering::SeqCst);
+        load.join().unwrap();
+    });
+    assert!(visits.into_inner() > 0);
+    let issued = ["outcome=\"issued\""];
+    edge.wait_for_metric("proxy_issuances_total", &issued, TENANTS as f64 + 3.0);
+    let files = key_files(place.folder());
+    assert_eq!(files.len(), 4, "one in use and three retired: {files:?}");
+    // Without the retired ones everything opens at the next start.
+    drop(edge);
+    for file in files.iter().filter(|file| file.ends_with(".retired")) {
+        fs::remove_file(place.folder().join("keys").join(file)).unwrap();
+    }
+    let edge = setup.start();
+    all_are_served(&edge, edge.trusted());
+    let said = setup.succeed(&["keys", "show", FILE[0], FILE[1]]);
+    assert!(!said.contains("unreadable"), "{said}");
+}
+
+#[test]
+fn killed_during_an_exchange_the_next_start_finishes_it() {
+    let place = Place::claim();
+    let setup = setup(&place);
+    let mut edge = start_with_all_issued(&setup);
+    for round in 0..5_u64 {
+        let before = key_files(place.folder()).len();
+        thread::scope(|scope| {
+            scope.spawn(|| setup.command(&["keys", "rotate", FILE[0], FILE[1]]));
+            wait::until("an exchange begins", || {
+                (key_files(place.folder()).len() > before).then_some(())
+            });
+            // A little later each time.
+            thread::park_timeout(Duration::from_millis(round * 4));
+            edge.process.kill();
+        });
+        edge = setup.start();
+        wait::until("the exchange is finished", || {
+            let files = key_files(place.folder());
+            (!files.iter().any(|file| file.ends_with(".next"))).then_some(())
+        });
+        all_are_served(&edge, edge.trusted());
+    }
+}
+
+#[test]
+fn a_destroyed_tenants_keys_open_in_no_restored_backup() {
+    let place = Place::claim();
+    let setup = setup(&place);
+    let mut edge = start_with_all_issued(&setup);
+    let visitor = Visitor::connect(edge.https(), &name(0), edge.trusted()).unwrap();
+    let leaf = visitor.certificate();
+    let backup = place.folder().join("backup");
+    setup.succeed(&["backup", backup.to_str().unwrap(), FILE[0], FILE[1]]);
+    let destroy = ["tenant", "destroy-keys", "tenant0", FILE[0], FILE[1]];
+    let refused = setup.command(&destroy);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("remove them first"),
+        "{said}"
+    );
+
+    let without = setup.clone().replace(&name(0), "other.example.com");
+    edge.reload(&without.clone().replace("tenant0", "other"));
+    wait::until("the name is gone", || {
+        let shown = setup.succeed(&["domain", "show", &name(0), FILE[0], FILE[1]]);
+        shown.contains("tombstoned").then_some(())
+    });
+    let said = setup.succeed(&destroy);
+    assert!(said.contains("tenant0"), "{said}");
+    edge.stop();
+
+    // Everything comes back from the backup but what the tenant's keys sealed.
+    let lost = place.folder().join("lost");
+    fs::rename(setup.data(), &lost).unwrap();
+    let root = lost.join(edge.trusted().file_name().unwrap());
+    setup.succeed(&["restore", backup.to_str().unwrap(), FILE[0], FILE[1]]);
+    let edge = setup.launch();
+    wait::until("another tenant is served", || {
+        Visitor::connect(edge.https(), &name(1), &root).ok()
+    });
+    let served = Visitor::connect(edge.https(), &name(0), &root);
+    let now = served.ok().map(|visitor| visitor.certificate());
+    assert_ne!(now, Some(leaf), "what was destroyed serves again");
+    wait::until("the log says why", || {
+        (edge
+            .process
+            .count("data key 1 of tenant0 has been destroyed")
+            > 0)
+        .then_some(())
+    });
+}
