@@ -203,6 +203,7 @@ fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) 
         resolver: work.resolver.clone(),
         on_demand: work.on_demand.clone(),
         challenges: work.challenges.clone(),
+        lists: work.accounts.lists(),
         settings: in_force.proxy.clone(),
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),

@@ -208,6 +208,8 @@ impl Halves<'_> {
         let accounts = Accounts::watched(parts, watch);
         let watching = accounts.authorities().clone().run();
         self.tasks.spawn("authorities", watching);
+        let lists = accounts.clone().keep_lists(self.tasks.clone());
+        self.tasks.spawn("revocation-lists", lists);
         Ok(accounts)
     }
 

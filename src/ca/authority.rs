@@ -12,6 +12,8 @@ use crate::ca::error::CaError;
 use crate::ca::meta::Meta;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
+use crate::model::issuer_key::IssuerKey;
+use crate::model::revocation::RevocationReason;
 use crate::model::{DnsName, NamePattern, TenantId};
 
 /// Something an authority must have to be used, kept for it from one start to the next.
@@ -202,6 +204,11 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// Signs lists of revoked certificates, where it does: an authority of our own.
+    fn lists(&self) -> Option<&dyn ListAuthority> {
+        None
+    }
+
     /// The root certificate, DER, where the authority is our own: what clients must trust.
     fn root(&self) -> Option<&[u8]>;
 
@@ -244,6 +251,54 @@ pub trait ClientAuthority: Send + Sync {
         name: &str,
         request: &[u8],
     ) -> Result<Vec<Vec<u8>>, CaError>;
+}
+
+/// Signs lists of revoked certificates (RFC 5280 §5), one for each key that signs certificates.
+pub trait ListAuthority: Send + Sync {
+    /// The keys: the one that signs certificates now, and any before it whose certificates have not all ended.
+    fn list_keys(&self) -> Vec<ListKey>;
+
+    /// How long a list is good.
+    fn list_lifetime(&self) -> Duration;
+
+    /// Signs the list of one of the keys, complete: DER.
+    ///
+    /// # Errors
+    /// [`CaError::Material`] where there is no such key among [`ListAuthority::list_keys`]; [`CaError`].
+    fn sign_list(&self, key: &IssuerKey, list: &NewList<'_>) -> Result<Vec<u8>, CaError>;
+}
+
+/// A key that signs a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListKey {
+    /// Which.
+    pub key: IssuerKey,
+    /// When every certificate that it signed has ended.
+    pub until: Timestamp,
+}
+
+/// What a list is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct NewList<'a> {
+    /// Greater than that of every earlier list of the key.
+    pub number: u64,
+    /// From when on it is good.
+    pub this_update: Timestamp,
+    /// When the next one is there, at the latest.
+    pub next_update: Timestamp,
+    /// All that are revoked.
+    pub revoked: &'a [RevokedSerial],
+}
+
+/// A revoked certificate, as a list names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedSerial {
+    /// Its serial number, big-endian.
+    pub serial: Vec<u8>,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
 }
 
 /// The states of an order (RFC 8555 §7.1.6).

@@ -26,8 +26,9 @@ use crate::model::certificate::CaId;
 use crate::net::error::SetupError;
 
 pub use authority::{
-    Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, Material, NewOrder,
-    Opened, Order, OrderStatus, RenewalInfo, Sharing, TellsRenewal,
+    Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, ListAuthority,
+    ListKey, Material, NewList, NewOrder, Opened, Order, OrderStatus, RenewalInfo, RevokedSerial,
+    Sharing, TellsRenewal,
 };
 pub use error::CaError;
 pub use meta::Meta;

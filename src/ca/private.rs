@@ -4,11 +4,14 @@
 //! It keeps no orders: an order's URL holds its names, so that any order can be taken up again at any time.
 //!
 //! Where each tenant has it to itself, every tenant has an issuing CA of its own below the one root, confined to the
-//! tenant's domains (see [`confined`]). Clients are certified too (see [`client`]).
+//! tenant's domains (see [`confined`]). Clients are certified too (see [`client`]). Each issuing key signs a list of what
+//! it signed and is revoked (see [`lists`]).
 
 pub mod confined;
 
 pub mod client;
+
+pub mod lists;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,9 +20,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_lc_rs::{digest, rand};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CrlDistributionPoint,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -27,8 +30,8 @@ use time::OffsetDateTime;
 use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
-    Account, CertificateAuthority, Challenge, ClientAuthority, Material, NewOrder, Opened, Order,
-    OrderStatus, Sharing,
+    Account, CertificateAuthority, Challenge, ClientAuthority, ListAuthority, Material, NewOrder,
+    Opened, Order, OrderStatus, Sharing,
 };
 use crate::ca::error::{CaError, Step};
 use crate::ca::meta::Meta;
@@ -37,6 +40,7 @@ use crate::model::challenge::ChallengeKind;
 use crate::model::{NamePattern, TenantId};
 
 use confined::Confined;
+use lists::Signing;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -47,6 +51,9 @@ const BACKDATE: Duration = Duration::from_secs(60 * 60);
 const ISSUING_RESERVE: Duration = DAY.saturating_mul(60);
 const ROOT: &str = "root";
 const ISSUING: &str = "issuing";
+/// The issuing CA before the present one. One is enough: when the next takes its place, everything that it signed has
+/// ended for long.
+const EARLIER: &str = "earlier";
 /// Begins every order URL.
 const ORDER: &str = "private-order:";
 
@@ -57,6 +64,11 @@ pub struct Settings {
     pub leaf_lifetime: Duration,
     /// Whether tenants share its issuing CA. Default: they do.
     pub sharing: Sharing,
+    /// Where clients reach port 80 of this edge, as in `http://edge.example.net`: certificates say by it where the list
+    /// of revoked ones is. Default: nobody knows, and they do not say.
+    pub list_base: Option<String>,
+    /// How long a list of revoked certificates is good. Default 1 day; it is signed anew when half of that is over.
+    pub list_lifetime: Duration,
 }
 
 impl Default for Settings {
@@ -64,6 +76,8 @@ impl Default for Settings {
         Self {
             leaf_lifetime: DAY.saturating_mul(7),
             sharing: Sharing::Everyone,
+            list_base: None,
+            list_lifetime: DAY,
         }
     }
 }
@@ -91,9 +105,12 @@ impl Private {
 
     /// The slot of its issuing CA.
     fn issuing(&self) -> String {
-        self.confined
-            .as_ref()
-            .map_or_else(|| ISSUING.to_owned(), Confined::slot)
+        self.slot(ISSUING)
+    }
+
+    fn slot(&self, of: &str) -> String {
+        let confined = self.confined.as_ref();
+        confined.map_or_else(|| of.to_owned(), |confined| confined.slot(of))
     }
 
     fn unusable(&self, slot: &str, why: impl fmt::Display) -> CaError {
@@ -149,12 +166,15 @@ impl CertificateAuthority for Private {
     }
 
     fn slots(&self) -> Vec<String> {
-        vec![ROOT.to_owned(), self.issuing()]
+        vec![ROOT.to_owned(), self.issuing(), self.slot(EARLIER)]
     }
 
     fn belongs_to(&self, slot: &str) -> Option<&TenantId> {
         let confined = self.confined.as_ref()?;
-        (slot == confined.slot()).then_some(&confined.tenant)
+        let own = [ISSUING, EARLIER].map(|of| confined.slot(of));
+        own.iter()
+            .any(|own| own == slot)
+            .then_some(&confined.tenant)
     }
 
     fn sharing(&self) -> Sharing {
@@ -201,30 +221,39 @@ impl CertificateAuthority for Private {
         let slot = self.issuing();
         let failed = |error: rcgen::Error| self.unusable(&slot, error);
         let confined = self.confined.as_ref();
-        let issuing = match find(&slot).filter(usable) {
+        let held = find(&slot);
+        let mut earlier = find(&self.slot(EARLIER));
+        let issuing = match held.clone().filter(usable) {
             Some(issuing) if confined.is_none_or(|names| names.confines(&issuing.public)) => {
                 issuing
             }
             // Of another root or near its end: a new key. With other domains: the same one.
             kept => {
+                if let (None, Some(held)) = (&kept, held) {
+                    let slot = self.slot(EARLIER);
+                    earlier = Some(Material { slot, ..held });
+                    made.extend(earlier.clone());
+                }
                 let key = kept.as_ref().map(key_of).transpose().map_err(failed)?;
                 let issuing = self.make_issuing(&root, key, now).map_err(failed)?;
                 made.push(issuing.clone());
                 issuing
             }
         };
-        let end = lifetime_end(&issuing.public).map_err(|e| self.unusable(&slot, e))?;
-        let signer = issuer(&issuing).map_err(failed)?;
+        let current = Signing::of(&issuing).map_err(|why| self.unusable(&slot, why))?;
+        // What cannot be read signs no list, and stops no issuing.
+        let earlier = earlier.and_then(|earlier| Signing::of(&earlier).ok());
+        let list = |base: &String| format!("{base}{}", current.key.list_path());
         let looked_at = confined.map_or(Timestamp::MAX, |_| now.plus(confined::LOOKED_AT));
         let account = PrivateAccount(Arc::new(Signer {
             id: self.id.clone(),
-            issuer: signer,
             root: root.public,
-            chain: issuing.public,
-            end,
-            usable_until: end.minus(self.reserve()).min(looked_at),
+            usable_until: current.end.minus(self.reserve()).min(looked_at),
+            list_url: self.settings.list_base.as_ref().map(list),
+            current,
+            earlier: earlier.filter(|earlier| now < earlier.end),
             confined: self.confined.clone(),
-            leaf_lifetime: self.settings.leaf_lifetime,
+            settings: self.settings.clone(),
             clock: self.clock.clone(),
         }));
         Ok(Opened {
@@ -310,13 +339,14 @@ fn whole_seconds(at: Timestamp) -> OffsetDateTime {
 
 struct Signer {
     id: CaId,
-    issuer: Issuer<'static, KeyPair>,
     root: Vec<u8>,
-    chain: Vec<u8>,
-    end: Timestamp,
+    current: Signing,
+    earlier: Option<Signing>,
+    /// Where the list of the current key is.
+    list_url: Option<String>,
     usable_until: Timestamp,
     confined: Option<Confined>,
-    leaf_lifetime: Duration,
+    settings: Settings,
     clock: Clock,
 }
 
@@ -332,7 +362,7 @@ impl Signer {
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(|error| self.refused(&error))?;
         let certificate = leaf
-            .signed_by(&request.public_key, &self.issuer)
+            .signed_by(&request.public_key, &self.current.issuer)
             .map_err(|error| self.refused(&error))?;
         Ok(certificate.der().to_vec())
     }
@@ -350,10 +380,16 @@ impl Signer {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
+        // RFC 5280 §4.2.1.13.
+        let list = self.list_url.iter().cloned();
+        params.crl_distribution_points = list
+            .map(|url| CrlDistributionPoint { uris: vec![url] })
+            .collect();
         // A tenth at most, so that a lifetime of seconds is still spent in the future.
-        let backdate = BACKDATE.min(self.leaf_lifetime / 10);
+        let lifetime = self.settings.leaf_lifetime;
+        let backdate = BACKDATE.min(lifetime / 10);
         params.not_before = whole_seconds(now.minus(backdate));
-        params.not_after = whole_seconds(now.plus(self.leaf_lifetime).min(self.end));
+        params.not_after = whole_seconds(now.plus(lifetime).min(self.current.end));
         Ok(params)
     }
 
@@ -406,6 +442,10 @@ impl Account for PrivateAccount {
     }
 
     fn clients(&self) -> Option<&dyn ClientAuthority> {
+        Some(&*self.0)
+    }
+
+    fn lists(&self) -> Option<&dyn ListAuthority> {
         Some(&*self.0)
     }
 
@@ -470,7 +510,7 @@ impl Order for PrivateOrder {
 
     async fn certificate(&mut self, _by: Instant) -> Result<Vec<Vec<u8>>, CaError> {
         match &self.leaf {
-            Some(leaf) => Ok(vec![leaf.clone(), self.signer.chain.clone()]),
+            Some(leaf) => Ok(vec![leaf.clone(), self.signer.current.chain.clone()]),
             None => Err(CaError::NoSuchOrder {
                 ca: self.signer.id.clone(),
                 url: self.url.clone(),
@@ -480,140 +520,4 @@ impl Order for PrivateOrder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn private(lifetime: Duration) -> Private {
-        let settings = Settings {
-            leaf_lifetime: lifetime,
-            ..Settings::default()
-        };
-        let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
-        Private::new(CaId::new("internal"), settings, clock)
-    }
-
-    async fn issue(private: &Private, account: &dyn Account, names: &[&str]) -> Vec<Vec<u8>> {
-        let names: Vec<_> = names
-            .iter()
-            .map(|n| NamePattern::parse(n).unwrap())
-            .collect();
-        let key = KeyPair::generate().unwrap();
-        let request = CertificateParams::new(Vec::new())
-            .unwrap()
-            .serialize_request(&key)
-            .unwrap();
-        let url = account
-            .order(&NewOrder::of(&names))
-            .await
-            .unwrap()
-            .url()
-            .to_owned();
-        let mut order = account.resume(&url).await.unwrap();
-        order.finalize(request.der()).await.unwrap();
-        assert_eq!(order.status(), OrderStatus::Valid);
-        assert_eq!(private.id().as_str(), "internal");
-        order
-            .certificate(crate::base::clock::monotonic())
-            .await
-            .unwrap()
-    }
-
-    #[tokio::test]
-    async fn signs_short_lived_leaves_that_chain_to_its_root() {
-        let private = private(Duration::from_secs(20));
-        let opened = private.open(Vec::new(), private.clock.now()).await.unwrap();
-        let account = opened.account;
-        let chain = issue(&private, &*account, &["a.test", "*.b.test"]).await;
-        let parsed: Vec<_> = chain
-            .iter()
-            .map(Vec::as_slice)
-            .chain(account.root())
-            .map(|der| x509_parser::parse_x509_certificate(der).unwrap().1)
-            .collect();
-        assert_eq!(parsed.len(), 3);
-        for pair in parsed.windows(2) {
-            pair[0]
-                .verify_signature(Some(pair[1].public_key()))
-                .unwrap();
-            assert_eq!(pair[0].issuer(), pair[1].subject());
-        }
-        let leaf = &parsed[0];
-        let names = leaf.subject_alternative_name().unwrap().unwrap();
-        assert!(
-            names.critical,
-            "without a subject the names are critical (RFC 5280 §4.2.1.6)"
-        );
-        let names: Vec<_> = names
-            .value
-            .general_names
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(names, ["DNSName(a.test)", "DNSName(*.b.test)"]);
-        let validity = leaf.validity();
-        let (from, to) = (
-            validity.not_before.timestamp(),
-            validity.not_after.timestamp(),
-        );
-        assert_eq!((from, to), (1_799_999_998, 1_800_000_020));
-        assert!(!leaf.is_ca() && leaf.subject().iter().next().is_none());
-        assert!(
-            leaf.extended_key_usage()
-                .unwrap()
-                .unwrap()
-                .value
-                .server_auth
-        );
-    }
-
-    #[tokio::test]
-    async fn keeps_root_and_issuing_ca_and_replaces_an_issuing_ca_near_its_end() {
-        let private = private(DAY);
-        let first = private.open(Vec::new(), private.clock.now()).await.unwrap();
-        let slots: Vec<_> = first.made.iter().map(|made| made.slot.as_str()).collect();
-        assert_eq!(slots, private.slots());
-        let again = private
-            .open(first.made.clone(), private.clock.now())
-            .await
-            .unwrap();
-        assert!(again.made.is_empty());
-        assert_eq!(again.account.root(), first.account.root());
-
-        private.clock.advance(ISSUING_LIFETIME - ISSUING_RESERVE);
-        assert!(first.account.usable_until() <= private.clock.now());
-        let renewed = private
-            .open(first.made.clone(), private.clock.now())
-            .await
-            .unwrap();
-        let slots: Vec<_> = renewed.made.iter().map(|made| made.slot.as_str()).collect();
-        assert_eq!(slots, [ISSUING]);
-        assert_eq!(renewed.account.root(), first.account.root());
-    }
-
-    #[tokio::test]
-    async fn material_that_is_no_key_is_an_error_that_names_the_slot() {
-        let private = private(DAY);
-        let mut kept = private
-            .open(Vec::new(), private.clock.now())
-            .await
-            .unwrap()
-            .made;
-        kept[1].secret = Secret::new(b"nonsense".to_vec());
-        let error = private.open(kept, private.clock.now()).await.unwrap_err();
-        assert!(matches!(error, CaError::Material { slot, .. } if slot == ISSUING));
-    }
-
-    #[tokio::test]
-    async fn an_order_url_of_another_kind_is_no_order() {
-        let private = private(DAY);
-        let opened = private.open(Vec::new(), private.clock.now()).await.unwrap();
-        for url in [
-            "https://ca.test/order/1",
-            "private-order:",
-            "private-order:-",
-        ] {
-            let order = opened.account.resume(url).await.map(|_order| ());
-            assert!(matches!(order, Err(CaError::NoSuchOrder { .. })), "{url}");
-        }
-    }
-}
+mod tests;

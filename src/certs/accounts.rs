@@ -8,6 +8,8 @@ mod adopt;
 
 mod confined;
 
+mod lists;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use std::time::Duration;
 use crate::base::clock::{Clock, Instant, monotonic};
 use crate::base::single_flight::{Refused, SingleFlight};
 use crate::base::task::Tasks;
-use crate::ca::{Account, CaError, CertificateAuthority, Material};
+use crate::ca::{Account, CaError, CertificateAuthority, Material, Sharing};
 use crate::certs::authorities::{self, Authorities};
 use crate::certs::vault::{Vault, VaultError};
 use crate::model::certificate::CaId;
@@ -51,6 +53,7 @@ struct Shared {
     refused: Mutex<HashMap<CaId, (Arc<AccountError>, Instant)>>,
     /// Those that a tenant has to itself.
     confined: Mutex<HashMap<(CaId, TenantId), Arc<dyn Account>>>,
+    lists: lists::Known,
     opening: SingleFlight<CaId, Result<Arc<dyn Account>, Arc<AccountError>>>,
 }
 
@@ -144,6 +147,7 @@ impl Accounts {
             open: Mutex::default(),
             refused: Mutex::default(),
             confined: Mutex::default(),
+            lists: lists::Known::default(),
             opening: SingleFlight::new(most, MOST_WAITERS),
         }))
     }
@@ -328,7 +332,11 @@ impl Shared {
     }
 
     async fn open(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
-        let account = self.open_as(self.authority(ca)?).await?;
+        let authority = self.authority(ca)?;
+        let account = self.open_as(authority).await?;
+        if authority.sharing() == Sharing::Everyone {
+            self.begin_lists((ca, None), &account).await;
+        }
         self.remember(ca, &account);
         Ok(account)
     }

@@ -4,7 +4,7 @@
 //! is due when, pure), [`budget`] (what the authorities bear, and who gets it), [`fleet`] (all of these over simulated years), [`issuance`] (from a due job to a certificate that serves), [`authorities`] (which of them is
 //! asked), [`accounts`] (the authorities, opened), [`challenge`]
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`import`]
-//! (what is brought along), [`client`] (certificates for clients), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
+//! (what is brought along), [`client`] (certificates for clients), [`lists`] (of revoked certificates), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
 //! for the whole handshake), [`preflight`] (a look at the name that costs no authority's limits), [`problem`] (what repairs
 //! what), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`gauges`] (what is counted by looking),
@@ -37,6 +37,8 @@ pub mod chain;
 pub mod import;
 
 pub mod client;
+
+pub mod lists;
 
 pub mod vault;
 

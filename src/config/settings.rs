@@ -91,7 +91,7 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         key_file: resolved(&main.keys.file).unwrap_or_else(|| data.with_file_name(KEY_FILE)),
         data,
         dns: dns(&main.dns),
-        ca: ca::settle(&main.cas, source, mistakes),
+        ca: ca::settle(&main.cas, &edge(main), source, mistakes),
         budget: budget::settle(&main.budget, &main.cas),
         certificates: certificates::settle(&main.certificates, &main.preflight),
         on_demand: on_demand::settle(&main.on_demand, mistakes),

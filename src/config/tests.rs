@@ -209,6 +209,26 @@ fn the_documented_file_marks_what_waits_for_a_restart() {
 }
 
 #[test]
+fn a_list_is_fetched_without_a_certificate_from_the_root_of_a_named_host() {
+    for (url, good) in [
+        ("http://edge.example.net", true),
+        ("http://edge.example.net:8080/", true),
+        ("https://edge.example.net", false),
+        ("http://edge.example.net/lists", false),
+        ("http://edge.example.net/?x", false),
+        ("http://192.0.2.1", false),
+        ("edge.example.net", false),
+    ] {
+        let text = DOCUMENTED.replace(
+            "#crl_url = \"http://edge.example.net\"",
+            &format!("crl_url = {url:?}"),
+        );
+        assert_ne!(text, DOCUMENTED);
+        assert_eq!(mistakes(&text).is_empty(), good, "{url}");
+    }
+}
+
+#[test]
 fn the_containers_file_has_no_mistake() {
     let text = include_str!("../../deploy/container/proxy.toml");
     assert_eq!(told(text), "0 mistakes");

@@ -83,6 +83,16 @@ impl Edge {
         }
     }
 
+    /// Where the outside reaches port 80, as in `http://edge.example.net`, where the configuration names a host.
+    #[must_use]
+    pub fn http_base(&self) -> Option<String> {
+        let host = self.cname_target.as_ref()?;
+        Some(match self.http_port {
+            80 => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
+        })
+    }
+
     /// Ways to lead `pattern` here, the best first; a tenant follows one of them. A registered domain itself cannot be a
     /// CNAME (RFC 1034 §3.6.2), so there addresses come first, and the CNAME is for providers that flatten it.
     /// Empty where the edge is not described in the configuration.

@@ -4,8 +4,8 @@
 //! (RFC 9110 §3.7 uses the word for the direction of a message); a *domain* is a DNS name that a tenant has
 //! registered, with its state, whereas a *name* ([`DnsName`]) is just the name.
 //!
-//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`challenge`], [`revocation`], [`standing`],
-//! [`reach`], [`route`], [`snapshot`], [`edge`], [`problem`].
+//! Reading order: `label`, [`name`], [`tenant`], [`domain`], [`certificate`], [`issuer_key`], [`challenge`],
+//! [`revocation`], [`standing`], [`reach`], [`route`], [`snapshot`], [`edge`], [`problem`].
 
 mod label;
 
@@ -15,6 +15,8 @@ pub mod tenant;
 pub mod domain;
 
 pub mod certificate;
+
+pub mod issuer_key;
 
 pub mod challenge;
 

@@ -1,13 +1,16 @@
-//! Port 80: answers to a CA's challenges, and the way to HTTPS for everyone else. HTTP/1.1 only.
+//! Port 80: answers to a CA's challenges, lists of revoked certificates, and the way to HTTPS for everyone else.
+//! HTTP/1.1 only.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH,
+    LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
@@ -17,7 +20,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use uuid::Uuid;
 
-use crate::base::clock::monotonic;
+use crate::base::clock::{Timestamp, monotonic};
+use crate::certs::lists::PublishedList;
+use crate::model::issuer_key::IssuerKey;
 use crate::model::{DnsName, TenantId};
 use crate::proxy::connection::http1_builder;
 use crate::proxy::counted::Counted;
@@ -31,6 +36,8 @@ use crate::telemetry::labels::{ChallengeAnswer, ChallengeAsked, End, Protocol};
 
 /// Where challenges are answered (RFC 8555 §8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+/// How long others may keep a list of revoked certificates before they ask whether there is a newer one.
+const LIST_KEPT: Duration = Duration::from_secs(60 * 60);
 
 type Page = Response<Full<Bytes>>;
 
@@ -115,22 +122,35 @@ async fn answer<B>(worker: &Worker, request: &Request<B>) -> Answered {
         let domain = snapshot.domain(&host);
         domain.map(|domain| (domain.tenant.clone(), domain.served))
     };
-    let (page, end) = match (challenge(worker, request, &host).await, &known) {
-        (Some(authorization), _) => (challenge_page(&authorization), End::Challenge),
-        (None, Some((_, true))) => {
-            let port = worker.shared.settings.load().https_port;
-            (redirect(&host, port, request.uri()), End::Redirected)
+    let (page, end) = if let Some(list) = list(worker, request) {
+        let now = worker.shared.clock.now();
+        let page = list_page(&list, request.headers(), now);
+        (page, End::RevocationList)
+    } else {
+        match (challenge(worker, request, &host).await, &known) {
+            (Some(authorization), _) => (challenge_page(&authorization), End::Challenge),
+            (None, Some((_, true))) => {
+                let port = worker.shared.settings.load().https_port;
+                (redirect(&host, port, request.uri()), End::Redirected)
+            }
+            (None, _) => (
+                page(StatusCode::NOT_FOUND, "Not found.\n"),
+                End::UnknownHost,
+            ),
         }
-        (None, _) => (
-            page(StatusCode::NOT_FOUND, "Not found.\n"),
-            End::UnknownHost,
-        ),
     };
     Answered {
         page,
         end,
         of: Some((host, known.map(|(tenant, _)| tenant))),
     }
+}
+
+/// The list that the request asks for. It is signed and for everyone, so that the host does not matter.
+fn list<B>(worker: &Worker, request: &Request<B>) -> Option<Arc<PublishedList>> {
+    let key = IssuerKey::in_list_path(request.uri().path())?;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    is_read.then(|| worker.shared.lists.find(key)).flatten()
 }
 
 /// The key authorization, where the request asks for exactly a challenge that is published.
@@ -184,6 +204,37 @@ fn host<B>(request: &Request<B>) -> Option<DnsName> {
 fn challenge_page(authorization: &str) -> Page {
     let mut page = page(StatusCode::OK, "");
     *page.body_mut() = Full::from(authorization.to_owned());
+    page
+}
+
+/// A list (RFC 5280 §4.2.1.13, RFC 2585 §4.2), or that the one that the client has is the newest. It may be kept for an
+/// hour, and not beyond the time when the next one is there.
+fn list_page(list: &PublishedList, fields: &HeaderMap, now: Timestamp) -> Page {
+    let has_it = fields.get_all(IF_NONE_MATCH).iter().any(|field| {
+        let tags = field.to_str().unwrap_or_default().split(',');
+        tags.map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == list.tag)
+    });
+    let mut page = match has_it {
+        true => page(StatusCode::NOT_MODIFIED, ""),
+        false => page(StatusCode::OK, ""),
+    };
+    let kept = list.next_update.since(now).min(LIST_KEPT).as_secs();
+    let headers = page.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/pkix-crl"),
+    );
+    if let Ok(age) = HeaderValue::try_from(format!("public, max-age={kept}")) {
+        headers.insert(CACHE_CONTROL, age);
+    }
+    if let Ok(tag) = HeaderValue::try_from(&list.tag) {
+        headers.insert(ETAG, tag);
+    }
+    match has_it {
+        true => _ = headers.remove(CONTENT_TYPE),
+        false => *page.body_mut() = Full::new(list.der.clone()),
+    }
     page
 }
 

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs::challenge::Challenges;
+use crate::certs::lists::Lists;
 use crate::certs::on_demand::OnDemand;
 use crate::certs::resolver::Resolver;
 use crate::model::Snapshot;
@@ -45,6 +46,8 @@ pub struct Services {
     pub on_demand: OnDemand,
     /// Answers to CAs.
     pub challenges: Challenges,
+    /// Lists of revoked certificates.
+    pub lists: Lists,
     /// The settings.
     pub settings: Published<Settings>,
     /// The time.

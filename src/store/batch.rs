@@ -71,6 +71,8 @@ pub enum Guard {
     DomainOwnedBy(NamePattern, TenantId),
     /// There is no such material yet.
     MaterialAbsent(CaId, String),
+    /// The slot holds such material, with exactly this public part: nobody has written it since it was read.
+    MaterialIs(CaId, String, Vec<u8>),
     /// The owner has no data key with this number yet.
     DataKeyAbsent(KeyOwner, u32),
     /// This is what is known of the certificate: nobody has written its standing since it was read.
@@ -97,6 +99,7 @@ impl fmt::Display for Guard {
                 let (owner, id) = (key.owner.as_str(), key.id);
                 write!(f, "data key {id} of {owner:?} is as it was read")
             }
+            Self::MaterialIs(ca, slot, _) => write!(f, "{slot} of CA {ca} is as it was read"),
             Self::DataKeyAbsent(owner, id) => {
                 write!(f, "{:?} has no data key {id} yet", owner.as_str())
             }

@@ -112,7 +112,7 @@ pub struct MaterialRecord {
     pub slot: String,
     /// What need not be secret: the account's URL, a certificate's DER.
     pub public: Vec<u8>,
-    /// What must be: sealed with the platform's data key.
+    /// What must be: sealed with the data key of the platform or of the tenant it belongs to. Empty where nothing is secret.
     pub sealed: Vec<u8>,
     /// When it was stored.
     pub created_at: Timestamp,

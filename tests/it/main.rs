@@ -23,6 +23,7 @@ mod first_handshake;
 mod harness;
 mod imported;
 mod keys;
+mod lists;
 mod operations;
 mod preflight;
 mod private_ca;

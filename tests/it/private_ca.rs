@@ -1,19 +1,12 @@
 //! A private CA that each tenant has to itself, and clients of a tenant.
 
-use std::process::Command;
 use std::time::Duration;
 
 use crate::support::edge::{Edge, Setup};
+use crate::support::openssl::openssl;
 use crate::support::place::Place;
 use crate::support::upstream::Upstream;
 use crate::support::wait;
-
-fn openssl(arguments: &[&str]) -> String {
-    let output = Command::new("openssl").args(arguments).output().unwrap();
-    let text = [output.stdout, output.stderr];
-    text.map(|text| String::from_utf8_lossy(&text).into_owned())
-        .concat()
-}
 
 /// What the issuing certificate says that signed the one for `name`.
 fn issuing(edge: &Edge, place: &Place, name: &str) -> String {

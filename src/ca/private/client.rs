@@ -16,7 +16,10 @@ impl ClientAuthority for Signer {
     ) -> Result<Vec<Vec<u8>>, CaError> {
         let leaf = self.client(tenant, name);
         let leaf = leaf.map_err(|error| self.refused(&error))?;
-        Ok(vec![self.signed(&leaf, request)?, self.chain.clone()])
+        Ok(vec![
+            self.signed(&leaf, request)?,
+            self.current.chain.clone(),
+        ])
     }
 }
 

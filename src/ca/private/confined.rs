@@ -40,9 +40,9 @@ impl Confined {
         }
     }
 
-    /// The slot of the tenant's issuing CA.
-    pub(super) fn slot(&self) -> String {
-        format!("{}:{}", super::ISSUING, self.tenant)
+    /// The slot of the tenant's own.
+    pub(super) fn slot(&self, of: &str) -> String {
+        format!("{of}:{}", self.tenant)
     }
 
     /// Whether a name lies within.

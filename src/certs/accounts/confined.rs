@@ -59,6 +59,7 @@ impl Shared {
         let own = self.authority(ca)?.confined_to(tenant, &domains);
         let own = own.ok_or_else(|| AccountError::NotConfigured(ca.clone()))?;
         let account = self.open_as(&own).await?;
+        self.begin_lists((ca, Some(tenant)), &account).await;
         let mut open = self.confined.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MOST_OPEN
             && let Some(any) = open.keys().next().cloned()

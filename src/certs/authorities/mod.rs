@@ -207,8 +207,13 @@ impl Authorities {
     /// The first authority of our own.
     #[must_use]
     pub fn own(&self) -> Option<&Arc<dyn CertificateAuthority>> {
-        let mut all = self.0.watched.iter().map(|watched| &watched.authority);
-        all.find(|authority| authority.directory().is_none())
+        self.own_all().next()
+    }
+
+    /// The authorities of our own.
+    pub fn own_all(&self) -> impl Iterator<Item = &Arc<dyn CertificateAuthority>> {
+        let all = self.0.watched.iter().map(|watched| &watched.authority);
+        all.filter(|authority| authority.directory().is_none())
     }
 
     /// The authority with this directory.

@@ -68,6 +68,8 @@ pub(in crate::config) struct Ca {
     pub(in crate::config) lifetime: Option<At<Duration>>,
     pub(in crate::config) limits: Option<CaLimits>,
     pub(in crate::config) per_tenant: Option<At<bool>>,
+    pub(in crate::config) crl_url: Option<At<Url>>,
+    pub(in crate::config) crl_lifetime: Option<At<Duration>>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Option<Ca> {
@@ -106,6 +108,8 @@ fn unknown(table: &mut Table<'_>) -> Option<Ca> {
     let limits = table.table("limits", ca_limits::TITLE);
     limits.map(ca_limits::read);
     table.optional("per_tenant", value::flag);
+    table.optional("crl_url", crl_url);
+    table.optional("crl_lifetime", crl_lifetime);
     None
 }
 
@@ -115,6 +119,8 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
     }
     let lifetime = table.optional("lifetime", lifetime);
     let per_tenant = table.optional("per_tenant", value::flag);
+    let crl_url = table.optional("crl_url", crl_url);
+    let crl_lifetime = table.optional("crl_lifetime", crl_lifetime);
     Some(Ca {
         place: table.place(),
         name,
@@ -130,6 +136,8 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         lifetime,
         limits: None,
         per_tenant,
+        crl_url,
+        crl_lifetime,
     })
 }
 
@@ -137,7 +145,30 @@ fn lifetime(value: &Value<'_>) -> Result<Duration, Wrong> {
     value::duration(seconds(5)..=seconds(90 * 86_400))(value)
 }
 
+fn crl_lifetime(value: &Value<'_>) -> Result<Duration, Wrong> {
+    value::duration(seconds(10)..=seconds(30 * 86_400))(value)
+}
+
+/// A host and perhaps a port. Never HTTPS: whoever checks a certificate for it would need the list to do so
+/// (RFC 5280 §8).
+fn crl_url(value: &Value<'_>) -> Result<Url, Wrong> {
+    let wrong = || Wrong::expected(r#"http:// and a host, as in "http://edge.example.net""#);
+    let url = value::http_url(value).map_err(|_source| wrong())?;
+    match (url.scheme(), url.path(), url.query(), url.domain()) {
+        ("http", "/", None, Some(_)) => Ok(url),
+        ("https", ..) => Err(wrong()
+            .fix("write http://: a list that needs a certificate to be fetched is of no use")),
+        _ => Err(wrong().fix("leave the path out: the edge adds its own")),
+    }
+}
+
 fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
+    for key in ["crl_url", "crl_lifetime"] {
+        table.forbid(
+            key,
+            "is only for a CA of kind \"private\": an ACME CA publishes its own lists",
+        );
+    }
     table.forbid(
         "lifetime",
         "is only for a CA of kind \"private\": an ACME CA decides by itself",
@@ -172,6 +203,8 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         lifetime: None,
         limits,
         per_tenant: None,
+        crl_url: None,
+        crl_lifetime: None,
     })
 }
 

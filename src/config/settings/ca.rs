@@ -18,9 +18,15 @@ use crate::config::reader::At;
 use crate::config::secrets;
 use crate::config::source::Source;
 use crate::model::certificate::CaId;
+use crate::model::edge::Edge;
 use crate::net::Roots;
 
-pub(super) fn settle(sections: &[Ca], source: &Source, mistakes: &Mistakes<'_>) -> Settings {
+pub(super) fn settle(
+    sections: &[Ca],
+    edge: &Edge,
+    source: &Source,
+    mistakes: &Mistakes<'_>,
+) -> Settings {
     if sections.is_empty() && mistakes.is_empty() {
         let finding = Finding::new("no [[ca]]: no certificate could be obtained")
             .expected("at least one certification authority")
@@ -44,7 +50,7 @@ pub(super) fn settle(sections: &[Ca], source: &Source, mistakes: &Mistakes<'_>) 
         }
         let kind = match ca.kind {
             CaKind::Acme => Kind::Acme(acme(ca, source, mistakes)),
-            CaKind::Private => Kind::Private(private(ca)),
+            CaKind::Private => Kind::Private(private(ca, edge)),
         };
         let id = CaId::new(name);
         CaSettings { id, kind }
@@ -54,12 +60,17 @@ pub(super) fn settle(sections: &[Ca], source: &Source, mistakes: &Mistakes<'_>) 
     }
 }
 
-fn private(ca: &Ca) -> private::Settings {
+fn private(ca: &Ca, edge: &Edge) -> private::Settings {
     let mut settings = private::Settings::default();
     set(&mut settings.leaf_lifetime, ca.lifetime.as_ref());
     if ca.per_tenant.as_ref().is_some_and(|at| at.value) {
         settings.sharing = Sharing::PerTenant;
     }
+    set(&mut settings.list_lifetime, ca.crl_lifetime.as_ref());
+    settings.list_base = match &ca.crl_url {
+        Some(url) => Some(url.value.as_str().trim_end_matches('/').to_owned()),
+        None => edge.http_base(),
+    };
     settings
 }
 

@@ -1,11 +1,16 @@
 //! Port 80.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::support::{Edge, name, soon, tell};
 use crate::base::published::Published;
 use crate::certs::challenge::Challenges;
+use crate::certs::lists::PublishedList;
 use crate::model::Snapshot;
+use crate::model::issuer_key::IssuerKey;
 use crate::proxy::request as requests;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::labels::{ChallengeAnswer, ChallengeAsked};
@@ -105,6 +110,69 @@ async fn a_challenge_is_answered_for_its_exact_host_and_token_only() {
     challenges.withdraw(&name("app.example"));
     let answer = ask(&edge, &request("GET", &path, "app.example")).await;
     assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_list_of_revoked_certificates_is_given_on_every_host_and_not_twice() {
+    let edge = Edge::start(|_| {});
+    edge.know("acme", &["app.example"]);
+    let key = IssuerKey::from_bytes(&[0xab, 0xcd]);
+    let path = key.list_path();
+    let answer = ask(&edge, &request("GET", &path, "app.example")).await;
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    let publish = |seconds| {
+        let list = PublishedList {
+            der: Bytes::from_static(b"signed"),
+            tag: "\"1234\"".to_owned(),
+            next_update: edge.shared.clock.now().plus(Duration::from_secs(seconds)),
+        };
+        edge.shared.lists.publish(&key, list);
+    };
+    publish(86_400);
+    for host in ["app.example", "unknown.example"] {
+        let answer = ask(&edge, &request("GET", &path, host)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nsigned"), "{answer}");
+        let fields = ["content-type", "cache-control", "etag"].map(|name| field(&answer, name));
+        assert_eq!(
+            fields,
+            [
+                Some("application/pkix-crl"),
+                Some("public, max-age=3600"),
+                Some("\"1234\"")
+            ]
+        );
+    }
+    let head = ask(&edge, &request("HEAD", &path, "app.example")).await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"));
+    for (tags, status) in [
+        ("\"1234\"", "304"),
+        ("\"x\", W/\"1234\"", "304"),
+        ("*", "304"),
+        ("\"x\"", "200"),
+    ] {
+        let asked = format!(
+            "GET {path} HTTP/1.1\r\nHost: app.example\r\nIf-None-Match: {tags}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = ask(&edge, &asked).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert_eq!(field(&answer, "etag"), Some("\"1234\""));
+    }
+    // Nobody keeps it beyond the next one, nor at all once that should be there.
+    publish(100);
+    let answer = ask(&edge, &request("GET", &path, "app.example")).await;
+    let age = field(&answer, "cache-control").and_then(|it| it.strip_prefix("public, max-age="));
+    assert!((90..=100).contains(&age.unwrap().parse::<u32>().unwrap()));
+    publish(0);
+    let answer = ask(&edge, &request("GET", &path, "app.example")).await;
+    assert_eq!(field(&answer, "cache-control"), Some("public, max-age=0"));
+    for (method, path) in [("POST", path.clone()), ("GET", format!("{path}/"))] {
+        let answer = ask(&edge, &request(method, &path, "app.example")).await;
+        assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    }
 }
 
 #[tokio::test]

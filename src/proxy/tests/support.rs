@@ -25,6 +25,7 @@ use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs::challenge::Challenges;
 use crate::certs::credential::Credential;
+use crate::certs::lists::Lists;
 use crate::certs::on_demand::{self, OnDemand, Wanted};
 use crate::certs::resolver::Resolver;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
@@ -157,6 +158,7 @@ impl Edge {
             resolver: Resolver::new(1 << 20),
             on_demand,
             challenges,
+            lists: Lists::default(),
             settings: Published::new(settings),
             clock: Clock::system(),
             metrics: Metrics::default(),

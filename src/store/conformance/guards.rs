@@ -150,6 +150,18 @@ pub(crate) async fn every_guard_tells_true_from_false(factory: &Factory) {
             false,
         ),
         (Guard::MaterialAbsent(ca.clone(), "root".to_owned()), true),
+        (
+            Guard::MaterialIs(ca.clone(), "account".to_owned(), vec![1]),
+            true,
+        ),
+        (
+            Guard::MaterialIs(ca.clone(), "account".to_owned(), vec![2]),
+            false,
+        ),
+        (
+            Guard::MaterialIs(ca.clone(), "root".to_owned(), vec![1]),
+            false,
+        ),
         (Guard::MaterialAbsent(ca, "account".to_owned()), false),
         (Guard::DataKeyAbsent(KeyOwner::Platform, 2), true),
         (Guard::DataKeyAbsent(KeyOwner::Platform, 1), false),

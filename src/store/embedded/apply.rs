@@ -64,6 +64,9 @@ async fn holds(transaction: &mut Transaction<'_>, guard: &Guard) -> Result<bool,
         Guard::DataKeyIs(key) => secrets::data_key(connection, &key.owner, Some(key.id))
             .await?
             .is_some_and(|found| found == **key),
+        Guard::MaterialIs(ca, slot, public) => secrets::material(connection, ca, slot)
+            .await?
+            .is_some_and(|found| found.public == *public),
         Guard::DataKeyAbsent(owner, id) => secrets::data_key(connection, owner, Some(*id))
             .await?
             .is_none(),

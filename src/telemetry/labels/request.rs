@@ -52,6 +52,8 @@ label! {
         Completed = "completed",
         /// A challenge of a CA was answered.
         Challenge = "challenge",
+        /// A list of revoked certificates was given.
+        RevocationList = "revocation_list",
         /// Port 80 sent the visitor to HTTPS.
         Redirected = "redirected",
         /// A tunnel after an upgrade ended.

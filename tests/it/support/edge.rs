@@ -298,7 +298,7 @@ impl Edge {
 
     /// A request for `http://HOST/PATH` on the plain port.
     pub(crate) fn get_plain(&self, url: &str) -> Curl {
-        curl::get(url).connecting_to(self.at(port::HTTP))
+        curl::get(url).connecting_to(self.http())
     }
 
     /// What visitors of this edge trust.
@@ -308,6 +308,10 @@ impl Edge {
 
     pub(crate) fn https(&self) -> std::net::SocketAddrV4 {
         self.at(port::HTTPS)
+    }
+
+    pub(crate) fn http(&self) -> std::net::SocketAddrV4 {
+        self.at(port::HTTP)
     }
 
     /// A path as the program sees it.

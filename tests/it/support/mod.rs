@@ -9,6 +9,7 @@ pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod fault;
 pub(crate) mod metrics;
+pub(crate) mod openssl;
 pub(crate) mod pebble;
 pub(crate) mod place;
 pub(crate) mod process;

@@ -1,0 +1,113 @@
+//! Lists of revoked certificates (RFC 5280 §5), each signed by the key that signed the certificates: the present issuing
+//! key's, and that of the one before it until everything that it signed has ended.
+
+use std::time::Duration;
+
+use rcgen::{
+    CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevocationReason,
+    RevokedCertParams, SerialNumber,
+};
+
+use super::{Signer, issuer, lifetime_end, whole_seconds};
+use crate::base::clock::Timestamp;
+use crate::ca::authority::{ListAuthority, ListKey, Material, NewList, RevokedSerial};
+use crate::ca::error::CaError;
+use crate::model::issuer_key::IssuerKey;
+use crate::model::revocation;
+
+/// An issuing key with its certificate.
+pub(super) struct Signing {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) key: IssuerKey,
+    /// Its certificate, DER.
+    pub(super) chain: Vec<u8>,
+    /// When its certificate ends, and with it everything that it signed.
+    pub(super) end: Timestamp,
+}
+
+impl Signing {
+    /// From what is kept, or why not.
+    pub(super) fn of(kept: &Material) -> Result<Self, String> {
+        Ok(Self {
+            issuer: issuer(kept).map_err(|error| error.to_string())?,
+            key: identifier(&kept.public)?,
+            end: lifetime_end(&kept.public)?,
+            chain: kept.public.clone(),
+        })
+    }
+}
+
+/// The identifier of the key in a certificate, DER.
+fn identifier(der: &[u8]) -> Result<IssuerKey, String> {
+    use x509_parser::extensions::ParsedExtension;
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
+    let identifier = certificate.iter_extensions().find_map(|extension| {
+        if let ParsedExtension::SubjectKeyIdentifier(key) = extension.parsed_extension() {
+            Some(IssuerKey::from_bytes(key.0))
+        } else {
+            None
+        }
+    });
+    identifier.ok_or_else(|| "its certificate does not identify its key".to_owned())
+}
+
+impl ListAuthority for Signer {
+    fn list_keys(&self) -> Vec<ListKey> {
+        let all = std::iter::once(&self.current).chain(&self.earlier);
+        all.map(|signing| ListKey {
+            key: signing.key.clone(),
+            until: signing.end,
+        })
+        .collect()
+    }
+
+    fn list_lifetime(&self) -> Duration {
+        self.settings.list_lifetime
+    }
+
+    fn sign_list(&self, key: &IssuerKey, list: &NewList<'_>) -> Result<Vec<u8>, CaError> {
+        let mut all = std::iter::once(&self.current).chain(&self.earlier);
+        let unusable = |why: String| CaError::Material {
+            ca: self.id.clone(),
+            slot: format!("issuing key {key}"),
+            why,
+        };
+        let signing = all
+            .find(|signing| signing.key == *key)
+            .ok_or_else(|| unusable("it is not kept any more".to_owned()))?;
+        let params = CertificateRevocationListParams {
+            this_update: whole_seconds(list.this_update),
+            next_update: whole_seconds(list.next_update),
+            crl_number: SerialNumber::from(list.number),
+            issuing_distribution_point: None,
+            revoked_certs: list.revoked.iter().map(entry).collect(),
+            // As in the certificate of the key: both are rcgen's.
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signed = params.signed_by(&signing.issuer);
+        let signed = signed.map_err(|error| unusable(error.to_string()))?;
+        Ok(signed.der().to_vec())
+    }
+}
+
+fn entry(revoked: &RevokedSerial) -> RevokedCertParams {
+    RevokedCertParams {
+        serial_number: SerialNumber::from(revoked.serial.clone()),
+        revocation_time: whole_seconds(revoked.at),
+        reason_code: Some(reason(revoked.reason)),
+        invalidity_date: None,
+    }
+}
+
+const fn reason(reason: revocation::RevocationReason) -> RevocationReason {
+    use revocation::RevocationReason as Ours;
+    match reason {
+        Ours::Unspecified => RevocationReason::Unspecified,
+        Ours::KeyCompromise => RevocationReason::KeyCompromise,
+        Ours::AffiliationChanged => RevocationReason::AffiliationChanged,
+        Ours::Superseded => RevocationReason::Superseded,
+        Ours::CessationOfOperation => RevocationReason::CessationOfOperation,
+        Ours::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
+    }
+}

@@ -1,0 +1,237 @@
+//! Lists in a real store, by real private CAs, of processes that come and go.
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::*;
+use crate::base::clock::Clock;
+use crate::ca::private::{Private, Settings};
+use crate::certs::accounts::Parts;
+use crate::certs::vault::Vault;
+use crate::keys;
+use crate::store::Store;
+use crate::store::embedded::{self, Embedded};
+
+const CA: &str = "own";
+
+/// A machine: its disk, its clock, its configuration.
+struct Machine {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    sharing: Sharing,
+}
+
+/// A process on it.
+struct Process {
+    accounts: Accounts,
+    tasks: Tasks,
+}
+
+impl Machine {
+    fn new(sharing: Sharing) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Clock::manual(Timestamp::from_seconds(1_800_000_000)),
+            sharing,
+        }
+    }
+
+    async fn store(&self, tasks: &Tasks) -> Arc<dyn Store> {
+        let settings = embedded::Settings::in_folder(self.folder.path().join("data"));
+        let opened = Embedded::open(settings, self.clock.clone(), tasks).await;
+        Arc::new(opened.unwrap())
+    }
+
+    async fn start(&self) -> Process {
+        let tasks = Tasks::new();
+        let store = self.store(&tasks).await;
+        let key_file = self.folder.path().join("kek");
+        let vault = Vault::unlock(Arc::clone(&store), &keys::Settings { key_file }).await;
+        let settings = Settings {
+            sharing: self.sharing,
+            ..Settings::default()
+        };
+        let private = Private::new(CaId::new(CA), settings, self.clock.clone());
+        let accounts = Accounts::new(Parts {
+            authorities: vec![Arc::new(private)],
+            store,
+            vault: vault.unwrap(),
+            clock: self.clock.clone(),
+            tasks: tasks.clone(),
+        });
+        Process { accounts, tasks }
+    }
+}
+
+fn tenant(slug: &str) -> TenantId {
+    TenantId::parse(slug).unwrap()
+}
+
+impl Process {
+    /// A client's certificate, and the key that signed it.
+    async fn issue(&self, of: &str) -> (Vec<u8>, IssuerKey) {
+        let account = self
+            .accounts
+            .account_for(&tenant(of), &[], &CaId::new(CA))
+            .await
+            .unwrap();
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::new(Vec::new())
+            .unwrap()
+            .serialize_request(&key)
+            .unwrap();
+        let clients = account.clients().unwrap();
+        let chain = clients.certify(&tenant(of), "robot", request.der());
+        let leaf = chain.unwrap().swap_remove(0);
+        let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+        let by = signed_by(&parsed).unwrap();
+        (leaf, by)
+    }
+
+    async fn revoke(&self, of: &str, leaf: &[u8]) -> bool {
+        let ca = CaId::new(CA);
+        self.accounts
+            .put_on_list((&tenant(of), &ca), leaf, RevocationReason::Superseded)
+            .await
+            .unwrap()
+    }
+
+    /// The number of the published list, and whether the certificate is on it.
+    fn published(&self, by: &IssuerKey, leaf: &[u8]) -> Option<(u64, bool)> {
+        let list = self.accounts.lists().find(by.as_str())?;
+        let (_, list) = x509_parser::parse_x509_crl(&list.der).unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).unwrap();
+        let number = list.crl_number().unwrap().to_string().parse().unwrap();
+        let mut entries = list.iter_revoked_certificates();
+        let listed = entries.any(|entry| entry.raw_serial() == leaf.raw_serial());
+        Some((number, listed))
+    }
+
+    fn end(self) {
+        self.tasks.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_on_the_list_at_once_and_after_every_start() {
+    for sharing in [Sharing::Everyone, Sharing::PerTenant] {
+        let machine = Machine::new(sharing);
+        let first = machine.start().await;
+        let (leaf, by) = first.issue("acme").await;
+        let (other, _) = first.issue("acme").await;
+        let (number, listed) = first.published(&by, &leaf).unwrap();
+        assert!(!listed, "there is a list before anything is revoked");
+        assert!(first.revoke("acme", &leaf).await);
+        let (next, listed) = first.published(&by, &leaf).unwrap();
+        assert!(number < next && listed);
+        assert_eq!(first.published(&by, &other), Some((next, false)));
+        // Once more changes nothing.
+        assert!(first.revoke("acme", &leaf).await);
+        assert_eq!(first.published(&by, &leaf), Some((next, true)));
+        first.end();
+
+        let second = machine.start().await;
+        put_tenant(&second, "acme").await;
+        assert_eq!(second.published(&by, &leaf), None);
+        second.accounts.read_lists().await;
+        assert_eq!(second.published(&by, &leaf), Some((next, true)));
+    }
+}
+
+/// Lists of tenants are found by way of the tenants.
+async fn put_tenant(process: &Process, slug: &str) {
+    let put = Operation::PutTenant {
+        id: tenant(slug),
+        source: crate::model::domain::Source::File,
+    };
+    let store = &process.accounts.0.store;
+    let by = Deadline::after(PATIENCE);
+    let scope = TenantScope::operator();
+    store
+        .apply(by, &scope, Batch::new().then(put))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_list_is_signed_anew_in_time_also_when_that_was_due_while_nothing_ran() {
+    let machine = Machine::new(Sharing::Everyone);
+    let first = machine.start().await;
+    let (leaf, by) = first.issue("acme").await;
+    first.revoke("acme", &leaf).await;
+    let (number, _) = first.published(&by, &leaf).unwrap();
+    let wait = first.accounts.renew_due().await;
+    assert!(wait > Duration::ZERO);
+    assert_eq!(first.published(&by, &leaf), Some((number, true)));
+    machine.clock.advance(Duration::from_secs(12 * 3600));
+    first.accounts.renew_due().await;
+    let (next, listed) = first.published(&by, &leaf).unwrap();
+    assert!(number < next && listed);
+    first.end();
+
+    machine.clock.advance(Duration::from_secs(3 * 86_400));
+    let second = machine.start().await;
+    second.accounts.read_lists().await;
+    assert_eq!(second.published(&by, &leaf), Some((next, true)));
+    second.accounts.renew_due().await;
+    let (last, listed) = second.published(&by, &leaf).unwrap();
+    assert!(next < last && listed);
+}
+
+#[tokio::test]
+async fn two_processes_lose_none_of_each_others_revocations() {
+    let machine = Machine::new(Sharing::Everyone);
+    let (one, two) = (machine.start().await, machine.start().await);
+    let (first, by) = one.issue("acme").await;
+    let (second, _) = two.issue("acme").await;
+    tokio::join!(one.revoke("acme", &first), two.revoke("acme", &second));
+    one.accounts.read_lists().await;
+    for leaf in [&first, &second] {
+        assert!(one.published(&by, leaf).unwrap().1);
+    }
+}
+
+#[tokio::test]
+async fn what_another_signed_is_not_revoked() {
+    let (ours, theirs) = (
+        Machine::new(Sharing::Everyone),
+        Machine::new(Sharing::Everyone),
+    );
+    let (leaf, _) = theirs.start().await.issue("acme").await;
+    let process = ours.start().await;
+    let ca = CaId::new(CA);
+    for leaf in [leaf.as_slice(), b"no certificate"] {
+        let refused = process
+            .accounts
+            .put_on_list((&tenant("acme"), &ca), leaf, RevocationReason::Unspecified)
+            .await;
+        let error = refused.unwrap_err();
+        assert!(matches!(
+            &*error,
+            AccountError::Ca(CaError::Material { .. })
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_named_and_stops_no_issuing() {
+    let machine = Machine::new(Sharing::Everyone);
+    let process = machine.start().await;
+    let row = MaterialRecord {
+        ca: CaId::new(CA),
+        slot: SLOT.to_owned(),
+        public: b"{".to_vec(),
+        sealed: Vec::new(),
+        created_at: machine.clock.now(),
+    };
+    let by = Deadline::after(PATIENCE);
+    let put = Batch::new().then(Operation::PutMaterial(row));
+    let store = &process.accounts.0.store;
+    store.apply(by, &TenantScope::upkeep(), put).await.unwrap();
+    let (leaf, _) = process.issue("acme").await;
+    let ca = CaId::new(CA);
+    let refused = process
+        .accounts
+        .put_on_list((&tenant("acme"), &ca), &leaf, RevocationReason::Unspecified)
+        .await;
+    assert!(refused.unwrap_err().to_string().contains(SLOT));
+}
