@@ -30,7 +30,7 @@ impl Attempt<'_> {
         let report = match self.job.priority {
             Priority::Handshake => preflight.remembered_for(name, FRESH),
             Priority::Expiring | Priority::Renewal | Priority::Background => {
-                Some(preflight.check(name).await)
+                Some(preflight.check_briefly(name).await)
             }
         };
         let block = report.as_ref().and_then(|report| report.judgement.block());

@@ -122,6 +122,16 @@ pub enum Dial {
     Any,
 }
 
+/// How much of a name is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// All of it.
+    ForReaders,
+    /// What a verdict may rest on. What the name serves today is evidence alone, and where we cannot reach ourselves from
+    /// inside the handshake ends with its deadline: only where the order is held back is it asked for.
+    ForDecisions,
+}
+
 /// What a check needs.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -196,13 +206,22 @@ impl Preflight {
         self.0.parts.edge.get()
     }
 
-    /// Checks `name` now, within the configured deadline.
+    /// Checks `name` now, within the configured deadline, for somebody who reads what was found.
     pub async fn check(&self, name: &DnsName) -> Arc<Report> {
+        self.check_in(Depth::ForReaders, name).await
+    }
+
+    /// The same for a decision: without what rests on no verdict, which may take seconds.
+    pub async fn check_briefly(&self, name: &DnsName) -> Arc<Report> {
+        self.check_in(Depth::ForDecisions, name).await
+    }
+
+    async fn check_in(&self, depth: Depth, name: &DnsName) -> Arc<Report> {
         let deadline = self.settings().deadline;
         let edge = self.edge();
         let checked = async {
             let _place = self.0.places.acquire().await.ok()?;
-            Some(Box::pin(self.look(name, &edge)).await)
+            Some(Box::pin(self.look(depth, name, &edge)).await)
         };
         let facts = tokio::time::timeout(deadline, checked).await;
         let facts = facts.ok().flatten();
@@ -282,7 +301,7 @@ impl Preflight {
         self.0.parts.examiner.records(name).await
     }
 
-    async fn look(&self, name: &DnsName, edge: &Edge) -> Facts {
+    async fn look(&self, depth: Depth, name: &DnsName, edge: &Edge) -> Facts {
         let examiner = &self.0.parts.examiner;
         let (records, edge_addresses) =
             tokio::join!(examiner.examine(name), self.edge_addresses(edge));
@@ -302,23 +321,29 @@ impl Preflight {
             .buffered(FETCHES)
             .collect()
             .await;
-        // Where we answer ourselves, a handshake would wait for the very certificate that is about to be ordered.
-        let elsewhere = fetches
-            .iter()
-            .find(|fetch| fetch.found != Found::Ours && probe.may_dial(fetch.address));
-        let served = match elsewhere {
-            Some(fetch) => served(SocketAddr::new(fetch.address, edge.https_port), name).await,
-            None => None,
-        };
         let reached = fetches.iter().any(|fetch| fetch.found == Found::Ours);
         tracing::debug!(domain = %name, addresses = fetches.len(), reached, "name checked");
-        Facts {
+        let mut facts = Facts {
             name: name.clone(),
             records,
             edge_addresses,
             fetches,
-            served,
+            served: None,
+        };
+        let is_told = match depth {
+            Depth::ForReaders => true,
+            Depth::ForDecisions => judge::judge(&facts, edge).block().is_some(),
+        };
+        // Where we answer ourselves, a handshake would wait for the very certificate that is about to be ordered.
+        let elsewhere = facts
+            .fetches
+            .iter()
+            .find(|fetch| fetch.found != Found::Ours && probe.may_dial(fetch.address));
+        if let Some(fetch) = elsewhere.filter(|_| is_told) {
+            let address = SocketAddr::new(fetch.address, edge.https_port);
+            facts.served = served(address, name).await;
         }
+        facts
     }
 
     async fn edge_addresses(&self, edge: &Edge) -> Vec<IpAddr> {

@@ -1,8 +1,10 @@
 //! Whole checks, with a scripted name server and real HTTP on loopback addresses.
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::base::task::Tasks;
 use crate::certs::preflight::fixture::{Ground, answer};
 use crate::certs::preflight::judge::Reach;
 use crate::dns::fixture::Script;
@@ -89,5 +91,36 @@ async fn dns_that_fails_is_told_by_how_it_fails() {
         assert_eq!(report.judgement.verdicts[0].code, expected);
         assert_eq!(report.judgement.verdicts.len(), 1, "{report:?}");
     }
+    ground.tasks.cancel();
+}
+
+/// Notes the first byte of every connection and closes it.
+fn note_first_bytes(listener: TcpListener, tasks: &Tasks) -> Arc<Mutex<Vec<u8>>> {
+    let noted: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let written = Arc::clone(&noted);
+    tasks.spawn_until_cancelled("closing", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let first = stream.read_u8().await.unwrap();
+            written.lock().unwrap().push(first);
+        }
+    });
+    noted
+}
+
+#[tokio::test]
+async fn before_an_order_no_handshake_is_waited_for_that_would_hold_nothing_back() {
+    const HANDSHAKE: u8 = 0x16;
+    let ground = Ground::start(Clock::system()).await;
+    let closing = TcpListener::bind(("127.0.0.4", ground.port)).await.unwrap();
+    let noted = note_first_bytes(closing, &ground.tasks);
+    ground.leads("shop.acme.com", &["127.0.0.4"]);
+    let shop = name("shop.acme.com");
+    let report = ground.preflight.check_briefly(&shop).await;
+    assert!(report.judgement.block().is_none(), "{report:?}");
+    assert!(!noted.lock().unwrap().contains(&HANDSHAKE));
+    // Whoever reads it is told all.
+    let report = ground.preflight.check(&shop).await;
+    assert!(report.judgement.block().is_none(), "{report:?}");
+    assert!(noted.lock().unwrap().contains(&HANDSHAKE));
     ground.tasks.cancel();
 }

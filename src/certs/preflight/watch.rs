@@ -248,7 +248,7 @@ impl Watch {
     }
 
     async fn ask(&self, name: &DnsName) -> Seen {
-        let report = self.preflight.check(name).await;
+        let report = self.preflight.check_briefly(name).await;
         let records = match &report.facts {
             Some(facts) => facts.records.clone(),
             None => self.preflight.records(name).await,
