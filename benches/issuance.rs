@@ -60,30 +60,38 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running edge with its CA, and what its visitors trust.
 struct Edge {
-    pebble: Pebble,
+    authority: Authority,
     _program: Process,
     https: SocketAddrV4,
     trust: Arc<ClientConfig>,
 }
 
 impl Edge {
-    fn start(place: &Place) -> Self {
-        let pebble = Pebble::start(place);
+    fn start() -> Self {
+        let place = Place::claim();
+        let pebble = Pebble::start(&place);
+        let authority = Authority { place, pebble };
+        let place = &authority.place;
         let core = TcpListener::bind(place.at(CORE)).unwrap();
         thread::spawn(move || serve(&core));
-        let config = place.write("proxy.toml", &configuration(place, &pebble, DECLARED));
+        let config = place.write("proxy.toml", &configuration(&[&authority], DECLARED));
         let run = ["run", "--config", config.to_str().unwrap()].map(str::to_owned);
         let program = Path::new(env!("CARGO_BIN_EXE_vestibule"));
         let program = Process::start(program, &run, "serving");
         let management = place.at(ACME_MANAGEMENT);
         let address = management.ip().to_string();
-        let root = visit(management, &address, "/roots/0", &trust(pebble.root()));
+        let root = visit(
+            management,
+            &address,
+            "/roots/0",
+            &trust(authority.pebble.root()),
+        );
         let (_, root) = root.split_once("\r\n\r\n").expect("a head and a body");
         Self {
             trust: trust(root),
-            pebble,
-            _program: program,
             https: place.at(HTTPS),
+            authority,
+            _program: program,
         }
     }
 
@@ -98,17 +106,28 @@ impl Edge {
     }
 }
 
-/// `proxy.toml` with so many names: its defaults, but for what a machine of its own would not need, and the hook's rate.
-fn configuration(place: &Place, pebble: &Pebble, names: usize) -> String {
+/// An authority, and where it validates.
+pub(crate) struct Authority {
+    pub(crate) place: Place,
+    pub(crate) pebble: Pebble,
+}
+
+/// `proxy.toml` with so many names, shared out among the authorities in turn, each of which has a tenant of its own: its
+/// defaults, but for what a machine of its own would not need, and the hook's rate. All data lie with the first.
+pub(crate) fn configuration(authorities: &[&Authority], names: usize) -> String {
+    let place = &authorities[0].place;
     let folder = place.folder();
-    let root = place.write("acme-root.pem", pebble.root());
-    let domains: Vec<_> = (0..names).map(declared).collect();
-    format!(
+    let http: Vec<_> = authorities
+        .iter()
+        .map(|authority| authority.place.at(HTTP).to_string())
+        .collect();
+    let mut text = format!(
         r#"
 [listen]
-http = ["{http}"]
+http = {http:?}
 https = ["{https}"]
 [edge]
+http_port = {HTTP}
 https_port = {HTTPS}
 [telemetry]
 address = "{telemetry}"
@@ -120,13 +139,6 @@ private_addresses = true
 data = {data:?}
 [keys]
 file = {key:?}
-[[ca]]
-name = "pebble"
-kind = "acme"
-directory = "{directory}"
-contact = ["operations@example.com"]
-terms_agreed = true
-root = {root:?}
 [on_demand]
 ask = "http://{core}/allowed"
 ask_rate = 1000
@@ -136,19 +148,43 @@ name = "core"
 addresses = ["{core}"]
 [[route]]
 upstream = "core"
-[[tenant]]
-name = "acme"
-domains = {domains:?}
 "#,
-        http = place.at(HTTP),
         https = place.at(HTTPS),
         telemetry = place.at(TELEMETRY),
         dns = place.at(DNS),
         data = folder.join("data"),
         key = folder.join("key-encryption.key"),
-        directory = pebble.directory(),
         core = place.at(CORE),
-    )
+    );
+    for (number, Authority { place, pebble }) in authorities.iter().enumerate() {
+        let root = place.write("acme-root.pem", pebble.root());
+        let domains: Vec<_> = (number..names)
+            .step_by(authorities.len())
+            .map(declared)
+            .collect();
+        text.push_str(&format!(
+            r#"
+[[ca]]
+name = "pebble{number}"
+kind = "acme"
+directory = "{directory}"
+contact = ["operations@example.com"]
+terms_agreed = true
+root = {root:?}
+[[tenant]]
+name = "{tenant}"
+ca = ["pebble{number}"]
+domains = {domains:?}
+"#,
+            directory = pebble.directory(),
+            tenant = tenant(number),
+        ));
+    }
+    text
+}
+
+pub(crate) fn tenant(number: usize) -> String {
+    format!("acme{number}")
 }
 
 fn declared(number: usize) -> String {
@@ -236,7 +272,7 @@ fn measure(
     edge: &Edge,
     mut names: impl Iterator<Item = String>,
 ) {
-    let orders = edge.pebble.orders();
+    let orders = edge.authority.pebble.orders();
     let mut taken = Vec::new();
     group.bench_function(case, |bencher| {
         bencher.iter_custom(|visits| {
@@ -255,7 +291,7 @@ fn measure(
     println!(
         "{case}: {} visits, {} orders; median {:.1?}, 90 % within {:.1?}, longest {:.1?}\n",
         taken.len(),
-        edge.pebble.orders() - orders,
+        edge.authority.pebble.orders() - orders,
         share(50),
         share(90),
         share(100),
@@ -263,8 +299,7 @@ fn measure(
 }
 
 fn first_visits(criterion: &mut Criterion) {
-    let place = Place::claim();
-    let edge = Edge::start(&place);
+    let edge = Edge::start();
     println!(
         "the very first, which opens the account: {:.1?}",
         edge.visit(&declared(0))
