@@ -4,13 +4,15 @@
 use axum::extract::State;
 use axum::response::Json;
 use axum::routing::{get, post};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter};
+use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, QueryParameters};
 use crate::api::problem::{ApiProblem, Code, Granted};
 use crate::api::schema::{array, integer, nullable, object, reference, string, strings};
-use crate::control::keys::{Exchanged, Keys, KeysError, KeysView, Reason, Underway, Unreadable};
+use crate::control::keys::{
+    Exchanged, Keys, KeysError, KeysView, OwnView, Reason, Underway, Unreadable,
+};
 use crate::model::TenantId;
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
@@ -28,7 +30,10 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/keys/exchange",
         summary: "Begins to exchange the key-encryption key for a new one while everything serves, or joins the exchange \
                   that is under way; GET /v1/keys tells when it is done",
-        parameters: &[],
+        parameters: &[Parameter::Query(
+            "tenant",
+            "The tenant whose own key is exchanged; nothing for the platform's",
+        )],
         response: "Keys",
         status: 200,
         handler: || post(exchange),
@@ -64,13 +69,25 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "key_encryption_key": string(),
         "file": string(),
         "data_keys": nullable(&integer()),
+        "own": array(&reference("OwnKey")),
         "exchange": nullable(&reference("KeyExchange")),
         "last_exchange": nullable(&reference("ExchangedKey")),
         "trouble": nullable(&string()),
         "unreadable": array(&reference("UnreadableKeys")),
     }));
-    let destroyed = object(&json!({ "tenant": string(), "through": integer() }));
+    let own = object(&json!({
+        "tenant": string(),
+        "file": string(),
+        "key_encryption_key": nullable(&string()),
+        "trouble": nullable(&string()),
+    }));
+    let destroyed = object(&json!({
+        "tenant": string(),
+        "through": integer(),
+        "own_file": nullable(&string()),
+    }));
     vec![
+        ("OwnKey", own),
         ("KeyExchange", exchange),
         ("ExchangedKey", exchanged),
         ("UnreadableKeys", unreadable),
@@ -84,6 +101,7 @@ struct KeysDocument {
     key_encryption_key: String,
     file: String,
     data_keys: Option<u64>,
+    own: Vec<OwnKey>,
     exchange: Option<KeyExchange>,
     last_exchange: Option<ExchangedKey>,
     trouble: Option<String>,
@@ -98,6 +116,7 @@ impl From<KeysView> for KeysDocument {
             key_encryption_key: view.id.to_string(),
             file: view.file.display().to_string(),
             data_keys: census.as_ref().map(|census| census.data_keys),
+            own: view.own.into_iter().map(OwnKey::from).collect(),
             exchange: standing.exchange.map(KeyExchange::from),
             last_exchange: standing.last.map(ExchangedKey::from),
             trouble: standing.trouble,
@@ -105,6 +124,29 @@ impl From<KeysView> for KeysDocument {
                 .iter()
                 .flat_map(|census| census.unreadable.iter().map(UnreadableKeys::from))
                 .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OwnKey {
+    tenant: String,
+    file: String,
+    key_encryption_key: Option<String>,
+    trouble: Option<String>,
+}
+
+impl From<OwnView> for OwnKey {
+    fn from(own: OwnView) -> Self {
+        let (id, trouble) = match own.id {
+            Ok(id) => (Some(id.to_string()), None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        Self {
+            tenant: own.tenant,
+            file: own.file.display().to_string(),
+            key_encryption_key: id,
+            trouble,
         }
     }
 }
@@ -160,6 +202,9 @@ impl From<&Unreadable> for UnreadableKeys {
             Reason::Missing { id, file } => {
                 (Some(id.to_string()), Some(file.display().to_string()))
             }
+            Reason::Unusable { file, .. } | Reason::Vanished { file, .. } => {
+                (None, Some(file.display().to_string()))
+            }
             Reason::Damaged => (None, None),
         };
         let named = |owner: &str| match owner {
@@ -181,6 +226,12 @@ impl From<&Unreadable> for UnreadableKeys {
 struct DestroyedKeys {
     tenant: TenantId,
     through: u32,
+    own_file: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Whose {
+    tenant: Option<String>,
 }
 
 async fn show(
@@ -193,8 +244,11 @@ async fn show(
 async fn exchange(
     State(api): State<Api>,
     Granted(grant): Granted,
+    QueryParameters(Whose { tenant }): QueryParameters<Whose>,
 ) -> Result<Json<KeysDocument>, ApiProblem> {
-    let begun = keys(&api)?.exchange(&grant).await.map_err(problem)?;
+    let tenant = tenant.as_deref().map(read_tenant).transpose()?;
+    let begun = keys(&api)?.exchange(&grant, tenant).await;
+    let begun = begun.map_err(problem)?;
     Ok(Json(begun.into()))
 }
 
@@ -203,11 +257,22 @@ async fn destroy(
     Granted(grant): Granted,
     PathParameter(id): PathParameter,
 ) -> Result<Json<DestroyedKeys>, ApiProblem> {
-    let tenant = TenantId::parse(&id)
-        .map_err(|error| ApiProblem::new(Code::BadParameter, error.to_string()))?;
-    let through = keys(&api)?.destroy(&grant, &tenant).await;
-    let through = through.map_err(problem)?;
-    Ok(Json(DestroyedKeys { tenant, through }))
+    let tenant = read_tenant(&id)?;
+    let destroyed = keys(&api)?.destroy(&grant, &tenant).await;
+    let destroyed = destroyed.map_err(problem)?;
+    let own_file = destroyed.own_file.map(|file| file.display().to_string());
+    Ok(Json(DestroyedKeys {
+        tenant,
+        through: destroyed.through,
+        own_file,
+    }))
+}
+
+fn read_tenant(text: &str) -> Result<TenantId, ApiProblem> {
+    let wrong = |error: crate::model::tenant::TenantIdError| {
+        ApiProblem::new(Code::BadParameter, error.to_string())
+    };
+    TenantId::parse(text).map_err(wrong)
 }
 
 fn keys(api: &Api) -> Result<&Keys, ApiProblem> {
@@ -219,7 +284,7 @@ fn keys(api: &Api) -> Result<&Keys, ApiProblem> {
 fn problem(error: KeysError) -> ApiProblem {
     let code = match &error {
         KeysError::HasDomains(_) => Code::StillInUse,
-        KeysError::NoKeys(_) => Code::NotFound,
+        KeysError::NoKeys(_) | KeysError::NoOwnKey(_) => Code::NotFound,
         KeysError::Store(_) => Code::StoreUnavailable,
         KeysError::Exchange(_) => Code::KeysUnavailable,
     };

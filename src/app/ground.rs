@@ -1,7 +1,6 @@
 //! What everything else stands on: the store and its keys, and what tells operators how things are.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::app::holder::Holder;
@@ -64,7 +63,7 @@ impl Ground {
         let store: Arc<dyn Store> = Arc::new(measured);
         let holder = Holder::new(&settings.data);
         holder.bury_the_dead(&*store).await;
-        let vault = open_vault(&store, &settings.key_file).await?;
+        let vault = open_vault(&store, settings).await?;
         Ok(Self {
             clock,
             metrics,
@@ -93,10 +92,16 @@ async fn open_store(
     opened.map_err(StartError::while_doing("open the data directory"))
 }
 
-async fn open_vault(store: &Arc<dyn Store>, key_file: &Path) -> Result<Vault, StartError> {
+async fn open_vault(store: &Arc<dyn Store>, settings: &Settings) -> Result<Vault, StartError> {
     let keys = keys::Settings {
-        key_file: key_file.to_owned(),
+        key_file: settings.key_file.clone(),
     };
-    let unlocked = Vault::unlock(Arc::clone(store), &keys).await;
-    unlocked.map_err(StartError::while_doing("open the keys"))
+    let failed = "open the keys";
+    let vault = Vault::unlock(Arc::clone(store), &keys)
+        .await
+        .map_err(StartError::while_doing(failed))?;
+    let own = &settings.declaration.own_keys;
+    let taken = vault.take_own(own).await;
+    taken.map_err(StartError::while_doing(failed))?;
+    Ok(vault)
 }

@@ -14,6 +14,7 @@ use crate::base::published::Published;
 use crate::base::task::Tasks;
 use crate::certs;
 use crate::certs::budget;
+use crate::certs::vault::Vault;
 use crate::config::reload::{Applied, Reload, Reloader};
 use crate::config::watch::{Trigger, Watch};
 use crate::control::actions::{self, ReloadRefused, Reloaded};
@@ -48,6 +49,7 @@ pub(super) struct InForce {
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
     pub(super) clock: Clock,
+    pub(super) vault: Vault,
 }
 
 type Answer = Result<Reloaded, ReloadRefused>;
@@ -154,6 +156,10 @@ impl InForce {
             limits: current.limits.clone(),
         });
         self.proxy.publish(settings.proxy);
+        // Before its domains are known, so that their first keys are wrapped by the right one.
+        if let Err(error) = self.vault.take_own(&settings.declaration.own_keys).await {
+            tracing::warn!(%error, "the tenants' own key-encryption keys stay as they were; a reload tries again");
+        }
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));
         names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;

@@ -172,6 +172,7 @@ async fn start_control(
         metrics: ground.metrics.clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),
+        vault: ground.vault.clone(),
     };
     let reload = reload::start(Reloader::new(loaded), replaced, tasks)
         .map_err(StartError::while_doing("watch the configuration"))?;

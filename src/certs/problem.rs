@@ -150,8 +150,8 @@ fn for_operator(code: ProblemCode, pattern: &NamePattern) -> String {
         P::StuckPending => format!(
             "{retry}; if it stays, `vestibule status` and `vestibule job list` show what issuance waits for"
         ),
-        P::KeyUnreadable => "put the key-encryption key that sealed it back in place ([keys] file in proxy.toml), or \
-             restore the backup of it"
+        P::KeyUnreadable => "put the key-encryption key that wraps its keys back in place: `vestibule keys show` names the file; nothing is \
+             ordered meanwhile"
             .to_owned(),
         P::CheckFailed => format!(
             "nothing needs to be done: it says nothing about the domain; `vestibule domain check '{pattern}'` tries again"

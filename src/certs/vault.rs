@@ -8,7 +8,9 @@ pub mod exchange;
 
 pub mod keeping;
 
-mod destroy;
+pub mod destroy;
+
+pub mod own;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use tokio::sync::{Mutex as Serial, Notify, RwLock};
 
 use crate::base::published::Published;
 use crate::base::secret::Secret;
+use crate::keys::custody::Custody;
 use crate::keys::destroyed::Destroyed;
 use crate::keys::ring::KeyRing;
 use crate::keys::sealed::sealed_by;
@@ -41,6 +44,13 @@ const FIRST: u32 = 1;
 pub enum VaultError {
     /// There is no usable key-encryption key.
     Kek(KekError),
+    /// The owner is to have a key-encryption key of its own, which cannot be used. The platform's does not take its place.
+    OwnKek {
+        /// Whose.
+        owner: KeyOwner,
+        /// Why not.
+        source: Arc<KekError>,
+    },
     /// The store's data keys were wrapped by another key-encryption key, or were changed.
     Unwrap {
         /// Whose data key it is.
@@ -84,6 +94,11 @@ impl fmt::Display for VaultError {
                 path.display()
             ),
             Self::Kek(_) => f.write_str("there is no usable key-encryption key"),
+            Self::OwnKek { owner, .. } => write!(
+                f,
+                "tenant {} is to have a key-encryption key of its own, which cannot be used",
+                named(owner)
+            ),
             Self::Unwrap {
                 owner, key_file, ..
             } => write!(
@@ -114,6 +129,7 @@ impl std::error::Error for VaultError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Kek(source) => Some(source),
+            Self::OwnKek { source, .. } => Some(&**source),
             Self::Unwrap { source, .. } => Some(source),
             Self::Open { source, .. } => Some(source),
             Self::Destroyed(source) => Some(source),
@@ -145,7 +161,9 @@ pub struct Vault {
 
 struct Parts {
     store: Arc<dyn Store>,
-    ring: Published<KeyRing>,
+    custody: Published<Custody>,
+    /// Held while the keys at hand are changed.
+    changing: Mutex<()>,
     /// What was destroyed for good.
     destroyed: Published<Destroyed>,
     /// Held to make a data key, and alone to change the key that wraps.
@@ -167,7 +185,7 @@ type Opened = HashMap<(KeyOwner, u32), (Vec<u8>, Arc<DataKey>)>;
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vault")
-            .field("ring", &self.ring.load())
+            .field("custody", &self.custody.load())
             .finish_non_exhaustive()
     }
 }
@@ -206,7 +224,8 @@ impl Vault {
         let vault = Self {
             parts: Arc::new(Parts {
                 store,
-                ring: Published::new(ring),
+                custody: Published::new(Custody::of(ring)),
+                changing: Mutex::default(),
                 destroyed: Published::new(destroyed),
                 wrapping: RwLock::default(),
                 settling: Serial::default(),
@@ -301,8 +320,10 @@ impl Vault {
         match (made, newest().await?) {
             (Ok(()), Some(record)) => self.opened(&record),
             // Another made it at the same time.
-            (Err(ApplyError::GuardFailed(_)), Some(record)) => self.opened(&record),
-            (Err(error), _) => Err(VaultError::Apply(error)),
+            (Err(VaultError::Apply(ApplyError::GuardFailed(_))), Some(record)) => {
+                self.opened(&record)
+            }
+            (Err(error), _) => Err(error),
             (Ok(()), None) => Err(VaultError::KeyGone {
                 owner: owner.clone(),
                 number: self.first_number(owner),
@@ -315,16 +336,10 @@ impl Vault {
         self.parts.nudge.notified().await;
     }
 
-    async fn make(&self, owner: &KeyOwner) -> Result<(), ApplyError> {
+    async fn make(&self, owner: &KeyOwner) -> Result<(), VaultError> {
         let _wrapping = self.parts.wrapping.read().await;
         let number = self.first_number(owner);
-        let created = {
-            let ring = self.parts.ring.load();
-            DataKey::create(ring.current(), owner.as_str(), number)
-        };
-        let Some((_, wrapped)) = created else {
-            return Err(ApplyError::Missing("random bytes".to_owned()));
-        };
+        let wrapped = self.wrap_new(owner, number)?;
         let record = DataKeyRecord {
             owner: owner.clone(),
             id: number,
@@ -338,7 +353,20 @@ impl Vault {
             KeyOwner::Tenant(tenant) => TenantScope::certificate_work(tenant.clone()),
         };
         let by = Deadline::after(PATIENCE);
-        self.parts.store.apply(by, &scope, batch).await.map(drop)
+        let applied = self.parts.store.apply(by, &scope, batch).await;
+        applied.map(drop).map_err(VaultError::Apply)
+    }
+
+    fn wrap_new(&self, owner: &KeyOwner, number: u32) -> Result<Vec<u8>, VaultError> {
+        let custody = self.parts.custody.load();
+        let ring = custody.ring(owner.as_str()).map_err(|source| {
+            let owner = owner.clone();
+            let source = Arc::clone(source);
+            VaultError::OwnKek { owner, source }
+        })?;
+        let created = DataKey::create(ring.current(), owner.as_str(), number);
+        let (_, wrapped) = created.ok_or(VaultError::NoRandomness)?;
+        Ok(wrapped)
     }
 
     /// The key in a record, from memory where the same wrapped form was opened before.
@@ -356,11 +384,11 @@ impl Vault {
             });
         }
         let unwrap = || {
-            let ring = self.parts.ring.load();
-            ring.unwrap(record.owner.as_str(), record.id, &record.wrapped)
+            let custody = self.parts.custody.load();
+            custody.unwrap(record.owner.as_str(), record.id, &record.wrapped)
         };
         let key = match unwrap() {
-            Err(error) if self.look_again(&error) => unwrap(),
+            Err(error) if self.look_again(&record.owner, &error) => unwrap(),
             result => result,
         };
         let key = Arc::new(key.map_err(|source| self.refused(record, source))?);
@@ -376,9 +404,20 @@ impl Vault {
     }
 
     fn refused(&self, record: &DataKeyRecord, source: UnwrapError) -> VaultError {
+        let custody = self.parts.custody.load();
+        let key_file = match &source {
+            UnwrapError::OtherKek { wrapped_by, .. }
+                if custody.own(record.owner.as_str()).is_some() =>
+            {
+                custody.place(record.owner.as_str(), *wrapped_by)
+            }
+            UnwrapError::OtherKek { .. } | UnwrapError::UnknownFormat | UnwrapError::Forged => {
+                custody.platform().file().to_owned()
+            }
+        };
         VaultError::Unwrap {
             owner: record.owner.clone(),
-            key_file: self.parts.ring.load().file().to_owned(),
+            key_file,
             source,
         }
     }
@@ -395,22 +434,19 @@ impl Vault {
 
     /// Where a key is not at hand, another process may have exchanged it meanwhile, or a backup from before an exchange is
     /// in use: what lies on the disk is read again. Tells whether the key is there now.
-    fn look_again(&self, error: &UnwrapError) -> bool {
+    fn look_again(&self, owner: &KeyOwner, error: &UnwrapError) -> bool {
         let UnwrapError::OtherKek { wrapped_by, .. } = error else {
             return false;
         };
-        let read = self.parts.ring.load().reload_with(*wrapped_by);
-        match read {
-            Ok(ring) if ring.holds(*wrapped_by) => {
-                self.parts.ring.publish(ring);
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                tracing::warn!(%error, "the key-encryption key cannot be read again");
-                false
-            }
-        }
+        let read = self.change_custody(|custody| {
+            let read = custody.read_again(owner.as_str(), *wrapped_by)?;
+            let found = read.is_some();
+            Ok::<_, KekError>((read.unwrap_or_else(|| custody.clone()), found))
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the key-encryption key cannot be read again");
+            false
+        })
     }
 
     fn remembered(&self, owner: &KeyOwner, number: u32) -> Option<Arc<DataKey>> {

@@ -18,6 +18,8 @@ use crate::config;
 use crate::config::load::load;
 use crate::config::mistake::Report;
 use crate::config::settings::Settings;
+use crate::keys::KekId;
+use crate::keys::ring::{KeyRing, retired_file};
 use crate::net::{self, HttpClient, Schemes};
 use crate::store::embedded::backup::{self as stored, Summary};
 
@@ -72,14 +74,34 @@ pub(super) fn restore(options: &BackupOptions) -> ExitCode {
             settings.data.display(),
             contents(&summary)
         ));
-        if !settings.key_file.exists() {
-            line(format_args!(
-                "Before `vestibule run`, put the key-encryption key of this backup at {}.",
-                settings.key_file.display()
-            ));
+        for id in &summary.key_encryption_keys {
+            if !is_at_hand(*id, settings) {
+                line(format_args!(
+                    "Before `vestibule run`, put the file of key-encryption key {id}, which this backup needs, at {}{}.",
+                    settings.key_file.display(),
+                    if_it_is_taken(*id, &settings.key_file)
+                ));
+            }
         }
         Ok(())
     })
+}
+
+/// Whether one of the configured files, or a retired one beside them, holds this key.
+fn is_at_hand(id: KekId, settings: &Settings) -> bool {
+    let own = settings.declaration.own_keys.files.values();
+    let mut files = std::iter::once(&settings.key_file).chain(own);
+    files.any(|file| KeyRing::load_with(file, id).is_ok_and(|ring| ring.find(id).is_some()))
+}
+
+fn if_it_is_taken(id: KekId, key_file: &Path) -> String {
+    match key_file.exists() {
+        true => format!(
+            " or, beside the key that lies there, at {}",
+            retired_file(key_file, id).display()
+        ),
+        false => String::new(),
+    }
 }
 
 pub(super) fn health(options: &HealthOptions) -> ExitCode {

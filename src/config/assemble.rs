@@ -82,6 +82,11 @@ fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
         let chosen = own.choices.0.iter();
         let chosen = chosen.map(|(tenant, choice)| (tenant.clone(), choice.clone()));
         declaration.choices.0.extend(chosen);
+        let keys = &mut declaration.own_keys;
+        keys.without.extend(own.own_keys.without.iter().cloned());
+        let files = own.own_keys.files.iter();
+        let files = files.map(|(tenant, file)| (tenant.clone(), file.clone()));
+        keys.files.extend(files);
     }
     if joined.included.len() < texts.included.len() {
         declaration.completeness = Completeness::Partial;

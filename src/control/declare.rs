@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::certs::authorities::Choices;
 use crate::certs::settings::Obtain;
+use crate::certs::vault::own::OwnKeys;
 use crate::model::route::{HeaderEdits, PathPrefix, RouteScope, Upstream, UpstreamName};
 use crate::model::{NamePattern, TenantId};
 
@@ -32,6 +33,8 @@ pub struct Declaration {
     pub choices: Choices,
     /// When a new name gets its first certificate.
     pub obtain: Obtain,
+    /// Which tenants have a key-encryption key of their own.
+    pub own_keys: OwnKeys,
 }
 
 /// Whether a declaration is all there is.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::certs::vault::Vault;
+use crate::certs::vault::own::whole;
 use crate::control::caller::Grant;
 use crate::keys::KekId;
 use crate::model::TenantId;
 use crate::model::domain::DomainState;
+use crate::store::record::KeyOwner;
 use crate::store::{Deadline, PageRequest, Store, StoreError};
 
+pub use crate::certs::vault::destroy::DestroyedKeys;
 pub use crate::certs::vault::exchange::{
     Census, ExchangeError, Exchanged, Reason, Standing, Underway, Unreadable,
 };
@@ -26,8 +29,21 @@ pub struct KeysView {
     pub id: KekId,
     /// The file that it is configured to lie in.
     pub file: PathBuf,
+    /// The tenants that have a key of their own, or are to have one.
+    pub own: Vec<OwnView>,
     /// The rest.
     pub standing: Standing,
+}
+
+/// A tenant's own key-encryption key.
+#[derive(Clone, Debug)]
+pub struct OwnView {
+    /// Whose.
+    pub tenant: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The key in it, or what is wrong with it.
+    pub id: Result<KekId, String>,
 }
 
 /// Acts on keys. Cheap to clone.
@@ -46,6 +62,8 @@ pub enum KeysError {
     HasDomains(TenantId),
     /// The tenant has no keys.
     NoKeys(TenantId),
+    /// The tenant has no key-encryption key of its own.
+    NoOwnKey(TenantId),
     /// The store failed.
     Store(StoreError),
 }
@@ -58,6 +76,11 @@ impl fmt::Display for KeysError {
                 f,
                 "tenant {tenant} has domains, which could not be served any more: remove them first"
             ),
+            Self::NoOwnKey(tenant) => write!(
+                f,
+                "tenant {tenant} has no key-encryption key of its own: name one as key_file in its [[tenant]], or exchange the \
+                 platform's, which wraps its data keys"
+            ),
             Self::NoKeys(tenant) => write!(f, "tenant {tenant} has no keys"),
             Self::Store(_) => f.write_str("the store failed"),
         }
@@ -69,7 +92,7 @@ impl std::error::Error for KeysError {
         match self {
             Self::Exchange(error) => error.source(),
             Self::Store(error) => Some(error),
-            Self::HasDomains(_) | Self::NoKeys(_) => None,
+            Self::HasDomains(_) | Self::NoKeys(_) | Self::NoOwnKey(_) => None,
         }
     }
 }
@@ -84,20 +107,45 @@ impl Keys {
     /// How the keys stand. No key is in it.
     #[must_use]
     pub fn view(&self, _grant: &Grant) -> KeysView {
-        let (id, file) = self.vault.wraps_with();
+        let custody = self.vault.custody();
+        let platform = custody.platform();
+        let own = custody.owners().map(|(tenant, own)| OwnView {
+            tenant: tenant.to_owned(),
+            file: own.file.clone(),
+            id: match &own.ring {
+                Ok(ring) => Ok(ring.current().id()),
+                Err(error) => Err(whole(error.as_ref())),
+            },
+        });
         KeysView {
-            id,
-            file,
+            id: platform.current().id(),
+            file: platform.file().to_owned(),
+            own: own.collect(),
             standing: self.vault.standing(),
         }
     }
 
-    /// Begins an exchange of the key-encryption key, which then goes on by itself; joins the one that is under way.
+    /// Begins an exchange of the key-encryption key, or of this tenant's own, which then goes on by itself; joins the one that is
+    /// under way.
     ///
     /// # Errors
-    /// [`KeysError::Exchange`]; nothing has begun then.
-    pub async fn exchange(&self, grant: &Grant) -> Result<KeysView, KeysError> {
-        let begun = self.vault.begin_exchange(grant.actor().clone()).await;
+    /// [`KeysError::Exchange`], [`KeysError::NoOwnKey`]; nothing has begun then.
+    pub async fn exchange(
+        &self,
+        grant: &Grant,
+        tenant: Option<TenantId>,
+    ) -> Result<KeysView, KeysError> {
+        let owner = match tenant {
+            None => KeyOwner::Platform,
+            Some(tenant) if self.vault.custody().own(tenant.as_str()).is_none() => {
+                return Err(KeysError::NoOwnKey(tenant));
+            }
+            Some(tenant) => KeyOwner::Tenant(tenant),
+        };
+        let begun = self
+            .vault
+            .begin_exchange(&owner, grant.actor().clone())
+            .await;
         begun.map_err(KeysError::Exchange)?;
         Ok(self.view(grant))
     }
@@ -106,7 +154,11 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeysError`].
-    pub async fn destroy(&self, grant: &Grant, tenant: &TenantId) -> Result<u32, KeysError> {
+    pub async fn destroy(
+        &self,
+        grant: &Grant,
+        tenant: &TenantId,
+    ) -> Result<DestroyedKeys, KeysError> {
         if self.has_domains(grant, tenant).await? {
             return Err(KeysError::HasDomains(tenant.clone()));
         }

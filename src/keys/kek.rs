@@ -99,6 +99,13 @@ pub enum KekError {
         /// What failed.
         source: io::Error,
     },
+    /// A tenant's own key would be somebody else's too.
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is already: a tenant's slug, nothing for the platform.
+        with: String,
+    },
     /// The machine gives no random bytes.
     NoRandomness,
 }
@@ -134,6 +141,17 @@ impl fmt::Display for KekError {
             Self::Create { path, .. } => {
                 write!(f, "cannot make the key-encryption key {}", path.display())
             }
+            Self::Shared { path, with } => {
+                let whose = match with.as_str() {
+                    "" => "of [keys] file".to_owned(),
+                    tenant => format!("of tenant {tenant}"),
+                };
+                write!(
+                    f,
+                    "{} is the key-encryption key {whose} already; name a file for this tenant alone",
+                    path.display()
+                )
+            }
             Self::NoRandomness => f.write_str("the machine gives no random bytes"),
         }
     }
@@ -147,6 +165,7 @@ impl std::error::Error for KekError {
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::Exists(_)
+            | Self::Shared { .. }
             | Self::NoRandomness => None,
         }
     }

@@ -4,7 +4,7 @@
 //! destroys everything that a tenant's key protected:
 //!
 //! 1. The [`KeyEncryptionKey`] lies in a file of its own, apart from the data ([`mod@kek`]); it can be exchanged for a new
-//!    one while everything serves ([`mod@ring`]).
+//!    one while everything serves ([`mod@ring`]). A tenant may have one of its own ([`mod@custody`]).
 //! 2. It wraps [`DataKey`]s, one or more per owner; the wrapped form lies in the store ([`mod@data_key`]).
 //! 3. A data key seals the owner's private keys ([`mod@sealed`]).
 //!
@@ -24,6 +24,8 @@
 pub mod kek;
 
 pub mod ring;
+
+pub mod custody;
 
 pub mod destroyed;
 

@@ -17,7 +17,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::keys::data_key::{DataKey, UnwrapError, wrapped_by};
 use crate::keys::kek::{KekError, KekId, KeyEncryptionKey};
 
 /// The keys at hand.
@@ -83,14 +82,14 @@ impl KeyRing {
         })
     }
 
-    /// The same keys as on the disk now, and the retired key `id`, where it lies beside them.
+    /// Like [`KeyRing::load`], and the retired key `id` with it, where it lies beside them.
     ///
     /// # Errors
     /// [`KekError`].
-    pub fn reload_with(&self, id: KekId) -> Result<Self, KekError> {
-        let mut ring = Self::load(&self.file)?;
-        if !ring.holds(id) {
-            match KeyEncryptionKey::load(&retired_file(&self.file, id)) {
+    pub fn load_with(file: &Path, id: KekId) -> Result<Self, KekError> {
+        let mut ring = Self::load(file)?;
+        if ring.find(id).is_none() {
+            match KeyEncryptionKey::load(&retired_file(file, id)) {
                 Ok(retired) => ring.others.push(retired),
                 Err(KekError::Missing(_)) => {}
                 Err(error) => return Err(error),
@@ -124,43 +123,9 @@ impl KeyRing {
         before.map(KeyEncryptionKey::id)
     }
 
-    /// Whether the key is at hand.
+    /// The key of this identity, where it is at hand.
     #[must_use]
-    pub fn holds(&self, id: KekId) -> bool {
-        self.find(id).is_some()
-    }
-
-    /// Opens a wrapped data key with whichever key wrapped it.
-    ///
-    /// # Errors
-    /// [`UnwrapError`]; [`UnwrapError::OtherKek`] where that key is not at hand.
-    pub fn unwrap(&self, owner: &str, number: u32, wrapped: &[u8]) -> Result<DataKey, UnwrapError> {
-        let by = wrapped_by(wrapped).and_then(|id| self.find(id));
-        DataKey::unwrap_with(by.unwrap_or(&self.current), owner, number, wrapped)
-    }
-
-    /// The same data key, wrapped by the current key; nothing where it is already, and opens.
-    ///
-    /// # Errors
-    /// As [`KeyRing::unwrap`].
-    pub fn rewrap(
-        &self,
-        owner: &str,
-        number: u32,
-        wrapped: &[u8],
-    ) -> Result<Option<Vec<u8>>, UnwrapError> {
-        let id = wrapped_by(wrapped).ok_or(UnwrapError::UnknownFormat)?;
-        if id == self.current.id() {
-            return DataKey::unwrap_with(&self.current, owner, number, wrapped).map(|_| None);
-        }
-        let by = self.find(id).ok_or_else(|| UnwrapError::OtherKek {
-            wrapped_by: id,
-            held: self.current.id(),
-        })?;
-        DataKey::rewrap((by, &self.current), owner, number, wrapped).map(Some)
-    }
-
-    fn find(&self, id: KekId) -> Option<&KeyEncryptionKey> {
+    pub fn find(&self, id: KekId) -> Option<&KeyEncryptionKey> {
         std::iter::once(&self.current)
             .chain(&self.others)
             .find(|key| key.id() == id)
@@ -189,14 +154,42 @@ impl KeyRing {
             }
             Err(error) => return Err(error),
         }
-        let folder = match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&self.file);
         File::open(folder)?.sync_all()?;
         fs::rename(next_file(&self.file), &self.file)?;
         File::open(folder)?.sync_all()?;
         Ok(retired)
+    }
+}
+
+/// Removes a key for good: the file, the new one of an exchange that is under way, the retired ones. What a disk keeps of a
+/// removed file is not overwritten.
+///
+/// # Errors
+/// Where one cannot be removed; those before it are gone.
+pub fn destroy(file: &Path) -> io::Result<()> {
+    let folder = folder_of(file);
+    let mut begin = file.file_name().unwrap_or_default().to_owned();
+    begin.push(".");
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let ending = name.as_encoded_bytes();
+        let ending = ending.strip_prefix(begin.as_encoded_bytes());
+        if ending.is_some_and(|ending| ending == b"next" || ending.ends_with(b".retired")) {
+            fs::remove_file(folder.join(name))?;
+        }
+    }
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -221,6 +214,8 @@ pub fn retired_file(file: &Path, id: KekId) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::custody::Custody;
+    use crate::keys::data_key::{DataKey, UnwrapError, wrapped_by};
 
     #[test]
     fn an_exchange_goes_on_from_wherever_it_was_broken_off() {
@@ -238,6 +233,7 @@ mod tests {
         let ring = KeyRing::load(&file).unwrap();
         assert_eq!((ring.current().id(), ring.before()), (new, Some(old)));
         assert_eq!(KeyRing::exchange(&file).unwrap().current().id(), new);
+        let ring = Custody::of(ring);
         assert!(ring.unwrap("acme", 1, &wrapped).is_ok());
         let moved = ring.rewrap("acme", 1, &wrapped).unwrap().unwrap();
         assert_eq!(wrapped_by(&moved), Some(new));
@@ -249,9 +245,10 @@ mod tests {
 
         // Broken off between the two names.
         fs::hard_link(&file, retired_file(&file, old)).unwrap();
-        let retired = ring.finish().unwrap();
+        let retired = ring.platform().finish().unwrap();
         let ring = KeyRing::load(&file).unwrap();
         assert_eq!((ring.current().id(), ring.is_exchanging()), (new, false));
+        let ring = Custody::of(ring);
         assert!(ring.unwrap("acme", 1, &moved).is_ok());
         let refused = ring.unwrap("acme", 1, &wrapped).err();
         assert!(
@@ -259,11 +256,10 @@ mod tests {
             "{refused:?}"
         );
         // What a backup holds is opened by the retired key, while that is kept.
-        let ring = ring.reload_with(old).unwrap();
-        assert!(ring.unwrap("acme", 1, &wrapped).is_ok());
+        let again = ring.read_again("acme", old).unwrap().unwrap();
+        assert!(again.unwrap("acme", 1, &wrapped).is_ok());
         fs::remove_file(retired).unwrap();
-        let ring = ring.reload_with(old).unwrap();
-        assert!(ring.unwrap("acme", 1, &wrapped).is_err());
+        assert!(ring.read_again("acme", old).unwrap().is_none());
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
     }
@@ -283,5 +279,22 @@ mod tests {
         assert!(modes().all(|mode| mode == 0o600));
         ring.finish().unwrap();
         assert_eq!(modes().filter(|mode| *mode == 0o600).count(), 2);
+    }
+
+    #[test]
+    fn a_destroyed_key_leaves_no_file_and_its_neighbours_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("acme");
+        let retired = KeyRing::load_or_create(&file).unwrap().current().id();
+        KeyRing::exchange(&file).unwrap().finish().unwrap();
+        KeyRing::exchange(&file).unwrap();
+        assert!(retired_file(&file, retired).exists() && next_file(&file).exists());
+        let neighbour = folder.path().join("acme2");
+        KeyRing::load_or_create(&neighbour).unwrap();
+        destroy(&file).unwrap();
+        destroy(&file).unwrap();
+        let left = fs::read_dir(folder.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [neighbour]);
     }
 }

@@ -1,6 +1,7 @@
 //! The key-encryption key exchanged while visitors come, and killed in between.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -160,4 +161,51 @@ fn a_destroyed_tenants_keys_open_in_no_restored_backup() {
             > 0)
         .then_some(())
     });
+}
+
+#[test]
+fn a_tenant_with_a_key_of_its_own_is_the_only_one_that_a_lost_file_hurts() {
+    let place = Place::claim();
+    let setup = setup(&place);
+    let mut edge = start_with_all_issued(&setup);
+    let file = place.folder().join("keys/tenant0.key");
+    let shown = file.display().to_string();
+    let own = setup.clone().replace(
+        "name = \"tenant0\"",
+        &format!("name = \"tenant0\"\nkey_file = {file:?}"),
+    );
+    edge.reload(&own);
+    edge.wait_for_metric("proxy_data_keys_rewrapped_total", &[], 1.0);
+    let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    all_are_served(&edge, edge.trusted());
+    let rotate = ["keys", "rotate", "--tenant", "tenant0", FILE[0], FILE[1]];
+    let said = own.succeed(&rotate);
+    assert!(said.contains(&format!("{shown}.")), "{said}");
+
+    edge.stop();
+    let aside = place.folder().join("aside");
+    fs::rename(&file, &aside).unwrap();
+    let edge = own.start();
+    for number in 1..TENANTS {
+        Visitor::connect(edge.https(), &name(number), edge.trusted()).unwrap();
+    }
+    let unreadable = ["state=\"unreadable\""];
+    edge.wait_for_metric("proxy_data_keys", &unreadable, 1.0);
+    assert!(Visitor::connect(edge.https(), &name(0), edge.trusted()).is_err());
+    let said = own.succeed(&["keys", "show", FILE[0], FILE[1]]);
+    assert!(said.contains(&shown) && said.contains("tenant0"), "{said}");
+    assert!(edge.page("/readyz").body.contains(&shown));
+
+    fs::rename(&aside, &file).unwrap();
+    wait::until("its tenant is served again", || {
+        Visitor::connect(edge.https(), &name(0), edge.trusted()).ok()
+    });
+    let emptied = own.clone().replace(&format!("{:?}", name(0)), "");
+    edge.reload(&emptied);
+    wait::until("the tenant's keys can be destroyed", || {
+        let destroy = ["tenant", "destroy-keys", "tenant0", FILE[0], FILE[1]];
+        own.command(&destroy).status.success().then_some(())
+    });
+    assert!(!file.exists());
 }

@@ -14,6 +14,7 @@ use crate::certs::policy::Denial;
 use crate::certs::preflight::judge::Verdict;
 use crate::certs::setback::Lane;
 use crate::certs::vault::VaultError;
+use crate::certs::vault::own::whole;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Problem, ProblemCode};
 use crate::store::{ApplyError, StoreError};
@@ -170,7 +171,7 @@ impl Cause {
             Self::Preflight(verdict) => verdict.evidence.clone(),
             Self::Budget(denied) => denied.evidence(),
             Self::Chain(_, error) => vec![error.to_string()],
-            Self::Vault(error) => vec![error.to_string()],
+            Self::Vault(error) => vec![whole(error)],
             Self::Key(error) => vec![error.to_string()],
             Self::Store(error) => vec![error.to_string()],
             Self::Refused(error) => vec![error.to_string()],

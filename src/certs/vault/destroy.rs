@@ -1,19 +1,32 @@
 //! The end of a tenant's data keys.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::exchange::ExchangeError;
 use super::{Destroyed, PATIENCE, Vault};
 use crate::keys::data_key::wrapped_by;
+use crate::keys::ring;
 use crate::model::TenantId;
 use crate::store::Deadline;
 use crate::store::batch::{AuditEvent, Batch, Operation};
-use crate::store::record::{AuditActor, KeyOwner};
+use crate::store::record::{AuditActor, DataKeyRecord, KeyOwner};
+
+/// What was destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestroyedKeys {
+    /// The highest number of a data key.
+    pub through: u32,
+    /// The file of the tenant's own key-encryption key, where it had one.
+    pub own_file: Option<PathBuf>,
+}
 
 impl Vault {
     /// Destroys a tenant's data keys for good: what they sealed opens nowhere again, not in a backup that is restored
-    /// beside this key file either. First on the list beside the key, then gone from the store: after a kill in between they
-    /// are refused all the same. Tells up to which number; nothing where the tenant has none.
+    /// beside this key file either. First on the list beside the key, then gone from the store, then the file of the tenant's own
+    /// key-encryption key: after a kill in between they are refused all the same, and a second call does the rest. Nothing
+    /// where the tenant has neither.
     ///
     /// # Errors
     /// [`ExchangeError::Files`] where the list cannot be written; [`ExchangeError::Apply`], [`ExchangeError::Store`].
@@ -21,15 +34,52 @@ impl Vault {
         &self,
         tenant: &TenantId,
         actor: AuditActor,
-    ) -> Result<Option<u32>, ExchangeError> {
+    ) -> Result<Option<DestroyedKeys>, ExchangeError> {
         let _alone = self.parts.destroying.lock().await;
         let owner = KeyOwner::Tenant(tenant.clone());
         let by = Deadline::after(PATIENCE);
         let newest = self.parts.store.data_key(by, &owner, None).await;
-        let Some(newest) = newest.map_err(ExchangeError::Store)? else {
+        let newest = newest.map_err(ExchangeError::Store)?;
+        let through = match &newest {
+            Some(newest) => self.destroy_data_keys(tenant, newest, actor).await?,
+            None => self.parts.destroyed.load().through(owner.as_str()),
+        };
+        let own_file = self.destroy_own(&owner)?;
+        let nothing = newest.is_none() && own_file.is_none();
+        Ok((!nothing).then_some(DestroyedKeys { through, own_file }))
+    }
+
+    /// Removes the files of a tenant's own key.
+    fn destroy_own(&self, owner: &KeyOwner) -> Result<Option<PathBuf>, ExchangeError> {
+        let own = self.parts.custody.load().own(owner.as_str()).cloned();
+        let Some(file) = own.map(|own| own.file).filter(|file| file.exists()) else {
             return Ok(None);
         };
-        let file = self.parts.ring.load().file().to_owned();
+        // That of somebody else is not the tenant's.
+        if self.is_shared(owner.as_str(), &file) {
+            return Ok(None);
+        }
+        ring::destroy(&file).map_err(ExchangeError::Files)?;
+        self.set_own(owner.as_str(), None);
+        tracing::info!(file = %file.display(), "the files of a tenant's own key-encryption key are removed");
+        Ok(Some(file))
+    }
+
+    /// Whether a file is that of another's key too.
+    fn is_shared(&self, owner: &str, file: &Path) -> bool {
+        let custody = self.parts.custody.load();
+        let mut others = custody.owners().filter(|(slug, _)| *slug != owner);
+        custody.platform().file() == file || others.any(|(_, own)| own.file == file)
+    }
+
+    async fn destroy_data_keys(
+        &self,
+        tenant: &TenantId,
+        newest: &DataKeyRecord,
+        actor: AuditActor,
+    ) -> Result<u32, ExchangeError> {
+        let owner = KeyOwner::Tenant(tenant.clone());
+        let file = self.parts.custody.load().platform().file().to_owned();
         let mut destroyed = Destroyed::clone(&self.parts.destroyed.load());
         destroyed
             .add(&file, owner.as_str(), newest.id)
@@ -51,6 +101,6 @@ impl Vault {
             .audit(event);
         self.apply(batch).await?;
         tracing::info!(%tenant, through = newest.id, "a tenant's data keys are destroyed");
-        Ok(Some(newest.id))
+        Ok(newest.id)
     }
 }

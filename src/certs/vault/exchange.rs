@@ -7,11 +7,13 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::{PATIENCE, Vault};
-use crate::keys::ring::{KeyRing, retired_file};
+use crate::keys::custody::Custody;
+use crate::keys::ring::KeyRing;
 use crate::keys::{KekError, KekId, UnwrapError};
 use crate::model::TenantScope;
 use crate::store::batch::{ApplyError, AuditEvent, Batch, Guard, Operation};
@@ -50,7 +52,8 @@ impl Census {
         )
     }
 
-    fn add_unreadable(&mut self, reason: Reason, owner: &KeyOwner) {
+    /// Adds data keys that do not open; none where it is the file alone that is told of.
+    pub(super) fn add_unreadable(&mut self, reason: Reason, owner: &KeyOwner, data_keys: u64) {
         let known = self
             .unreadable
             .iter()
@@ -64,7 +67,7 @@ impl Census {
             Some(at) => self.unreadable.swap_remove(at),
             None => fresh(),
         };
-        group.data_keys += 1;
+        group.data_keys += data_keys;
         if group.owners.len() < MOST_NAMED && !group.owners.contains(owner) {
             group.owners.push(owner.clone());
         }
@@ -93,6 +96,20 @@ pub enum Reason {
         /// Where it is looked for.
         file: PathBuf,
     },
+    /// The tenant's own key-encryption key cannot be used.
+    Unusable {
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong with it, and what repairs that.
+        why: String,
+    },
+    /// The file of a key-encryption key that is in use cannot be read any more. Everything opens, until the next start.
+    Vanished {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, and what repairs that.
+        why: String,
+    },
     /// It was changed, belongs to another owner, or has an unknown format.
     Damaged,
 }
@@ -114,6 +131,16 @@ impl fmt::Display for Unreadable {
                 self.data_keys,
                 file.display()
             ),
+            Reason::Unusable { why, .. } => write!(
+                f,
+                "the own key-encryption key of {whose} cannot be used: {why}; {} data keys wait for it, and none is made meanwhile",
+                self.data_keys
+            ),
+            Reason::Vanished { why, .. } => write!(
+                f,
+                "the key-encryption key of {whose} is in memory only: {why}; everything serves until the next start, which \
+                 fails without it",
+            ),
             Reason::Damaged => write!(
                 f,
                 "{} data keys were changed in the store or belong to another owner, those of {whose}: restore a backup, or \
@@ -133,6 +160,17 @@ pub struct Underway {
     pub to: KekId,
     /// Data keys that this process has gone over in the present pass.
     pub done: u64,
+}
+
+impl Underway {
+    fn of(ring: &KeyRing, done: u64) -> Self {
+        let to = ring.current().id();
+        Self {
+            from: ring.before().unwrap_or(to),
+            to,
+            done,
+        }
+    }
 }
 
 /// An exchange that was done.
@@ -166,6 +204,8 @@ pub struct Standing {
 pub enum ExchangeError {
     /// There is no usable key.
     Kek(KekError),
+    /// The tenant's own key cannot be used.
+    Own(Arc<KekError>),
     /// The store did not take a change.
     Apply(ApplyError),
     /// The store failed.
@@ -177,7 +217,7 @@ pub enum ExchangeError {
 impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Kek(_) => "there is no usable key-encryption key to change from or to",
+            Self::Kek(_) | Self::Own(_) => "there is no usable key-encryption key to change from or to",
             Self::Apply(_) => "the store did not take a change of the data keys",
             Self::Store(_) => "the store did not give the data keys",
             Self::Files(_) => {
@@ -191,6 +231,7 @@ impl std::error::Error for ExchangeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(match self {
             Self::Kek(source) => source,
+            Self::Own(source) => &**source,
             Self::Apply(source) => source,
             Self::Store(source) => source,
             Self::Files(source) => source,
@@ -199,17 +240,16 @@ impl std::error::Error for ExchangeError {
 }
 
 impl Vault {
-    /// Whether an exchange of the key-encryption key is under way.
+    /// Whether an exchange of a key-encryption key is under way.
     #[must_use]
     pub fn is_exchanging(&self) -> bool {
-        self.parts.ring.load().is_exchanging()
+        self.parts.custody.load().exchanging().next().is_some()
     }
 
-    /// The key-encryption key that wraps now, and the file it is configured to lie in.
+    /// The key-encryption keys at hand.
     #[must_use]
-    pub fn wraps_with(&self) -> (KekId, PathBuf) {
-        let ring = self.parts.ring.load();
-        (ring.current().id(), ring.file().to_owned())
+    pub fn custody(&self) -> Arc<Custody> {
+        self.parts.custody.get()
     }
 
     /// How the keys stand.
@@ -218,50 +258,74 @@ impl Vault {
         Standing::clone(&self.parts.standing.load())
     }
 
-    /// Begins an exchange of the key-encryption key, where none is under way: from now on a new key beside the old wraps, and
-    /// both open. [`Vault::settle`] does the rest.
+    /// Begins an exchange of the key-encryption key that wraps this owner's data keys (a tenant's own, or the platform's),
+    /// where none is under way: from now on a new key beside the old wraps, and both open. [`Vault::settle`] does the rest.
     ///
     /// # Errors
     /// [`ExchangeError`]; nothing has begun then.
-    pub async fn begin_exchange(&self, actor: AuditActor) -> Result<Underway, ExchangeError> {
+    pub async fn begin_exchange(
+        &self,
+        owner: &KeyOwner,
+        actor: AuditActor,
+    ) -> Result<Underway, ExchangeError> {
         // Nobody makes a data key meanwhile: what is wrapped by the old key is in the store before the passes begin.
         let _alone = self.parts.wrapping.write().await;
-        let begins = !self.is_exchanging();
-        let file = self.parts.ring.load().file().to_owned();
-        let ring = KeyRing::exchange(&file).map_err(ExchangeError::Kek)?;
-        let under_way = under_way(&ring, 0);
-        self.parts.ring.publish(ring);
+        let slug = owner.as_str();
+        let (ring, begins) = {
+            let custody = self.parts.custody.load();
+            let ring = custody
+                .ring(slug)
+                .map_err(|error| ExchangeError::Own(Arc::clone(error)))?;
+            (ring.file().to_owned(), !ring.is_exchanging())
+        };
+        let under_way = self.change_custody(|custody| {
+            let ring = KeyRing::exchange(&ring).map_err(ExchangeError::Kek)?;
+            let under_way = Underway::of(&ring, 0);
+            Ok((custody.with_ring(slug, ring), under_way))
+        })?;
         self.change(|standing| standing.exchange = Some(under_way));
         if begins {
             tracing::info!(from = %under_way.from, to = %under_way.to, "exchanging the key-encryption key");
-            self.tell(actor, "keys.exchange_began", under_way).await?;
+            let kind = "keys.exchange_began";
+            self.tell(owner.clone(), actor, kind, under_way).await?;
         }
         self.parts.nudge.notify_one();
         Ok(under_way)
     }
 
-    /// Wraps every data key that is not wrapped by the right key-encryption key anew, and ends the exchange that is under
-    /// way, if any. Idempotent; whatever is broken off goes on with the next call.
+    /// Wraps every data key that is not wrapped by the right key-encryption key anew, and ends the exchanges that are under
+    /// way. Idempotent; whatever is broken off goes on with the next call.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn settle(&self) -> Result<Census, ExchangeError> {
         let _alone = self.parts.settling.lock().await;
+        let files = self.read_files();
+        let exchanging = self.exchanging();
+        let leaving = self.leaving();
         let mut rewrapped = 0;
         // Until a whole pass finds nothing more to do.
-        let census = loop {
+        let mut census = loop {
             let census = self.pass().await?;
             rewrapped += census.rewrapped;
             if census.rewrapped == 0 {
                 break census;
             }
         };
-        let done = match self.is_exchanging() {
-            true => Some(self.end_exchange(rewrapped).await?),
-            false => None,
-        };
+        let mut done = None;
+        // One that began meanwhile has not been gone over: it nudged, and its turn is next.
+        for (owner, under_way) in exchanging {
+            done = Some(self.end_exchange(owner, under_way, rewrapped).await?);
+        }
+        for slug in leaving {
+            self.set_own(&slug, None);
+        }
+        for (reason, owner) in files {
+            census.add_unreadable(reason, &owner, 0);
+        }
+        let next = self.exchanging().pop();
         self.change(|standing| {
-            standing.exchange = None;
+            standing.exchange = next.as_ref().map(|(_, under_way)| *under_way);
             standing.trouble = None;
             standing.last = done.clone().or_else(|| standing.last.clone());
             standing.census = Some(census.clone());
@@ -272,14 +336,34 @@ impl Vault {
         })
     }
 
-    async fn end_exchange(&self, data_keys: u64) -> Result<Exchanged, ExchangeError> {
-        let ring = self.parts.ring.get();
-        let ids = under_way(&ring, data_keys);
-        let retired = ring.finish().map_err(ExchangeError::Files)?;
-        let renewed = KeyRing::load(ring.file()).map_err(ExchangeError::Kek)?;
-        self.parts.ring.publish(renewed);
-        self.tell(AuditActor::System, "keys.exchanged", ids).await?;
-        let (from, to) = (ids.from, ids.to);
+    /// Whose keys are being exchanged, and by what.
+    fn exchanging(&self) -> Vec<(KeyOwner, Underway)> {
+        let custody = self.parts.custody.load();
+        let under_way = custody.exchanging();
+        let under_way = under_way
+            .filter_map(|(owner, ring)| Some((super::own::owner(owner)?, Underway::of(ring, 0))));
+        under_way.collect()
+    }
+
+    async fn end_exchange(
+        &self,
+        owner: KeyOwner,
+        under_way: Underway,
+        data_keys: u64,
+    ) -> Result<Exchanged, ExchangeError> {
+        let slug = owner.as_str();
+        let retired = self.change_custody(|custody| {
+            let ring = custody
+                .ring(slug)
+                .map_err(|error| ExchangeError::Own(Arc::clone(error)))?;
+            let file = ring.file().to_owned();
+            let retired = ring.finish().map_err(ExchangeError::Files)?;
+            let renewed = KeyRing::load(&file).map_err(ExchangeError::Kek)?;
+            Ok((custody.with_ring(slug, renewed), retired))
+        })?;
+        let (from, to) = (under_way.from, under_way.to);
+        self.tell(owner, AuditActor::System, "keys.exchanged", under_way)
+            .await?;
         tracing::info!(
             %from, %to, data_keys, retired = %retired.display(),
             "key-encryption key exchanged: copy the new one apart from the backups"
@@ -294,12 +378,13 @@ impl Vault {
 
     async fn tell(
         &self,
+        owner: KeyOwner,
         actor: AuditActor,
         kind: &'static str,
         ids: Underway,
     ) -> Result<(), ExchangeError> {
         let event = AuditEvent {
-            owner: KeyOwner::Platform,
+            owner,
             actor,
             kind,
             subject: "key-encryption key".to_owned(),
@@ -377,7 +462,10 @@ impl Vault {
                             ..record.clone()
                         }));
                 }
-                Err(error) => census.add_unreadable(self.reason(&error), &record.owner),
+                Err(error) => {
+                    let reason = self.reason(&record.owner, &error);
+                    census.add_unreadable(reason, &record.owner, 1);
+                }
             }
         }
         (census, batch)
@@ -388,29 +476,37 @@ impl Vault {
         record: &DataKeyRecord,
         census: &Census,
     ) -> Result<Option<Vec<u8>>, UnwrapError> {
+        let owner = record.owner.as_str();
         let rewrap = || {
-            let ring = self.parts.ring.load();
-            ring.rewrap(record.owner.as_str(), record.id, &record.wrapped)
+            let custody = self.parts.custody.load();
+            custody.rewrap(owner, record.id, &record.wrapped)
         };
-        match rewrap() {
+        let first = rewrap();
+        match &first {
             // Looked for once in a pass, not for each data key.
-            Err(UnwrapError::OtherKek { wrapped_by, held }) if !census.misses(wrapped_by) => {
-                match self.look_again(&UnwrapError::OtherKek { wrapped_by, held }) {
-                    true => rewrap(),
-                    false => Err(UnwrapError::OtherKek { wrapped_by, held }),
-                }
+            Err(error @ UnwrapError::OtherKek { wrapped_by, .. })
+                if !census.misses(*wrapped_by) && self.look_again(&record.owner, error) =>
+            {
+                rewrap()
             }
-            result => result,
+            Ok(_) | Err(_) => first,
         }
     }
 
-    fn reason(&self, error: &UnwrapError) -> Reason {
-        match error {
-            UnwrapError::OtherKek { wrapped_by, .. } => Reason::Missing {
-                id: *wrapped_by,
-                file: retired_file(self.parts.ring.load().file(), *wrapped_by),
+    fn reason(&self, owner: &KeyOwner, error: &UnwrapError) -> Reason {
+        let UnwrapError::OtherKek { wrapped_by, .. } = error else {
+            return Reason::Damaged;
+        };
+        let custody = self.parts.custody.load();
+        match custody.ring(owner.as_str()) {
+            Err(why) => Reason::Unusable {
+                file: custody.place(owner.as_str(), *wrapped_by),
+                why: super::own::whole(why),
             },
-            UnwrapError::UnknownFormat | UnwrapError::Forged => Reason::Damaged,
+            Ok(_) => Reason::Missing {
+                id: *wrapped_by,
+                file: custody.place(owner.as_str(), *wrapped_by),
+            },
         }
     }
 
@@ -420,14 +516,5 @@ impl Vault {
             how(&mut next);
             next
         });
-    }
-}
-
-fn under_way(ring: &KeyRing, done: u64) -> Underway {
-    let to = ring.current().id();
-    Underway {
-        from: ring.before().unwrap_or(to),
-        to,
-        done,
     }
 }

@@ -69,12 +69,7 @@ impl Keeping {
     }
 
     fn show_trouble(&self, error: &ExchangeError) {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(next) = cause {
-            text = format!("{text}: {next}");
-            cause = next.source();
-        }
+        let text = super::own::whole(error);
         tracing::error!(
             error = text,
             "the data keys were not gone over; tried again soon"

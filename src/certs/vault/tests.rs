@@ -9,23 +9,23 @@ use crate::model::TenantId;
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::record::AuditActor;
 
-async fn store(folder: &Path) -> Arc<dyn Store> {
+pub(super) async fn store(folder: &Path) -> Arc<dyn Store> {
     let settings = Settings::in_folder(folder.join("data"));
     let opened = Embedded::open(settings, Clock::system(), &Tasks::new()).await;
     Arc::new(opened.unwrap())
 }
 
-fn at(folder: &Path) -> keys::Settings {
+pub(super) fn at(folder: &Path) -> keys::Settings {
     keys::Settings {
         key_file: folder.join("kek"),
     }
 }
 
-fn tenant(slug: &str) -> KeyOwner {
+pub(super) fn tenant(slug: &str) -> KeyOwner {
     KeyOwner::Tenant(TenantId::parse(slug).unwrap())
 }
 
-fn secret() -> Secret {
+pub(super) fn secret() -> Secret {
     Secret::from("private".to_owned())
 }
 
@@ -148,12 +148,12 @@ async fn nothing_is_sealed_with_a_destroyed_key() {
     assert!(vault.open(&owner, "n", &old).await.is_err());
 }
 
-fn named(number: usize) -> KeyOwner {
+pub(super) fn named(number: usize) -> KeyOwner {
     tenant(&format!("tenant{number}"))
 }
 
 /// A store with the keys of many tenants, and what was sealed for them.
-async fn sealed(folder: &Path, tenants: usize) -> (Arc<dyn Store>, Vault, Vec<Vec<u8>>) {
+pub(super) async fn sealed(folder: &Path, tenants: usize) -> (Arc<dyn Store>, Vault, Vec<Vec<u8>>) {
     let store = store(folder).await;
     let vault = Vault::unlock(Arc::clone(&store), &at(folder))
         .await
@@ -165,7 +165,7 @@ async fn sealed(folder: &Path, tenants: usize) -> (Arc<dyn Store>, Vault, Vec<Ve
     (store, vault, blobs)
 }
 
-async fn all_open(vault: &Vault, blobs: &[Vec<u8>]) {
+pub(super) async fn all_open(vault: &Vault, blobs: &[Vec<u8>]) {
     for (number, blob) in blobs.iter().enumerate() {
         let opened = vault.open(&named(number), "n", blob).await.unwrap();
         assert_eq!(opened.expose(), b"private");
@@ -187,8 +187,11 @@ async fn wrapping(store: &dyn Store) -> Vec<keys::KekId> {
 }
 
 /// Exchanges the key to the end.
-async fn exchange(vault: &Vault) -> exchange::Exchanged {
-    vault.begin_exchange(AuditActor::Operator).await.unwrap();
+pub(super) async fn exchange(vault: &Vault) -> exchange::Exchanged {
+    vault
+        .begin_exchange(&KeyOwner::Platform, AuditActor::Operator)
+        .await
+        .unwrap();
     vault.settle().await.unwrap();
     vault.standing().last.unwrap()
 }
@@ -243,12 +246,14 @@ async fn an_exchange_broken_off_anywhere_is_finished_by_the_next_start() {
         let file = at(folder.path()).key_file;
         // What a killed process leaves: a new key beside the old, and some data keys wrapped by it.
         let ring = KeyRing::exchange(&file).unwrap();
+        let (new, before) = (ring.current().id(), ring.before().unwrap());
+        let custody = Custody::of(ring);
         let page = crate::store::PageRequest::first();
         let by = Deadline::after(PATIENCE);
         let scope = TenantScope::operator();
         let records = store.data_keys(by, &scope, &page).await.unwrap().items;
         for record in records.into_iter().take(wrapped_before) {
-            let wrapped = ring.rewrap(record.owner.as_str(), record.id, &record.wrapped);
+            let wrapped = custody.rewrap(record.owner.as_str(), record.id, &record.wrapped);
             let wrapped = wrapped.unwrap().unwrap();
             let put = Operation::PutDataKey(DataKeyRecord { wrapped, ..record });
             store
@@ -257,7 +262,7 @@ async fn an_exchange_broken_off_anywhere_is_finished_by_the_next_start() {
                 .unwrap();
         }
         if wrapped_before == 4 {
-            retire(&file, ring.before().unwrap());
+            retire(&file, before);
         }
         let later = Vault::unlock(Arc::clone(&store), &at(folder.path()))
             .await
@@ -266,7 +271,7 @@ async fn an_exchange_broken_off_anywhere_is_finished_by_the_next_start() {
         all_open(&later, &blobs).await;
         later.settle().await.unwrap();
         assert!(!later.is_exchanging());
-        assert_eq!(wrapping(&*store).await, [ring.current().id()]);
+        assert_eq!(wrapping(&*store).await, [new]);
         all_open(&later, &blobs).await;
     }
 }
@@ -291,7 +296,7 @@ async fn destroyed_keys_open_in_no_backup_and_the_tenant_may_come_back_with_othe
 
     let id = TenantId::parse("acme").unwrap();
     let through = vault.destroy(&id, AuditActor::Operator).await.unwrap();
-    assert_eq!(through, Some(1));
+    assert_eq!(through.map(|keys| keys.through), Some(1));
     assert!(vault.open(&acme, "n", &ours).await.is_err());
     let again = vault.seal(&acme, "n", &secret()).await.unwrap();
     assert_eq!(sealed_by(&again), Some(2));
@@ -400,7 +405,9 @@ async fn an_exchange_that_cannot_begin_changes_nothing_and_names_the_file() {
     let (_, vault, blobs) = sealed(folder.path(), 1).await;
     let next = keys::ring::next_file(&at(folder.path()).key_file);
     std::fs::create_dir(&next).unwrap();
-    let error = vault.begin_exchange(AuditActor::Operator).await;
+    let error = vault
+        .begin_exchange(&KeyOwner::Platform, AuditActor::Operator)
+        .await;
     let source = error.unwrap_err();
     let source = std::error::Error::source(&source).unwrap().to_string();
     assert!(source.contains(next.to_str().unwrap()), "{source}");

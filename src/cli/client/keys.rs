@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::connection::Method;
 use super::show::{Lines, cell, items, text};
-use super::{ClientError, ClientOptions, connect, write_one};
+use super::{ClientError, RotateOptions, connect, write_one};
 
 /// Between two questions how far it is.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -16,13 +16,14 @@ const PATIENCE: u32 = 5;
 
 /// Exchanges the key-encryption key; ends when that is done, and says on the way how far it is.
 pub(super) async fn rotate(
-    client: &ClientOptions,
+    options: &RotateOptions,
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
+    let RotateOptions { tenant, client } = options;
     let mut connection = connect(client).await?;
-    let mut answer = connection
-        .ask(Method::Post, &["keys", "exchange"], &[])
-        .await?;
+    let whose: Vec<_> = tenant.iter().map(|id| ("tenant", id.as_str())).collect();
+    let path = ["keys", "exchange"];
+    let mut answer = connection.ask(Method::Post, &path, &whose).await?;
     let (mut said, mut troubled) = (0, 0);
     loop {
         let under_way = answer.get("exchange").filter(|value| !value.is_null());
@@ -62,9 +63,8 @@ fn exchanged(answer: &Value) -> String {
     let [from, to, count, retired] = ["from", "to", "data_keys", "retired_file"].map(last);
     let mut said = format!(
         "the key-encryption key is {to} now, {from} before; {count} data keys were wrapped anew\n\
-         Copy the new key, {}, apart from the backups. Backups made before need {retired}: delete it, with its copies, \
-         once you keep none of them.\n",
-        cell(answer, &["file"])
+         Copy the new key apart from the backups. Backups made before need {retired}: delete it, with its copies, once \
+         you keep none of them.\n",
     );
     for group in items(answer, "unreadable") {
         said.push_str(&format!("not wrapped anew: {}\n", cell(group, &["detail"])));
@@ -78,6 +78,11 @@ pub(super) fn standing(answer: &Value) -> String {
     lines.field("wraps", answer, &["key_encryption_key"]);
     lines.field("file", answer, &["file"]);
     lines.field("data keys", answer, &["data_keys"]);
+    for own in items(answer, "own") {
+        let [tenant, file, id] =
+            ["tenant", "file", "key_encryption_key"].map(|key| cell(own, &[key]));
+        lines.add("own key", &format!("{tenant}: {file} ({id})"));
+    }
     if answer.get("exchange").is_some_and(|value| !value.is_null()) {
         let [from, to, done] = ["from", "to", "done"].map(|key| cell(answer, &["exchange", key]));
         lines.add(
@@ -96,7 +101,13 @@ pub(super) fn standing(answer: &Value) -> String {
 
 /// Destroyed data keys.
 pub(super) fn destroyed(answer: &Value) -> String {
-    let [tenant, through] = ["tenant", "through"].map(|key| cell(answer, &[key]));
+    let [tenant, through, own] = ["tenant", "through", "own_file"].map(|key| cell(answer, &[key]));
+    if own != "-" {
+        return format!(
+            "the data keys of {tenant} up to number {through} are destroyed, and so is its own key-encryption key {own}\n\
+             Delete every copy of that file: then they open in no backup, for nobody.\n"
+        );
+    }
     format!(
         "the data keys of {tenant} up to number {through} are destroyed; this Vestibule opens them in no restored backup either\n\
          Whoever holds an older backup and the key-encryption key could open them with tools of his own. To end that too: \

@@ -110,9 +110,20 @@ pub enum TenantCommand {
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// Exchange the key-encryption key for a new one while everything serves, or finish an exchange that was broken off
-    Rotate(ClientOptions),
+    Rotate(RotateOptions),
     /// Which key-encryption key wraps, how far an exchange has come, and which data keys do not open
     Show(ClientOptions),
+}
+
+/// Options of `keys rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct RotateOptions {
+    /// The tenant whose own key is exchanged [default: the platform's key]
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+    /// How and where.
+    #[command(flatten)]
+    pub client: ClientOptions,
 }
 
 /// `vestibule domain …`
@@ -302,7 +313,7 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         C::Keys(KeysCommand::Show(client)) => {
             one(client, Method::Get, &["keys"], keys::standing, output).await
         }
-        C::Keys(KeysCommand::Rotate(client)) => keys::rotate(client, output).await,
+        C::Keys(KeysCommand::Rotate(options)) => keys::rotate(options, output).await,
         C::Domain(DomainCommand::List(list)) => pages(list, "domains", show::DOMAINS, output).await,
         C::Domain(DomainCommand::Show { name, client }) => {
             one(

@@ -1,5 +1,7 @@
 //! `[[tenant]]`: a tenant and its domains.
 
+use std::path::PathBuf;
+
 use crate::config::reader::{At, Table};
 use crate::config::value;
 use crate::model::{NamePattern, TenantId};
@@ -16,6 +18,7 @@ pub(in crate::config) struct Tenant {
     pub(in crate::config) domains: Vec<At<NamePattern>>,
     pub(in crate::config) ca: Vec<At<String>>,
     pub(in crate::config) profile: Option<At<String>>,
+    pub(in crate::config) key_file: Option<At<PathBuf>>,
 }
 
 pub(super) fn read(mut table: Table<'_>) -> Option<Tenant> {
@@ -23,11 +26,13 @@ pub(super) fn read(mut table: Table<'_>) -> Option<Tenant> {
     let domains = table.list("domains", MOST_DOMAINS, value::pattern);
     let ca = table.list("ca", MOST_AUTHORITIES, value::label);
     let profile = table.optional("profile", value::label);
+    let key_file = table.optional("key_file", value::path);
     table.finish();
     Some(Tenant {
         name: name?,
         domains: domains.unwrap_or_default(),
         ca: ca.unwrap_or_default(),
         profile,
+        key_file,
     })
 }

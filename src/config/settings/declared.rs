@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{roots, set};
 use crate::certs::authorities::{Choice, Choices};
 use crate::certs::settings::Obtain;
+use crate::certs::vault::own::OwnKeys;
 use crate::config::file::{self, Declared, Protocol};
 use crate::config::mistake::Mistakes;
 use crate::config::source::Source;
@@ -35,7 +36,23 @@ pub(in crate::config) fn settle(
         completeness: Completeness::Whole,
         choices: choices(declared),
         obtain: Obtain::default(),
+        own_keys: own_keys(declared, source),
     }
+}
+
+/// Which tenants have a key-encryption key of their own, and which have none.
+fn own_keys(declared: &Declared, source: &Source) -> OwnKeys {
+    let mut keys = OwnKeys::default();
+    for tenant in &declared.tenants {
+        let id = tenant.name.value.clone();
+        match &tenant.key_file {
+            Some(file) => {
+                keys.files.insert(id, source.resolve(&file.value));
+            }
+            None => keys.without.push(id),
+        }
+    }
+    keys
 }
 
 /// What tenants choose among the authorities.

@@ -1,0 +1,266 @@
+//! Tenants' own key-encryption keys over a real store and real files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use super::*;
+use crate::base::clock::Clock;
+use crate::base::task::Tasks;
+use crate::certs::vault::exchange::Census;
+use crate::certs::vault::tests::{all_open, at, named, sealed, secret, tenant};
+use crate::keys::data_key::wrapped_by;
+use crate::keys::ring::retired_file;
+use crate::keys::{KekId, KeyEncryptionKey};
+use crate::store::Store;
+use crate::store::embedded::{Embedded, Settings, backup};
+use crate::store::record::AuditActor;
+
+/// Tenant 0 has a key of its own in this file; the others are declared too.
+fn own_in(file: &Path) -> OwnKeys {
+    let id = |number: usize| TenantId::parse(&format!("tenant{number}")).unwrap();
+    OwnKeys {
+        files: BTreeMap::from([(id(0), file.to_owned())]),
+        without: vec![id(1), id(2)],
+    }
+}
+
+fn nobody() -> OwnKeys {
+    OwnKeys {
+        files: BTreeMap::new(),
+        without: (0..3)
+            .map(|number| TenantId::parse(&format!("tenant{number}")).unwrap())
+            .collect(),
+    }
+}
+
+async fn wraps(store: &dyn Store, owner: &KeyOwner) -> KekId {
+    let by = Deadline::after(PATIENCE);
+    let record = store.data_key(by, owner, None).await.unwrap().unwrap();
+    wrapped_by(&record.wrapped).unwrap()
+}
+
+fn told(census: &Census) -> String {
+    let all: Vec<String> = census.unreadable.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
+#[tokio::test]
+async fn a_tenant_gets_its_own_key_and_goes_back_without_a_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 3).await;
+    let file = folder.path().join("own/tenant0.key");
+    let platform = vault.custody().platform().current().id();
+
+    vault.take_own(&own_in(&file)).await.unwrap();
+    let own = KeyEncryptionKey::load(&file).unwrap().id();
+    all_open(&vault, &blobs).await;
+    assert_eq!(vault.settle().await.unwrap().rewrapped, 1);
+    assert_eq!(wraps(&*store, &named(0)).await, own);
+    assert_eq!(wraps(&*store, &named(1)).await, platform);
+    all_open(&vault, &blobs).await;
+    // The next start finds it so.
+    let later = Vault::unlock(Arc::clone(&store), &at(folder.path()))
+        .await
+        .unwrap();
+    later.take_own(&own_in(&file)).await.unwrap();
+    all_open(&later, &blobs).await;
+
+    later.take_own(&nobody()).await.unwrap();
+    all_open(&later, &blobs).await;
+    assert_eq!(later.custody().owners().count(), 1);
+    assert_eq!(later.settle().await.unwrap().rewrapped, 1);
+    assert_eq!(later.custody().owners().count(), 0);
+    assert_eq!(wraps(&*store, &named(0)).await, platform);
+    fs::remove_file(&file).unwrap();
+    let later = Vault::unlock(store, &at(folder.path())).await.unwrap();
+    all_open(&later, &blobs).await;
+}
+
+#[tokio::test]
+async fn a_tenant_whose_file_of_the_configuration_is_broken_keeps_its_own_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, _) = sealed(folder.path(), 1).await;
+    let file = folder.path().join("tenant0.key");
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    vault.take_own(&OwnKeys::default()).await.unwrap();
+    assert_eq!(vault.settle().await.unwrap().rewrapped, 0);
+    let own = KeyEncryptionKey::load(&file).unwrap().id();
+    assert_eq!(wraps(&*store, &named(0)).await, own);
+}
+
+#[tokio::test]
+async fn an_own_key_that_cannot_be_used_concerns_its_tenant_alone_and_is_never_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 3).await;
+    let file = folder.path().join("tenant0.key");
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let aside = folder.path().join("aside");
+
+    type Harm = fn(&Path, &Path);
+    let missing: Harm = |file, aside| fs::rename(file, aside).unwrap();
+    let exposed: Harm = |file, aside| {
+        fs::copy(file, aside).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    let damaged: Harm = |file, aside| {
+        fs::rename(file, aside).unwrap();
+        crate::base::file::replace(file, b"damaged", crate::base::file::Access::Owner).unwrap();
+    };
+    let another: Harm = |file, aside| {
+        fs::rename(file, aside).unwrap();
+        KeyEncryptionKey::create(file).unwrap();
+    };
+    let cases = [
+        (missing, "does not exist"),
+        (exposed, "chmod 600"),
+        (damaged, "restore the file"),
+        (another, "is not at hand"),
+    ];
+    for (harm, says) in cases {
+        harm(&file, &aside);
+        let later = Vault::unlock(Arc::clone(&store), &at(folder.path()))
+            .await
+            .unwrap();
+        later.take_own(&own_in(&file)).await.unwrap();
+        let census = later.settle().await.unwrap();
+        let text = told(&census);
+        assert_eq!(census.unreadable_keys(), 1, "{text}");
+        for part in [says, "tenant0", file.to_str().unwrap()] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(later.open(&named(0), "n", &blobs[0]).await.is_err());
+        assert!(later.seal(&named(0), "n", &secret()).await.is_err());
+        assert!(later.open(&named(1), "n", &blobs[1]).await.is_ok());
+        assert!(later.seal(&named(2), "n", &secret()).await.is_ok());
+        // Put right, it opens at once, and the next pass has nothing to tell.
+        fs::rename(&aside, &file).unwrap();
+        assert!(later.open(&named(0), "n", &blobs[0]).await.is_ok());
+        assert_eq!(told(&later.settle().await.unwrap()), "");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_another_owners_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, blobs) = sealed(folder.path(), 3).await;
+    let mut wanted = own_in(&at(folder.path()).key_file);
+    let shared = folder.path().join("shared");
+    for slug in ["a", "b"] {
+        let id = TenantId::parse(slug).unwrap();
+        wanted.files.insert(id, shared.clone());
+    }
+    vault.take_own(&wanted).await.unwrap();
+    let text = told(&vault.settle().await.unwrap());
+    assert!(
+        text.contains("[keys] file") && text.contains("of tenant a"),
+        "{text}"
+    );
+    assert!(vault.seal(&tenant("a"), "n", &secret()).await.is_ok());
+    assert!(vault.seal(&tenant("b"), "n", &secret()).await.is_err());
+    // What the platform's key wraps already opens on.
+    all_open(&vault, &blobs).await;
+}
+
+#[tokio::test]
+async fn an_own_key_is_exchanged_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 3).await;
+    let file = folder.path().join("tenant0.key");
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let (before, platform) = (
+        wraps(&*store, &named(0)).await,
+        wraps(&*store, &named(1)).await,
+    );
+    vault
+        .begin_exchange(&named(0), AuditActor::Operator)
+        .await
+        .unwrap();
+    // Broken off here, the next start goes on.
+    let later = Vault::unlock(Arc::clone(&store), &at(folder.path()))
+        .await
+        .unwrap();
+    later.take_own(&own_in(&file)).await.unwrap();
+    assert!(later.is_exchanging());
+    all_open(&later, &blobs).await;
+    later.settle().await.unwrap();
+    let done = later.standing().last.unwrap();
+    assert_eq!(
+        (done.from, done.retired),
+        (before, retired_file(&file, before))
+    );
+    assert_eq!(wraps(&*store, &named(0)).await, done.to);
+    assert_eq!(wraps(&*store, &named(1)).await, platform);
+    all_open(&later, &blobs).await;
+}
+
+#[tokio::test]
+async fn a_destroyed_own_key_leaves_an_older_backup_closed_even_to_who_has_the_platforms_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 2).await;
+    let file = folder.path().join("tenant0.key");
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let copy = folder.path().join("copy");
+    backup::backup(&folder.path().join("data"), &copy)
+        .await
+        .unwrap();
+
+    let id = TenantId::parse("tenant0").unwrap();
+    let done = vault.destroy(&id, AuditActor::Operator).await.unwrap();
+    assert_eq!(done.unwrap().own_file, Some(file.clone()));
+    assert!(!file.exists());
+    assert!(
+        vault
+            .destroy(&id, AuditActor::Operator)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    drop((store, vault));
+
+    // Somebody has the backup and the platform's key, and not the list of what was destroyed.
+    let elsewhere = folder.path().join("elsewhere");
+    backup::restore(&copy, &elsewhere.join("data"))
+        .await
+        .unwrap();
+    fs::copy(at(folder.path()).key_file, elsewhere.join("kek")).unwrap();
+    let settings = Settings::in_folder(elsewhere.join("data"));
+    let opened = Embedded::open(settings, Clock::system(), &Tasks::new()).await;
+    let store: Arc<dyn Store> = Arc::new(opened.unwrap());
+    let vault = Vault::unlock(store, &at(&elsewhere)).await.unwrap();
+    assert!(vault.open(&named(1), "n", &blobs[1]).await.is_ok());
+    let refused = vault.open(&named(0), "n", &blobs[0]).await;
+    assert!(matches!(refused, Err(VaultError::Unwrap { .. })));
+}
+
+#[tokio::test]
+async fn a_key_file_that_vanishes_is_told_of_while_memory_still_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, blobs) = sealed(folder.path(), 2).await;
+    let file = at(folder.path()).key_file;
+    let aside = folder.path().join("aside");
+    fs::rename(&file, &aside).unwrap();
+    vault.forget(&named(0));
+    let text = told(&vault.settle().await.unwrap());
+    assert!(
+        text.contains("in memory only") && text.contains(file.to_str().unwrap()),
+        "{text}"
+    );
+    all_open(&vault, &blobs).await;
+    assert!(vault.seal(&tenant("new"), "n", &secret()).await.is_ok());
+    let refused = vault
+        .begin_exchange(&KeyOwner::Platform, AuditActor::Operator)
+        .await;
+    assert!(refused.is_err());
+    // Another key in its place is not taken either.
+    KeyEncryptionKey::create(&file).unwrap();
+    let text = told(&vault.settle().await.unwrap());
+    assert!(text.contains("another key"), "{text}");
+    all_open(&vault, &blobs).await;
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(told(&vault.settle().await.unwrap()), "");
+}
