@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`socket`], `endpoint` (one list for router and document), `problem`, `paging`, then
 //! the resources: `status`, `tenants`, `authorities`, `domains`, `certificates`, `imports`, `clients`, `takeover`,
-//! `budget`, `jobs`, `events`, `reload`.
+//! `budget`, `drill`, `jobs`, `events`, `reload`.
 
 pub mod socket;
 
@@ -23,6 +23,7 @@ mod budget;
 mod certificates;
 mod clients;
 mod domains;
+mod drill;
 mod events;
 mod imports;
 mod jobs;
@@ -94,6 +95,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         imports::ENDPOINTS,
         clients::ENDPOINTS,
         budget::ENDPOINTS,
+        drill::ENDPOINTS,
         takeover::ENDPOINTS,
         keys::ENDPOINTS,
         jobs::ENDPOINTS,

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
-    authorities, budget, certificates, clients, domains, events, imports, jobs, keys, problem,
-    reload, status, takeover, tenants,
+    authorities, budget, certificates, clients, domains, drill, events, imports, jobs, keys,
+    problem, reload, status, takeover, tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -43,6 +43,7 @@ pub(super) fn document() -> Value {
         imports::schemas(),
         clients::schemas(),
         budget::schemas(),
+        drill::schemas(),
         takeover::schemas(),
         keys::schemas(),
         jobs::schemas(),

@@ -17,9 +17,11 @@ use crate::config::load::{Loaded, Origin};
 use crate::config::reload::Reloader;
 use crate::config::settings::Settings;
 use crate::control::actions::Actions;
+use crate::control::drill::{self, Drills};
 use crate::control::keys::Keys;
 use crate::control::names;
 use crate::control::views::{Sources, Views};
+use crate::keys;
 use crate::model::edge::Edge;
 use crate::proxy;
 use crate::proxy::listener::{Bound, Inherited, Port};
@@ -191,11 +193,27 @@ async fn start_control(
     let nudge = Arc::new(move || issuer.nudge());
     let actions = Actions::new(Arc::clone(&ground.store), reload, nudge)
         .with_imports(work.imports.clone())
+        .with_drills(drills(&loaded.settings, ground, work))
         .with_accounts(work.accounts.clone())
         .with_keys(Keys::new(Arc::clone(&ground.store), ground.vault.clone()));
     api::start(&loaded.settings.admin_socket, views, actions, tasks)
         .await
         .map_err(StartError::while_doing("serve the control API"))
+}
+
+fn drills(settings: &Settings, ground: &Ground, work: &Work) -> Drills {
+    Drills::new(drill::Parts {
+        store: Arc::clone(&ground.store),
+        vault: ground.vault.clone(),
+        keys: keys::Settings {
+            key_file: settings.key_file.clone(),
+        },
+        accounts: work.accounts.clone(),
+        budget: work.budget.clone(),
+        settings: work.certificates.clone(),
+        metrics: ground.metrics.clone(),
+        clock: ground.clock.corrected(),
+    })
 }
 
 fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) -> Services {

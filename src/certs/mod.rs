@@ -1,7 +1,7 @@
 //! One certificate: from the wish for it to the handshake that it serves.
 //!
 //! Reading order: [`request`], [`policy`] (the only maker of a permit), [`lifecycle`] over [`renewal`] and [`setback`] (what
-//! is due when, pure), [`budget`] (what the authorities bear, and who gets it), [`fleet`] (all of these over simulated years), [`issuance`] (from a due job to a certificate that serves), [`authorities`] (which of them is
+//! is due when, pure), [`budget`] (what the authorities bear, and who gets it), [`fleet`] (all of these over simulated years), [`drill`] (what would happen if), [`issuance`] (from a due job to a certificate that serves), [`authorities`] (which of them is
 //! asked), [`accounts`] (the authorities, opened), [`challenge`]
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`import`]
 //! (what is brought along), [`client`] (certificates for clients), [`lists`] (of revoked certificates), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
@@ -23,6 +23,8 @@ pub mod setback;
 pub mod budget;
 
 pub mod fleet;
+
+pub mod drill;
 
 pub mod issuance;
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use crate::certs::accounts::Accounts;
 use crate::control::caller::Grant;
+use crate::control::drill::{Drilled, Drills};
 use crate::control::imports::Imports;
 use crate::control::keys::Keys;
 use crate::model::standing::{CertificateStanding, Replace};
@@ -54,6 +55,7 @@ pub struct Actions {
     imports: Option<Imports>,
     accounts: Option<Accounts>,
     keys: Option<Keys>,
+    drills: Option<Drills>,
 }
 
 impl fmt::Debug for Actions {
@@ -119,6 +121,7 @@ impl Actions {
             imports: None,
             accounts: None,
             keys: None,
+            drills: None,
         }
     }
 
@@ -136,6 +139,26 @@ impl Actions {
 
     pub(in crate::control) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Holds drills too.
+    #[must_use]
+    pub fn with_drills(mut self, drills: Drills) -> Self {
+        self.drills = Some(drills);
+        self
+    }
+
+    /// Holds a drill; see [`Drills::hold`].
+    ///
+    /// # Errors
+    /// [`ActionError`].
+    pub async fn drill(&self, grant: &Grant, rate: Option<f64>) -> Result<Drilled, ActionError> {
+        let missing = || ActionError::NotFound("drill in this process".to_owned());
+        self.drills
+            .as_ref()
+            .ok_or_else(missing)?
+            .hold(grant, rate)
+            .await
     }
 
     /// Takes imports too.

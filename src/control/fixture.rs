@@ -1,5 +1,6 @@
 //! For tests: a real store, and what control builds on it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::store::{Batch, Deadline, PageRequest, Store};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub(super) embedded: Embedded,
     pub(super) store: Arc<dyn Store>,
     pub(super) vault: Vault,
@@ -49,7 +50,7 @@ impl World {
         };
         let vault = Vault::unlock(Arc::clone(&store), &keys).await.unwrap();
         Self {
-            _folder: folder,
+            folder,
             embedded,
             store,
             vault,
@@ -57,6 +58,11 @@ impl World {
             resolver: Resolver::new(1 << 20),
             tasks,
         }
+    }
+
+    /// The file of the key-encryption key.
+    pub(super) fn key_file(&self) -> PathBuf {
+        self.folder.path().join("kek")
     }
 
     /// Starts the publisher and waits until it has read everything.

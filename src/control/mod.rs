@@ -4,7 +4,7 @@
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
 //! [`budget`] (what is left of the authorities' limits),
-//! [`stuck`] (what nobody works on), [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients), [`keys`] (exchanged and destroyed); [`names`] (whether every name has
+//! [`stuck`] (what nobody works on), [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients), [`keys`] (exchanged and destroyed), [`drill`] (what would happen if); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -34,6 +34,8 @@ pub mod imports;
 pub mod clients;
 
 pub mod keys;
+
+pub mod drill;
 
 pub mod names;
 

@@ -271,6 +271,15 @@ impl<L: Labels> Histograms<L> {
         self.buckets(labels).iter().map(|(_, count)| count).sum()
     }
 
+    /// All that was observed so far, together.
+    #[must_use]
+    pub fn total(&self, labels: L) -> Duration {
+        let nanos = self
+            .cells
+            .sum(self.first_cell(labels) + self.bounds.len() + 1);
+        Duration::from_nanos(nanos)
+    }
+
     fn first_cell(&self, labels: L) -> usize {
         labels.index() * (self.bounds.len() + 2)
     }
@@ -431,5 +440,6 @@ mod tests {
         let counts: Vec<u64> = histogram.buckets(()).iter().map(|(_, n)| *n).collect();
         assert_eq!(counts, [1, 2, 1]);
         assert_eq!(histogram.observed(()), 4);
+        assert_eq!(histogram.total(()), Duration::from_millis(6003));
     }
 }

@@ -19,6 +19,7 @@ mod command_line;
 mod crowd;
 mod custody;
 mod demo;
+mod drill;
 mod first_handshake;
 mod harness;
 mod imported;

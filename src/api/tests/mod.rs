@@ -196,6 +196,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "GET /v1/domains/{name}",
         "POST /v1/domains/{name}/check",
         "POST /v1/domains/{name}/retry",
+        "POST /v1/drill",
         "GET /v1/events",
         "POST /v1/import/accounts",
         "POST /v1/import/certificates",

@@ -83,10 +83,17 @@ impl Accounts {
     /// The tenant's preferred authority for such a name, whether it is there or not.
     #[must_use]
     pub fn preferred(&self, tenant: &TenantId, pattern: &NamePattern) -> Option<CaId> {
+        self.in_order(tenant, pattern).into_iter().next()
+    }
+
+    /// The tenant's authorities that certify such a name, the preferred first, whether they are there or not.
+    #[must_use]
+    pub fn in_order(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<CaId> {
         let candidates = self.authorities().candidates(tenant);
-        let certifies = |candidate: &&&Watched| candidate.authority.certifies(pattern);
-        let first = candidates.iter().find(certifies)?;
-        Some(first.authority.id().clone())
+        let certifies = |candidate: &&Watched| candidate.authority.certifies(pattern);
+        let able = candidates.into_iter().filter(certifies);
+        able.map(|candidate| candidate.authority.id().clone())
+            .collect()
     }
 
     /// Opens the account, and then reads what the authority says of itself; the order needs the one, choosing the other.

@@ -57,7 +57,9 @@ pub fn forecast(book: &Book, import: Import) -> Forecast {
     }
 }
 
-fn estimate(import: Import, limit: impl Fn(Family) -> Option<(Limit, u32)>) -> Estimate {
+/// How long `import` takes at the limits that `limit` tells, each with what it gives at once.
+#[must_use]
+pub fn estimate(import: Import, limit: impl Fn(Family) -> Option<(Limit, u32)>) -> Estimate {
     let parts = [
         (Family::Orders, import.names),
         (

@@ -96,7 +96,7 @@ pub(super) fn standing(answer: &Value) -> String {
     for group in items(answer, "unreadable") {
         lines.field("unreadable", group, &["detail"]);
     }
-    lines.0
+    lines.text()
 }
 
 /// Destroyed data keys.

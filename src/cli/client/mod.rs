@@ -2,10 +2,11 @@
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
 //! order: this file (what may be typed), `connection` (one request), `import` and `takeover`
-//! (files handed in), `show` (answers for people).
+//! (files handed in), `show`, `budget` and `drill` (answers for people).
 
 mod budget;
 mod connection;
+mod drill;
 mod forecast;
 mod import;
 mod keys;
@@ -16,6 +17,7 @@ mod takeover;
 mod tests;
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -86,6 +88,15 @@ pub enum ClientCommand {
     Job(JobCommand),
     /// What is left of the CAs' limits, what is stopped, when the next order may go; and what an import would take
     Budget(BudgetOptions),
+    /// What would happen if everything had to be replaced, a CA were away or the key file lost; touches no CA
+    Drill {
+        /// Orders a second to reckon with [default: as measured, else 12]
+        #[arg(long, value_name = "N")]
+        rate: Option<NonZeroU32>,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
     /// Who did what: the audit trail
     #[command(subcommand)]
     Event(EventCommand),
@@ -364,6 +375,14 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         }) => forecast::forecast(options, output),
         C::Budget(BudgetOptions { client, .. }) => {
             one(client, Method::Get, &["budget"], budget::budget, output).await
+        }
+        C::Drill { rate, client } => {
+            let rate = rate.map(|rate| rate.to_string());
+            let query = rate.iter().map(|rate| ("orders_per_second", rate.as_str()));
+            let query: Vec<_> = query.collect();
+            let mut connection = connect(client).await?;
+            let answer = connection.ask(Method::Post, &["drill"], &query).await?;
+            write_one(client, &answer, drill::drill, output)
         }
         C::Job(JobCommand::List(list)) => pages(list, "jobs", show::JOBS, output).await,
         C::Event(EventCommand::List(list)) => pages(list, "events", show::EVENTS, output).await,

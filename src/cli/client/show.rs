@@ -128,9 +128,20 @@ pub(super) fn rollover(answer: &Value) -> String {
 
 /// Labelled lines.
 #[derive(Default)]
-pub(super) struct Lines(pub(super) String);
+pub(super) struct Lines(String);
 
 impl Lines {
+    /// An empty line.
+    pub(super) fn blank(&mut self) {
+        self.0.push('\n');
+    }
+
+    /// All of them.
+    pub(super) fn text(self) -> String {
+        self.0
+    }
+
+    /// A label and what it says.
     pub(super) fn add(&mut self, label: &str, value: &str) {
         self.0.push_str(format!("{label:<12} {value}").trim_end());
         self.0.push('\n');
