@@ -13,6 +13,7 @@
 )]
 mod authorities;
 mod pebble;
+mod renewal_info;
 
 use std::sync::Arc;
 use std::time::Duration;

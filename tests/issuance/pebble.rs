@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+use vestibule::base::clock::Timestamp;
 
 /// Longer than a start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,6 +152,7 @@ pub(crate) struct Pebble {
     root: String,
     name_server: SocketAddrV4,
     dns_management: SocketAddrV4,
+    management: SocketAddrV4,
 }
 
 impl Pebble {
@@ -229,6 +231,7 @@ impl Pebble {
             process,
             name_server: place.at(DNS),
             dns_management: place.at(DNS_MANAGEMENT),
+            management: place.at(ACME_MANAGEMENT),
             _dns: dns,
             directory: format!("https://{}/dir", place.at(ACME)),
             root,
@@ -261,6 +264,30 @@ impl Pebble {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// Has it answer from now on that the certificate, DER, is to be renewed within this window (RFC 9773 §4.2).
+    pub(crate) fn tell_window(&self, leaf: &[u8], (start, end): (Timestamp, Timestamp)) {
+        let window = serde_json::json!({ "start": start.to_string(), "end": end.to_string() });
+        let told = serde_json::json!({ "suggestedWindow": window });
+        let body = serde_json::json!({
+            "Certificate": pem::encode(&pem::Pem::new("CERTIFICATE", leaf)),
+            "ARIResponse": told.to_string(),
+        });
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail-with-body"])
+            .args(["--noproxy", "*", "--max-time", "30", "--insecure"])
+            .args(["--data", &body.to_string()])
+            .arg(format!("https://{}/set-renewal-info/", self.management))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}: {said}");
+    }
+
+    /// Orders that it took in the place of certificates.
+    pub(crate) fn replaced(&self) -> usize {
+        self.process.count("is a replacement of")
     }
 
     pub(crate) fn orders(&self) -> usize {
