@@ -16,8 +16,9 @@ use crate::api::schema::{
 };
 use crate::base::clock::Timestamp;
 use crate::control::actions::JobStanding;
-use crate::control::check::{CheckProblem, CheckView};
+use crate::control::check::{CaaView, CheckProblem, CheckView};
 use crate::control::views::DomainView;
+use crate::model::certificate::CaId;
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::DnsRecord;
 use crate::model::problem::{Actor, Problem, ProblemCode};
@@ -111,13 +112,28 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "problems": array(&reference("CheckProblem")),
         "seen": strings(),
         "cdn": nullable(&string()),
+        "caa": nullable(&reference("Caa")),
         "at": timestamp(),
+    }));
+    let caa = object(&json!({
+        "at": nullable(&string()),
+        "records": strings(),
+        "unread": nullable(&string()),
+        "authorities": array(&reference("CaaAuthority")),
+    }));
+    let caa_authority = object(&json!({
+        "ca": string(),
+        "permitted": word(&["yes", "no", "unknown"]),
+        "why": string(),
+        "decided_by": nullable(&string()),
     }));
     let check_problem = object(&json!({
         "blocks": { "type": "boolean" },
         "problem": reference("DomainProblem"),
     }));
     vec![
+        ("Caa", caa),
+        ("CaaAuthority", caa_authority),
         ("Check", check),
         ("CheckProblem", check_problem),
         ("DomainProblem", problem),
@@ -172,7 +188,25 @@ struct Check {
     problems: Vec<Checked>,
     seen: Vec<String>,
     cdn: Option<String>,
+    caa: Option<Caa>,
     at: Timestamp,
+}
+
+/// What the CAA records of a name say about each authority.
+#[derive(Serialize)]
+struct Caa {
+    at: Option<DnsName>,
+    records: Vec<String>,
+    unread: Option<String>,
+    authorities: Vec<CaaRuling>,
+}
+
+#[derive(Serialize)]
+struct CaaRuling {
+    ca: CaId,
+    permitted: &'static str,
+    why: String,
+    decided_by: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -221,7 +255,29 @@ impl From<CheckView> for Check {
             problems: view.problems.into_iter().map(Checked::from).collect(),
             seen: view.seen,
             cdn: view.cdn,
+            caa: view.caa.map(Caa::from),
             at: view.at,
+        }
+    }
+}
+
+impl From<CaaView> for Caa {
+    fn from(view: CaaView) -> Self {
+        let authorities = view.authorities.into_iter().map(|authority| CaaRuling {
+            ca: authority.ca,
+            permitted: match authority.permitted {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "unknown",
+            },
+            why: authority.why,
+            decided_by: authority.decided_by,
+        });
+        Self {
+            at: view.at,
+            records: view.records,
+            unread: view.unread,
+            authorities: authorities.collect(),
         }
     }
 }

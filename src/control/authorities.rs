@@ -36,23 +36,30 @@ impl Views {
         let now = sources.clock.now();
         let mut views = Vec::new();
         for facts in sources.authorities.facts().await {
-            let account = match sources.authorities.account_slot(&facts.ca) {
-                Some(slot) => {
-                    let by = Deadline::after(READ);
-                    sources.store.material(by, &facts.ca, &slot).await?
-                }
-                None => None,
-            };
-            let account = account.map(|kept| String::from_utf8_lossy(&kept.public).into_owned());
             let meta = facts.meta.as_deref().cloned();
             views.push(AuthorityView {
-                account: account.filter(|url| !url.is_empty()),
+                account: self.account_url(&facts.ca).await?,
                 meta: meta.unwrap_or_default(),
                 next_probe_at: facts.probe_in.map(|wait| now.plus(wait)),
                 facts,
             });
         }
         Ok(views)
+    }
+
+    /// The URL of the account with an authority, where there is one.
+    pub(in crate::control) async fn account_url(
+        &self,
+        ca: &CaId,
+    ) -> Result<Option<String>, ViewError> {
+        let sources = self.sources();
+        let Some(slot) = sources.authorities.account_slot(ca) else {
+            return Ok(None);
+        };
+        let by = Deadline::after(READ);
+        let kept = sources.store.material(by, ca, &slot).await?;
+        let url = kept.map(|kept| String::from_utf8_lossy(&kept.public).into_owned());
+        Ok(url.filter(|url| !url.is_empty()))
     }
 
     /// The authorities that a tenant has chosen by name, and its profile; nothing where it is as for everybody.

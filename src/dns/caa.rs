@@ -98,22 +98,28 @@ impl CaaSet {
     /// Whether the set allows what is asked (RFC 8659 §4, RFC 8657 §3 and §4).
     #[must_use]
     pub fn allows(&self, asked: &Asked<'_>) -> Verdict {
+        self.ruling(asked).0
+    }
+
+    /// The same, with the record that decided; none where the set does not say who may issue.
+    #[must_use]
+    pub fn ruling(&self, asked: &Asked<'_>) -> (Verdict, Option<&CaaRecord>) {
         let unknown =
             |record: &&CaaRecord| record.critical && !KNOWN_TAGS.contains(&record.tag.as_str());
         if let Some(record) = self.records.iter().find(unknown) {
-            return Verdict::UnknownCritical(record.tag.clone());
+            return (Verdict::UnknownCritical(record.tag.clone()), Some(record));
         }
-        let mut verdict = Verdict::Allowed;
+        let mut ruling = (Verdict::Allowed, None);
         for record in self.relevant(asked.pattern) {
             let found = Issuer::read(&record.value).allows(asked);
             if found == Verdict::Allowed {
-                return found;
+                return (found, Some(record));
             }
-            if nearness(&found) > nearness(&verdict) {
-                verdict = found;
+            if nearness(&found) > nearness(&ruling.0) {
+                ruling = (found, Some(record));
             }
         }
-        verdict
+        ruling
     }
 
     /// The record that is to be added where `verdict` stands against `asked`, as a zone file has it.

@@ -89,6 +89,80 @@ fn a_name_that_leads_elsewhere_costs_no_order_until_it_leads_here() {
 }
 
 #[test]
+fn a_check_names_the_caa_record_that_decides_and_where_it_stands() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let dns = Dns::of(&place);
+    dns.permits("acme.com", "issue", "one.test");
+    dns.permits("globex.com", "issue", "three.test");
+    dns.fails("broken.globex.com");
+    let upstream = Upstream::start(&place);
+    let named = |name: &str, identity: &str| {
+        let (directory, root) = (pebble.directory(), pebble.server_root());
+        format!(
+            "[[ca]]\nname = \"{name}\"\nkind = \"acme\"\ndirectory = \"{directory}\"\nterms_agreed = true\n\
+             root = {root:?}\ncaa_identities = [\"{identity}\"]\n"
+        )
+    };
+    let setup = Setup::new(&place)
+        .section(&named("one", "one.test"))
+        .section(&named("two", "two.test"))
+        .checking(&place)
+        .upstream(&upstream)
+        .replace("obtain = \"at-once\"", "obtain = \"at-first-visit\"")
+        .tenant("acme", &["shop.acme.com"]);
+    let _edge = setup.start();
+    let checked = |name: &str| asked(&setup, &["domain", "check", name]);
+    let ruling = |check: &Value, ca: usize| {
+        let ruling = &check["caa"]["authorities"][ca];
+        ["ca", "permitted", "decided_by"].map(|key| ruling[key].as_str().map(str::to_owned))
+    };
+    let is = |expected: [Option<&str>; 3]| expected.map(|word| word.map(str::to_owned));
+
+    // Two labels up; a second authority is enough.
+    let check = checked("shop.acme.com");
+    assert_eq!(check["caa"]["at"], "acme.com");
+    let record = "acme.com. CAA 0 issue \"one.test\"";
+    assert_eq!(check["caa"]["records"], serde_json::json!([record]));
+    assert_eq!(
+        ruling(&check, 0),
+        is([Some("one"), Some("yes"), Some(record)])
+    );
+    assert_eq!(
+        ruling(&check, 1),
+        is([Some("two"), Some("no"), Some(record)])
+    );
+    assert_eq!(check["problems"], serde_json::json!([]));
+    let said = setup.succeed(&["domain", "check", "shop.acme.com"]);
+    assert!(said.contains(&format!("one may issue: {record}")), "{said}");
+
+    // None may: that keeps an order back, and the record to add is told.
+    let check = checked("shop.globex.com");
+    let record = "globex.com. CAA 0 issue \"three.test\"";
+    assert_eq!(
+        ruling(&check, 0),
+        is([Some("one"), Some("no"), Some(record)])
+    );
+    let problem = &check["problems"][0];
+    assert_eq!(problem["problem"]["code"], "caa_forbids_ca");
+    assert_eq!(problem["blocks"], true);
+    let fix = "add this record: globex.com. CAA 0 issue \"one.test\"";
+    assert_eq!(problem["problem"]["fix"], fix);
+
+    let check = checked("nobody.example.net");
+    assert_eq!(check["caa"]["records"], serde_json::json!([]));
+    assert_eq!(ruling(&check, 0), is([Some("one"), Some("yes"), None]));
+    let check = checked("broken.globex.com");
+    let unread = check["caa"]["unread"].as_str().unwrap();
+    assert!(unread.contains("SERVFAIL"), "{unread}");
+    assert_eq!(ruling(&check, 1), is([Some("two"), Some("no"), None]));
+    let codes = check["problems"].as_array().unwrap().iter();
+    let codes = codes.filter(|found| found["problem"]["code"] == "dns_servfail");
+    assert_eq!(codes.count(), 1, "told once: {check}");
+    assert_eq!(pebble.orders(), 0);
+}
+
+#[test]
 fn what_could_not_be_found_out_keeps_no_order_back() {
     let place = Place::claim();
     let pebble = Pebble::start(&place);

@@ -2,13 +2,16 @@
 //! of them suit a name.
 //!
 //! Reading order: [`breaker`] (pure), [`choice`] (what makes an authority unsuitable, and in which words), this file
-//! (what is known of each, and its upkeep), [`offers`] (one name's authorities in order).
+//! (what is known of each, and its upkeep), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
+//! each).
 
 pub mod breaker;
 
 pub mod choice;
 
 mod offers;
+
+pub mod ruling;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -212,8 +215,13 @@ impl Authorities {
 
     /// The authorities of our own.
     pub fn own_all(&self) -> impl Iterator<Item = &Arc<dyn CertificateAuthority>> {
-        let all = self.0.watched.iter().map(|watched| &watched.authority);
-        all.filter(|authority| authority.directory().is_none())
+        self.all()
+            .filter(|authority| authority.directory().is_none())
+    }
+
+    /// The authorities, in the order of the configuration.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn CertificateAuthority>> {
+        self.0.watched.iter().map(|watched| &watched.authority)
     }
 
     /// The authority with this directory.

@@ -240,7 +240,7 @@ impl Accounts {
 
 impl Authorities {
     /// The tenant's authorities, in its order.
-    fn candidates(&self, tenant: &TenantId) -> Vec<&Watched> {
+    pub(super) fn candidates(&self, tenant: &TenantId) -> Vec<&Watched> {
         let chosen = self.choice(tenant).authorities;
         if chosen.is_empty() {
             return self.0.watched.iter().collect();
@@ -270,7 +270,7 @@ impl Watched {
     }
 }
 
-fn unreadable(error: &CaaError) -> Unsuitable {
+pub(super) fn unreadable(error: &CaaError) -> Unsuitable {
     let code = match error {
         CaaError::Bogus { .. } => ProblemCode::DnssecBogus,
         CaaError::ServFail { .. } | CaaError::NotTold { .. } | CaaError::Deadline { .. } => {

@@ -59,6 +59,7 @@ use crate::certs::preflight::probe::Probe;
 use crate::certs::preflight::watched::{Watched, is_of_dns};
 use crate::certs::settings::Obtain;
 use crate::dns::examine::{Examiner, Records};
+use crate::model::challenge::ChallengeOrder;
 use crate::model::domain::DomainState;
 use crate::model::edge::Edge;
 use crate::model::problem::ProblemCode;
@@ -198,6 +199,12 @@ impl Preflight {
     #[must_use]
     pub fn obtain(&self) -> Obtain {
         self.0.parts.settings.load().obtain
+    }
+
+    /// The kinds of challenge that may be tried at present.
+    #[must_use]
+    pub fn challenge_order(&self) -> ChallengeOrder {
+        self.0.parts.settings.load().challenges
     }
 
     /// What the outside sees of this edge at present.

@@ -275,6 +275,9 @@ pub(super) fn check(answer: &Value) -> String {
     for seen in items(answer, "seen") {
         lines.add("seen", &text(seen));
     }
+    if let Some(caa) = answer.get("caa").filter(|caa| caa.is_object()) {
+        add_caa(&mut lines, caa);
+    }
     let problems = items(answer, "problems");
     if problems.is_empty() {
         lines.add("problem", "none");
@@ -293,6 +296,32 @@ pub(super) fn check(answer: &Value) -> String {
         lines.add("  order", order);
     }
     lines.0
+}
+
+/// The CAA records that count, and what they say about each authority.
+fn add_caa(lines: &mut Lines, caa: &Value) {
+    let records = items(caa, "records");
+    match caa.get("unread").and_then(Value::as_str) {
+        Some(_) => lines.field("caa", caa, &["unread"]),
+        None if records.is_empty() => lines.add("caa", "no records"),
+        None => {}
+    }
+    for record in records {
+        lines.add("caa", &text(record));
+    }
+    for authority in items(caa, "authorities") {
+        let ca = cell(authority, &["ca"]);
+        let word = match authority.get("permitted").and_then(Value::as_str) {
+            Some("yes") => "may issue",
+            Some("no") => "must not issue",
+            _ => "may or may not issue",
+        };
+        let why = match authority.get("decided_by") {
+            Some(Value::String(_)) => cell(authority, &["decided_by"]),
+            _ => cell(authority, &["why"]),
+        };
+        lines.add("", &format!("{ca} {word}: {why}"));
+    }
 }
 
 fn add_problem(lines: &mut Lines, problem: &Value) {
@@ -390,6 +419,10 @@ mod tests {
         let answer = json!({
             "name": "shop.acme.com", "looked_at": "shop.acme.com", "reached": "elsewhere", "cdn": null,
             "seen": ["A 203.0.113.5", "203.0.113.5: somebody else answered with status 404"],
+            "caa": {"at": "acme.com", "records": ["acme.com. CAA 0 issue \"one.test\""], "unread": null, "authorities": [
+                {"ca": "one", "permitted": "yes", "why": "a record names it",
+                 "decided_by": "acme.com. CAA 0 issue \"one.test\""},
+                {"ca": "own", "permitted": "yes", "why": "CAA is not about a CA of your own", "decided_by": null}]},
             "problems": [{"blocks": true, "problem": {
                 "code": "wrong_a", "actor": "customer", "detail": "the A records lead to another server",
                 "evidence": [], "fix": "`shop.acme.com CNAME edge.example.net`"}}],
@@ -401,6 +434,9 @@ mod tests {
              reaches us   no: it leads elsewhere\n\
              seen         A 203.0.113.5\n\
              seen         203.0.113.5: somebody else answered with status 404\n\
+             caa          acme.com. CAA 0 issue \"one.test\"\n             \
+             one may issue: acme.com. CAA 0 issue \"one.test\"\n             \
+             own may issue: CAA is not about a CA of your own\n\
              problem      wrong_a (customer must act)\n             the A records lead to another server\n  \
              fix        `shop.acme.com CNAME edge.example.net`\n  \
              order      none is placed until this is put right\n"

@@ -49,6 +49,39 @@ fn check(records: &[(&str, &str)], expected: &Verdict) {
 }
 
 #[test]
+fn the_record_that_decides_is_the_one_that_names_the_authority_or_else_the_first() {
+    let decides = |pattern: &str, records: &[(&str, &str)]| {
+        let asked = Asked {
+            identities: &["ca.test".to_owned()],
+            pattern: &NamePattern::parse(pattern).unwrap(),
+            account: Some(ACCOUNT),
+            methods: &["http-01"],
+        };
+        let set = set(records);
+        let (_, by) = set.ruling(&asked);
+        by.map(ToString::to_string)
+    };
+    let issue = |value: &str| Some(format!("CAA 0 issue \"{value}\""));
+    assert_eq!(decides("a.test", &[("iodef", "mailto:x@a.test")]), None);
+    let others = [("issue", "x.test"), ("issue", "y.test")];
+    assert_eq!(decides("a.test", &others), issue("x.test"));
+    let named = [("issue", "x.test"), ("issue", "ca.test")];
+    assert_eq!(decides("a.test", &named), issue("ca.test"));
+    let account = [("issue", "x.test"), ("issue", "ca.test; accounturi=u")];
+    assert_eq!(decides("a.test", &account), issue("ca.test; accounturi=u"));
+    let wild = [("issue", "ca.test"), ("issuewild", ";")];
+    assert_eq!(
+        decides("*.a.test", &wild),
+        Some("CAA 0 issuewild \";\"".to_owned())
+    );
+    let critical = [("issue", "ca.test"), ("!new", "")];
+    assert_eq!(
+        decides("a.test", &critical),
+        Some("CAA 128 new \"\"".to_owned())
+    );
+}
+
+#[test]
 fn the_issue_properties_name_who_may() {
     use Verdict::{Allowed, ForbidsCa};
     check(&[], &Allowed);

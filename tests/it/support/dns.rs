@@ -44,6 +44,13 @@ impl Dns {
         );
     }
 
+    /// Who may certify the name and those below it.
+    pub(crate) fn permits(&self, name: &str, tag: &str, value: &str) {
+        let policy = serde_json::json!({ "tag": tag, "value": value });
+        let said = serde_json::json!({ "host": absolute(name), "policies": [policy] });
+        self.say("add-caa", &said);
+    }
+
     /// The name's servers fail.
     pub(crate) fn fails(&self, name: &str) {
         self.say(
