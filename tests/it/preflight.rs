@@ -8,6 +8,7 @@ use crate::support::dns::Dns;
 use crate::support::edge::{Edge, Setup};
 use crate::support::pebble::Pebble;
 use crate::support::place::Place;
+use crate::support::signed_zone::SignedZone;
 use crate::support::upstream::Upstream;
 use crate::support::wait;
 
@@ -160,6 +161,52 @@ fn a_check_names_the_caa_record_that_decides_and_where_it_stands() {
     let codes = codes.filter(|found| found["problem"]["code"] == "dns_servfail");
     assert_eq!(codes.count(), 1, "told once: {check}");
     assert_eq!(pebble.orders(), 0);
+}
+
+#[test]
+fn a_signature_that_does_not_verify_is_told_apart_from_servers_that_fail() {
+    let place = Place::claim();
+    let zone = SignedZone::start(&place);
+    let upstream = Upstream::start(&place);
+    let setup = Setup::new(&place)
+        .section(
+            "[[ca]]\nname = \"one\"\nkind = \"acme\"\ndirectory = \"https://127.0.0.1:1/dir\"\n\
+             terms_agreed = true\ncaa_identities = [\"one.test\"]",
+        )
+        .checking(&place)
+        .upstream(&upstream)
+        .replace("obtain = \"at-once\"", "obtain = \"at-first-visit\"")
+        .tenant("acme", &["bogus.example.com", "good.example.com"]);
+    let _edge = setup.start();
+    let good = asked(&setup, &["domain", "check", "good.example.com"]);
+    assert_eq!(
+        (&good["reached"], &good["problems"]),
+        (&"here".into(), &serde_json::json!([]))
+    );
+    let bogus = asked(&setup, &["domain", "check", "bogus.example.com"]);
+    let problems = bogus["problems"].as_array().unwrap();
+    let codes: Vec<&str> = problems
+        .iter()
+        .map(|found| found["problem"]["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes, ["dnssec_bogus"], "{bogus}");
+    let problem = &problems[0]["problem"];
+    assert_eq!(
+        (&problem["actor"], &problems[0]["blocks"]),
+        (&"customer".into(), &true.into())
+    );
+    let fix = problem["fix"].as_str().unwrap();
+    assert!(fix.contains("sign example.com again"), "{fix}");
+    assert!(fix.contains("DS record"), "{fix}");
+    // Without a resolver nothing is known, and nothing is said against the name.
+    drop(zone);
+    let gone = asked(&setup, &["domain", "check", "bogus.example.com"]);
+    let is_untold = |found: &Value| found["problem"]["code"] == "check_failed";
+    let problems = gone["problems"].as_array().unwrap();
+    assert!(
+        !problems.is_empty() && problems.iter().all(is_untold),
+        "{gone}"
+    );
 }
 
 #[test]

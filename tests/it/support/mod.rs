@@ -13,6 +13,7 @@ pub(crate) mod openssl;
 pub(crate) mod pebble;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod signed_zone;
 pub(crate) mod upstream;
 pub(crate) mod visitor;
 pub(crate) mod wait;
