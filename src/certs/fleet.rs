@@ -440,7 +440,7 @@ impl<'a> Fleet<'a> {
         if let Err(denied) = taken {
             if denied.bucket.family == BudgetFamily::Orders {
                 let since = now.since(START);
-                self.scarcity.note(class, denied.retry_after, since);
+                self.scarcity.note(class, &denied, since);
             }
             return Err(denied.retry_after);
         }

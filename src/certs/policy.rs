@@ -3,14 +3,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::certs::authorities::choice::Unsuitable;
+use crate::certs::budget::Class;
 use crate::certs::request::IssuanceRequest;
 use crate::model::certificate::{CaId, CertificateId};
 use crate::model::challenge::ChallengeKind;
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
 use crate::store::record::DomainRecord;
+
+/// The longest that an emergency waits for the budget of the preferred authority.
+const SOON: Duration = Duration::from_secs(300);
 
 /// An authority that could be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +236,23 @@ pub fn decide(
     })
 }
 
+/// How long an order waits for the budget of an authority before the next one in order is asked instead: not at all
+/// where a visitor waits or nothing serves any more, a tenth of the time that is left where what serves is good for
+/// `left`, and as long as it takes where nobody waits: bulk work is to spend no other authority's limits. Nor is a name
+/// whose validations fail: it would fail with the next one too.
+#[must_use]
+pub fn patience(class: Class, left: Duration, limited: ProblemCode) -> Duration {
+    if limited == ProblemCode::RateLimitedFailures {
+        return Duration::MAX;
+    }
+    match class {
+        Class::Visitor => Duration::ZERO,
+        Class::Emergency => (left / 10).min(SOON),
+        Class::Renewal => left / 10,
+        Class::Bulk => Duration::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +305,25 @@ mod tests {
             remedy: Some(remedy.to_owned()),
             records: vec!["a.test. CAA 0 issue \"other.test\"".to_owned()],
         })
+    }
+
+    #[test]
+    fn the_more_urgent_an_order_the_sooner_another_authority_is_asked() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let check = |class, left, expected| {
+            let patience = patience(class, left, ProblemCode::RateLimitedDomain);
+            assert_eq!(patience, expected);
+        };
+        check(Class::Visitor, Duration::ZERO, Duration::ZERO);
+        check(Class::Emergency, Duration::ZERO, Duration::ZERO);
+        check(Class::Emergency, Duration::from_secs(600), DAY / 1440);
+        check(Class::Emergency, DAY, Duration::from_secs(300));
+        check(Class::Renewal, DAY * 30, DAY * 3);
+        check(Class::Renewal, DAY * 3, DAY * 3 / 10);
+        check(Class::Bulk, Duration::ZERO, Duration::MAX);
+        let failing = ProblemCode::RateLimitedFailures;
+        let patience = patience(Class::Visitor, Duration::ZERO, failing);
+        assert_eq!(patience, Duration::MAX);
     }
 
     #[test]

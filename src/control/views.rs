@@ -14,6 +14,7 @@ use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
 use crate::control::stuck;
+use crate::control::waiting;
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
@@ -355,6 +356,7 @@ impl Views {
         let (job, certificate) = futures_util::try_join!(job, certificate)?;
         let certificate = certificate.map(|certificate| certificate.facts);
         let now = self.0.clock.now();
+        let job = job.map(|job| self.told_what_it_waits_for(&record, job, now));
         let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
         let dns_requirements = self.0.edge.load().requirements(&record.pattern);
         let of_job = job.as_ref().and_then(|job| job.problem.clone());
@@ -372,12 +374,44 @@ impl Views {
                 let status = CertificateStatus::at(&facts, now);
                 (facts, status)
             }),
-            next_attempt_at: job.as_ref().map(|job| job.run_at),
+            next_attempt_at: job.as_ref().map(next_attempt),
             failures: job.map_or(0, |job| job.failures),
             dns_requirements,
             created_at: record.created_at,
         })
     }
+}
+
+impl Views {
+    /// The job with the problem that it waits for its authority's budget, where that is so.
+    fn told_what_it_waits_for(
+        &self,
+        domain: &DomainRecord,
+        job: JobRecord,
+        now: Timestamp,
+    ) -> JobRecord {
+        let denied = self.0.budget.held(job.priority).filter(|denied| {
+            let asked = self.0.authorities.in_order(&domain.tenant, &domain.pattern);
+            asked.first() == Some(&denied.ca)
+        });
+        let problem = denied.and_then(|denied| {
+            let edge = self.0.edge.load();
+            waiting::waiting(&domain.pattern, &job, (&denied, &edge), now)
+        });
+        JobRecord {
+            problem: job.problem.or(problem),
+            ..job
+        }
+    }
+}
+
+/// When a job runs next: one that waits for a budget has been due before.
+fn next_attempt(job: &JobRecord) -> Timestamp {
+    let told = job
+        .problem
+        .as_ref()
+        .and_then(|problem| problem.next_retry_at);
+    told.map_or(job.run_at, |told| told.max(job.run_at))
 }
 
 fn by() -> Deadline {

@@ -89,11 +89,7 @@ impl Accounts {
     /// The tenant's authorities that certify such a name, the preferred first, whether they are there or not.
     #[must_use]
     pub fn in_order(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<CaId> {
-        let candidates = self.authorities().candidates(tenant);
-        let certifies = |candidate: &&Watched| candidate.authority.certifies(pattern);
-        let able = candidates.into_iter().filter(certifies);
-        able.map(|candidate| candidate.authority.id().clone())
-            .collect()
+        self.authorities().in_order(tenant, pattern)
     }
 
     /// Opens the account, and then reads what the authority says of itself; the order needs the one, choosing the other.
@@ -239,6 +235,16 @@ impl Accounts {
 }
 
 impl Authorities {
+    /// The tenant's authorities that certify such a name, the preferred first, whether they are there or not.
+    #[must_use]
+    pub fn in_order(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<CaId> {
+        let candidates = self.candidates(tenant);
+        let certifies = |candidate: &&Watched| candidate.authority.certifies(pattern);
+        let able = candidates.into_iter().filter(certifies);
+        able.map(|candidate| candidate.authority.id().clone())
+            .collect()
+    }
+
     /// The tenant's authorities, in its order.
     pub(super) fn candidates(&self, tenant: &TenantId) -> Vec<&Watched> {
         let chosen = self.choice(tenant).authorities;

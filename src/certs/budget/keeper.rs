@@ -14,7 +14,7 @@ use crate::base::published::Published;
 use crate::model::NamePattern;
 use crate::model::certificate::{CaId, CertificateFacts};
 use crate::store::budget::{BucketCost, Taken};
-use crate::store::job::Paces;
+use crate::store::job::{Paces, Priority};
 use crate::store::{Deadline, PageRequest, Store, StoreError};
 use crate::telemetry::labels::BudgetFamily as Family;
 use crate::telemetry::metrics::Metrics;
@@ -217,11 +217,18 @@ impl Keeper {
         self.scarcity().paces(now)
     }
 
+    /// Why due jobs of this priority wait to be claimed, where an authority's budget is the reason.
+    #[must_use]
+    pub fn held(&self, priority: Priority) -> Option<Denied> {
+        let now = self.elapsed();
+        self.scarcity().held(priority, now)
+    }
+
     /// The account itself gives nothing to this class.
     fn note_scarce(&self, denied: &Denied, class: Class) {
         if matches!(denied.bucket.family, Family::Orders | Family::Calls) {
             let now = self.elapsed();
-            self.scarcity().note(class, denied.retry_after, now);
+            self.scarcity().note(class, denied, now);
         }
     }
 

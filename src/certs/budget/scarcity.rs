@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::book::Denied;
 use super::shares::Class;
 use crate::store::job::{Pace, Paces, Priority};
 
@@ -17,10 +18,11 @@ pub struct Scarcity {
     scarce: HashMap<Priority, Scarce>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Scarce {
     until: Duration,
     next: Duration,
+    denied: Denied,
 }
 
 impl Scarcity {
@@ -43,12 +45,13 @@ impl Scarcity {
         paces
     }
 
-    /// The account itself gives nothing to `class` for so long.
-    pub fn note(&mut self, class: Class, wait: Duration, now: Duration) {
+    /// The account itself gives nothing to `class`.
+    pub fn note(&mut self, class: Class, denied: &Denied, now: Duration) {
         if let Some(priority) = paced(class) {
             let scarce = Scarce {
-                until: now.saturating_add(wait),
+                until: now.saturating_add(denied.retry_after),
                 next: now.saturating_add(PROBE),
+                denied: denied.clone(),
             };
             self.scarce.insert(priority, scarce);
         }
@@ -59,6 +62,19 @@ impl Scarcity {
         if let Some(priority) = paced(class) {
             self.scarce.remove(&priority);
         }
+    }
+
+    /// Why jobs of this priority are not claimed freely, and for how much longer; nothing where they are.
+    #[must_use]
+    pub fn held(&self, priority: Priority, now: Duration) -> Option<Denied> {
+        let scarce = self
+            .scarce
+            .get(&priority)
+            .filter(|scarce| now < scarce.until)?;
+        Some(Denied {
+            retry_after: scarce.until.saturating_sub(now),
+            ..scarce.denied.clone()
+        })
     }
 
     /// When a job of this priority may be claimed next; nothing for at once.
@@ -82,13 +98,31 @@ const fn paced(class: Class) -> Option<Priority> {
 mod tests {
     use super::*;
 
+    use crate::certs::budget::BucketName;
+    use crate::model::certificate::CaId;
+
     const MINUTE: Duration = Duration::from_secs(60);
     const START: Duration = Duration::from_secs(1000);
+
+    fn denied() -> Denied {
+        Denied {
+            ca: CaId::new("le"),
+            bucket: BucketName::parse("orders:le:").unwrap(),
+            limit: None,
+            ours: 240,
+            retry_after: MINUTE,
+        }
+    }
 
     #[test]
     fn a_class_that_gets_nothing_is_tried_once_a_second_until_its_wait_is_over() {
         let mut scarcity = Scarcity::default();
-        scarcity.note(Class::Renewal, MINUTE, START);
+        scarcity.note(Class::Renewal, &denied(), START);
+        let held = |after| scarcity.held(Priority::Renewal, START + after);
+        let left = held(PROBE).map(|denied| denied.retry_after);
+        assert_eq!(left, Some(MINUTE - PROBE));
+        assert_eq!(held(MINUTE), None);
+        assert_eq!(scarcity.held(Priority::Background, START), None);
         let mut pace = |after: Duration| scarcity.paces(START + after).of(Priority::Renewal);
         assert_eq!(pace(Duration::ZERO), Pace::None);
         assert_eq!(pace(PROBE), Pace::One);
@@ -101,7 +135,7 @@ mod tests {
     fn who_gets_something_is_claimed_freely_and_nobody_who_is_urgent_ever_waits() {
         let mut scarcity = Scarcity::default();
         for class in Class::ALL {
-            scarcity.note(class, MINUTE, START);
+            scarcity.note(class, &denied(), START);
         }
         let paces = scarcity.paces(START);
         let seen = Priority::ALL.map(|priority| paces.of(priority));

@@ -89,11 +89,29 @@ impl Attempt<'_> {
             history,
         };
         let charge = self.parts.budget.take(&book, &order).await?;
-        *self.spent() = Spent {
+        let taken = Spent {
             charge,
             placed: false,
         };
+        let before = std::mem::replace(&mut *self.spent(), taken);
+        self.give_back(before).await;
         Ok(())
+    }
+
+    /// Gives back what was taken for an order that was not placed: another is, or the same of another authority.
+    async fn give_back(&self, before: Spent) {
+        if before.placed || before.charge.if_issued.is_empty() {
+            return;
+        }
+        let costs = before.charge.if_issued.into_iter();
+        let batch = costs.fold(Batch::new(), |batch, cost| {
+            batch.then(Operation::GiveBack(cost))
+        });
+        let by = Deadline::after(PATIENCE);
+        let stored = self.parts.store.apply(by, &self.scope, batch).await;
+        if let Err(error) = stored {
+            tracing::warn!(domain = %self.pattern, %error, "what an order did not cost could not be given back");
+        }
     }
 
     /// Takes what the order costs after all, now that it does not say what it replaces.
@@ -113,7 +131,8 @@ impl Attempt<'_> {
         self.spent().placed = true;
     }
 
-    fn class(&self, reason: &Reason) -> Class {
+    /// How urgent an order is, as far as budgets go.
+    pub(super) fn class(&self, reason: &Reason) -> Class {
         let now = self.parts.clock.now();
         let margin = match reason.certificate() {
             Some(facts) => Life::new(facts, now).margin(now),

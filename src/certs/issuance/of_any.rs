@@ -1,4 +1,5 @@
-//! The order placed with the first authority that suits; where that one turns out not to be there, with the next.
+//! The order placed with the first authority that suits; where that one turns out not to be there, or its budget gives
+//! nothing in time, with the next.
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ impl Attempt<'_> {
         let accounts = &self.parts.accounts;
         let methods = self.kinds(&domain.memory);
         let mut last = None;
+        let mut spent = Spent::default();
         for _ in 0..MOST_AUTHORITIES {
             let subject = Subject {
                 request: &request,
@@ -43,7 +45,12 @@ impl Attempt<'_> {
                     Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,
                 },
             };
-            let Found { offers, not_opened } = accounts.offers(&subject).await;
+            let Found {
+                mut offers,
+                not_opened,
+            } = accounts.offers(&subject).await;
+            offers.retain(|offer| !spent.cas.contains(&offer.ca));
+            let not_opened = not_opened.filter(|(ca, _)| !spent.cas.contains(ca));
             if let Some((ca, error)) = not_opened {
                 let is_away = accounts.authorities().standing(&ca) == Standing::Open;
                 if !is_away || !others(&offers, &ca) {
@@ -51,7 +58,13 @@ impl Attempt<'_> {
                 }
             }
             let decided = policy::decide(request.clone(), Some(domain), &offers);
-            let permit = decided.map_err(Cause::Denied)?;
+            let denied = |denial| {
+                spent
+                    .soonest
+                    .take()
+                    .map_or(Cause::Denied(denial).into(), |(_, held)| held)
+            };
+            let permit = decided.map_err(denied)?;
             accounts.authorities().began(permit.ca());
             let wanted = Wanted {
                 permit: &permit,
@@ -66,6 +79,21 @@ impl Attempt<'_> {
                 Err(failure) => failure,
             };
             self.note_stops(&failure).await;
+            if let Some(wait) = self.held_for(&failure.cause) {
+                let is_last = !others(&offers, permit.ca());
+                let class = self.class(&request.reason);
+                let limited = failure.cause.code();
+                let patience = policy::patience(class, self.left(&request), limited);
+                spent.add(permit.ca(), wait, failure);
+                if is_last || wait <= patience {
+                    return Err(spent.soonest().unwrap_or_else(|| self.late()));
+                }
+                tracing::info!(
+                    tenant = %self.tenant, domain = %self.pattern, ca = %permit.ca(), seconds = wait.as_secs(),
+                    "the authority's budget gives nothing in time: another is asked"
+                );
+                continue;
+            }
             let standing = match failure.cause.ca_error() {
                 Some(error) => accounts.authorities().failed(error).await,
                 None => Standing::Closed,
@@ -79,7 +107,40 @@ impl Attempt<'_> {
             );
             last = Some(failure);
         }
-        Err(last.unwrap_or_else(|| Cause::Deadline(self.settings.job_deadline).into()))
+        Err(last.unwrap_or_else(|| self.late()))
+    }
+
+    fn late(&self) -> Failure {
+        Cause::Deadline(self.settings.job_deadline).into()
+    }
+
+    /// How long what serves is good.
+    fn left(&self, request: &IssuanceRequest) -> Duration {
+        let now = self.parts.clock.now();
+        let certificate = request.reason.certificate();
+        certificate.map_or(Duration::ZERO, |facts| facts.not_after.since(now))
+    }
+}
+
+/// Authorities whose budget gives nothing in time.
+#[derive(Default)]
+struct Spent {
+    cas: Vec<CaId>,
+    /// The one that gives again first, and after how long.
+    soonest: Option<(Duration, Failure)>,
+}
+
+impl Spent {
+    fn add(&mut self, ca: &CaId, wait: Duration, failure: Failure) {
+        self.cas.push(ca.clone());
+        if self.soonest.as_ref().is_none_or(|(least, _)| wait < *least) {
+            self.soonest = Some((wait, failure));
+        }
+    }
+
+    /// What the job waits for.
+    fn soonest(self) -> Option<Failure> {
+        self.soonest.map(|(_, failure)| failure)
     }
 }
 

@@ -45,6 +45,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug)]
 enum Authority {
     Scripted,
+    /// And `second`, which does as it should.
+    Two,
     None,
 }
 
@@ -90,6 +92,11 @@ impl World {
         let script = Arc::new(Script::new(Private::new(id, usual, clock.corrected())));
         let authorities: Vec<Arc<dyn CertificateAuthority>> = match authority {
             Authority::Scripted => vec![Arc::new(Scripted(Arc::clone(&script)))],
+            Authority::Two => {
+                let usual = private::Settings::default();
+                let second = Private::new(CaId::new("second"), usual, clock.corrected());
+                vec![Arc::new(Scripted(Arc::clone(&script))), Arc::new(second)]
+            }
             Authority::None => Vec::new(),
         };
         let accounts = Accounts::new(accounts::Parts {

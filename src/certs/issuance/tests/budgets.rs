@@ -180,6 +180,63 @@ async fn an_exhausted_budget_tells_what_and_until_when_and_counts_no_failure() {
 }
 
 #[tokio::test]
+async fn who_cannot_wait_for_a_budget_gets_the_next_authority_and_bulk_work_waits() {
+    let world = World::with(quick(), Authority::Two, None).await;
+    let mut limits = Limits::lets_encrypt();
+    // 80 % of 2 is 1.
+    limits.domain = Some(Limit::new(2, DAY * 2));
+    world.limit(limits);
+    for name in ["a.shared.test", "b.shared.test"] {
+        world.register(name).await;
+    }
+    let by = |credential: Arc<Credential>| credential.facts.ca.to_string();
+    assert_eq!(by(world.obtain("a.shared.test").await.unwrap()), "test");
+    // A visitor does not wait for days.
+    assert_eq!(by(world.obtain("b.shared.test").await.unwrap()), "second");
+    let bulk = ["c.shared.test".to_owned()];
+    world.import(&tenant(), &bulk).await;
+    let held = world
+        .job_when("c.shared.test", |job| job.problem.is_some())
+        .await;
+    let problem = held.problem.unwrap();
+    assert_eq!(problem.code, ProblemCode::RateLimitedDomain);
+    assert_eq!((world.placed(), held.failures), (1, 0));
+    assert_eq!(world.used("domain:letsencrypt:shared.test").await, 1);
+}
+
+#[tokio::test]
+async fn where_no_budget_gives_the_one_that_gives_first_is_waited_for() {
+    let world = World::with(quick(), Authority::Two, None).await;
+    let limits = |days| Limits {
+        domain: Some(Limit::new(1, DAY * days)),
+        ..Limits::lets_encrypt()
+    };
+    let second = Limits {
+        operator: "second".into(),
+        ..limits(1)
+    };
+    let both = [
+        (CaId::new("test"), limits(4)),
+        (CaId::new("second"), second),
+    ];
+    world.shares.publish(budget::Settings {
+        limits: both.into(),
+        ..budget::Settings::default()
+    });
+    for name in ["a.shared.test", "b.shared.test", "c.shared.test"] {
+        world.register(name).await;
+    }
+    world.obtain("a.shared.test").await.unwrap();
+    world.obtain("b.shared.test").await.unwrap();
+    let problem = world.obtain("c.shared.test").await.unwrap_err();
+    assert_eq!(problem.code, ProblemCode::RateLimitedDomain);
+    assert!(problem.detail.contains("second"), "{problem:?}");
+    let job = world.job("c.shared.test").await.unwrap();
+    assert!(job.run_at.since(world.clock.now()) < DAY * 2);
+    assert_eq!(job.failures, 0);
+}
+
+#[tokio::test]
 async fn what_an_authority_stops_stays_stopped_over_a_restart_and_renewals_go_on() {
     let world = World::limited(Limits::lets_encrypt()).await;
     for name in ["a.test", "b.test", "c.test"] {
