@@ -8,12 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::api::domains::DomainProblem;
 use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, QueryParameters};
 use crate::api::paging::{AFTER, LIMIT, Listing, TENANT, TenantPaging};
 use crate::api::problem::{ApiProblem, Code, Granted};
-use crate::api::schema::{nullable, object, page, string, strings, timestamp, word};
+use crate::api::schema::{
+    integer, nullable, object, page, reference, string, strings, timestamp, word,
+};
 use crate::base::clock::Timestamp;
+use crate::control::actions::certificates::{Revocation, RevocationOrder, RevocationReason};
 use crate::control::state::CertificateStatus;
+use crate::control::views::RevokingView;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::standing::{Origin, Purpose};
 use crate::model::{NamePattern, TenantId};
@@ -46,7 +51,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "names": strings(),
         "ca": string(),
         "serial": string(),
-        "status": word(&["not_yet_valid", "valid", "expired"]),
+        "status": word(&CertificateStatus::ALL.map(CertificateStatus::as_str)),
         "not_before": timestamp(),
         "not_after": timestamp(),
     });
@@ -62,8 +67,24 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     if let Some(fields) = with_chain.as_object_mut() {
         fields.insert("created_at".to_owned(), timestamp());
         fields.insert("chain_pem".to_owned(), string());
+        fields.insert("superseded_by".to_owned(), nullable(&string()));
+        let revocation = nullable(&reference("CertificateRevocation"));
+        fields.insert("revocation".to_owned(), revocation);
+        fields.insert("key_destroyed_at".to_owned(), nullable(&timestamp()));
+        fields.insert("key_kept_until".to_owned(), nullable(&timestamp()));
     }
+    let revocation = object(&json!({
+        "reason": word(&RevocationReason::ALL.map(RevocationReason::as_str)),
+        "order": word(&RevocationOrder::ALL.map(RevocationOrder::as_str)),
+        "asked_at": timestamp(),
+        "replaced_at": nullable(&timestamp()),
+        "revoked_at": nullable(&timestamp()),
+        "next_attempt_at": nullable(&timestamp()),
+        "failures": integer(),
+        "problem": nullable(&reference("DomainProblem")),
+    }));
     vec![
+        ("CertificateRevocation", revocation),
         ("Certificate", object(&fields)),
         ("CertificateWithChain", object(&with_chain)),
         ("ListedCertificate", object(&listed)),
@@ -117,7 +138,42 @@ struct CertificateWithChain {
     purpose: &'static str,
     client: Option<String>,
     created_at: Timestamp,
+    superseded_by: Option<CertificateId>,
+    revocation: Option<CertificateRevocation>,
+    key_destroyed_at: Option<Timestamp>,
+    /// When the key will be.
+    key_kept_until: Option<Timestamp>,
     chain_pem: String,
+}
+
+/// A revocation, asked for or done, with the work on it while that is not done.
+#[derive(Serialize)]
+struct CertificateRevocation {
+    reason: RevocationReason,
+    order: RevocationOrder,
+    asked_at: Timestamp,
+    replaced_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    next_attempt_at: Option<Timestamp>,
+    failures: u32,
+    problem: Option<DomainProblem>,
+}
+
+impl CertificateRevocation {
+    fn of(revocation: &Revocation, revoking: Option<RevokingView>) -> Self {
+        Self {
+            reason: revocation.reason,
+            order: revocation.order,
+            asked_at: revocation.asked_at,
+            replaced_at: revocation.replaced_at,
+            revoked_at: revocation.revoked_at,
+            next_attempt_at: revoking.as_ref().map(|revoking| revoking.next_attempt_at),
+            failures: revoking.as_ref().map_or(0, |revoking| revoking.failures),
+            problem: revoking
+                .and_then(|revoking| revoking.problem)
+                .map(DomainProblem::from),
+        }
+    }
 }
 
 async fn list(
@@ -132,9 +188,9 @@ async fn list(
         .await?;
     Ok(Json(Listing::of(page, |view| ListedCertificate {
         certificate: Certificate::of(view.facts, view.status),
-        origin: view.origin.as_str(),
-        purpose: view.purpose.as_str(),
-        client: view.client,
+        origin: view.standing.origin.as_str(),
+        purpose: view.standing.purpose.as_str(),
+        client: view.standing.client,
     })))
 }
 
@@ -146,11 +202,20 @@ async fn show(
     let wrong = |_| ApiProblem::new(Code::BadParameter, "a certificate's id is a UUID");
     let id: CertificateId = id.parse().map_err(wrong)?;
     let view = api.views.certificate(&grant, id).await?;
+    let standing = view.standing;
+    let revocation = standing
+        .revocation
+        .as_ref()
+        .map(|revocation| CertificateRevocation::of(revocation, view.revoking));
     Ok(Json(CertificateWithChain {
+        superseded_by: standing.superseded_by,
+        revocation,
+        key_destroyed_at: standing.key_destroyed_at,
+        key_kept_until: standing.retire_at,
         certificate: Certificate::of(view.facts, view.status),
-        origin: view.origin.as_str(),
-        purpose: view.purpose.as_str(),
-        client: view.client,
+        origin: standing.origin.as_str(),
+        purpose: standing.purpose.as_str(),
+        client: standing.client,
         created_at: view.created_at,
         chain_pem: view.chain.iter().map(|der| pem(der)).collect(),
     }))

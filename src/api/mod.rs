@@ -22,6 +22,7 @@ mod authorities;
 mod budget;
 mod certificates;
 mod clients;
+
 mod domains;
 mod drill;
 mod events;
@@ -29,6 +30,7 @@ mod imports;
 mod jobs;
 mod keys;
 mod reload;
+mod revocations;
 mod status;
 mod takeover;
 mod tenants;
@@ -98,6 +100,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         drill::ENDPOINTS,
         takeover::ENDPOINTS,
         keys::ENDPOINTS,
+        revocations::ENDPOINTS,
         jobs::ENDPOINTS,
         events::ENDPOINTS,
         reload::ENDPOINTS,

@@ -8,7 +8,7 @@ use crate::api::endpoint::{Endpoint, Method, Parameter};
 use crate::api::schema::{integer, reference, string};
 use crate::api::{
     authorities, budget, certificates, clients, domains, drill, events, imports, jobs, keys,
-    problem, reload, status, takeover, tenants,
+    problem, reload, revocations, status, takeover, tenants,
 };
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
@@ -46,6 +46,7 @@ pub(super) fn document() -> Value {
         drill::schemas(),
         takeover::schemas(),
         keys::schemas(),
+        revocations::schemas(),
         jobs::schemas(),
         events::schemas(),
         reload::schemas(),

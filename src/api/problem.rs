@@ -64,6 +64,8 @@ codes! {
         "The domain is suspended or being removed: nothing is obtained for it.";
     StillInUse = "still_in_use", CONFLICT, "Still in use",
         "Something still needs it; the detail says what, and what to do first.";
+    NotPossible = "not_possible", CONFLICT, "Not possible",
+        "What is there does not allow it; the detail says what is in the way. Trying again does not help.";
     ConfigurationRefused = "configuration_refused", UNPROCESSABLE_ENTITY, "Configuration refused",
         "The configuration has mistakes. The old one stays in force.";
     NotIssued = "not_issued", UNPROCESSABLE_ENTITY, "Certificate not issued",
@@ -155,6 +157,7 @@ impl From<ActionError> for ApiProblem {
             ActionError::Conflict(_) => Self::new(Code::Conflict, detail),
             ActionError::NotServed(_) => Self::new(Code::NotServed, detail),
             ActionError::Authority(_) => Self::new(Code::CaFailed, detail),
+            ActionError::NotPossible(_) => Self::new(Code::NotPossible, detail),
             ActionError::Store(store) => Self::of_store(&store),
             ActionError::Refused(refused) => Self {
                 code: Code::ConfigurationRefused,

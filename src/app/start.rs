@@ -189,9 +189,13 @@ async fn start_control(
         clock: ground.clock.clone(),
         started_at: ground.clock.now(),
     });
-    let issuer = work.issuer.clone();
-    let nudge = Arc::new(move || issuer.nudge());
-    let actions = Actions::new(Arc::clone(&ground.store), reload, nudge)
+    let (issuer, revoker) = (work.issuer.clone(), work.revoker.clone());
+    let nudge = Arc::new(move || {
+        issuer.nudge();
+        revoker.nudge();
+    });
+    let clock = ground.clock.corrected();
+    let actions = Actions::new(Arc::clone(&ground.store), clock, reload, nudge)
         .with_imports(work.imports.clone())
         .with_drills(drills(&loaded.settings, ground, work))
         .with_accounts(work.accounts.clone())

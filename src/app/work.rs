@@ -22,6 +22,7 @@ use crate::certs::permission::{Mode, Permission};
 use crate::certs::preflight::watch::Watch;
 use crate::certs::preflight::{self, Preflight};
 use crate::certs::resolver::Resolver;
+use crate::certs::revocation::{self, work::Revoker};
 use crate::certs::upkeep::Upkeep;
 use crate::certs::vault::keeping::Keeping;
 use crate::config::settings::Settings;
@@ -46,6 +47,7 @@ pub(super) struct Work {
     pub(super) challenges: Challenges,
     pub(super) on_demand: OnDemand,
     pub(super) issuer: Issuer,
+    pub(super) revoker: Revoker,
     pub(super) accounts: Accounts,
     pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
@@ -140,6 +142,7 @@ impl Work {
         let issuer = halves.issue(&accounts);
         let imports = halves.imports(publisher, &accounts);
         halves.keep_keys();
+        let revoker = halves.revoke(&accounts);
         let on_demand = halves.answer_handshakes(&issuer);
         Ok(Self {
             snapshot: halves.snapshot,
@@ -147,6 +150,7 @@ impl Work {
             challenges: halves.challenges,
             on_demand,
             issuer,
+            revoker,
             accounts,
             preflight: halves.preflight,
             certificates: halves.certificates,
@@ -295,6 +299,23 @@ impl Halves<'_> {
                 None => Unregistered::Refused,
             },
         })
+    }
+
+    /// Works on revocations that were asked for.
+    fn revoke(&self, accounts: &Accounts) -> Revoker {
+        let ground = self.ground;
+        let parts = revocation::work::Parts {
+            store: Arc::clone(&ground.store),
+            vault: ground.vault.clone(),
+            accounts: accounts.clone(),
+            resolver: self.resolver.clone(),
+            metrics: ground.metrics.clone(),
+            clock: ground.clock.corrected(),
+        };
+        let revoker = Revoker::new(parts, ground.holder.id());
+        let running = revoker.clone().run(self.tasks.clone());
+        self.tasks.spawn("revoker", running);
+        revoker
     }
 
     fn answer_handshakes(&self, issuer: &Issuer) -> OnDemand {

@@ -139,6 +139,13 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`CaError`].
     async fn change_key(&self, kept: Vec<Material>) -> Result<Opened, CaError>;
+
+    /// Revokes a certificate by its own private key, PKCS #8, whoever ordered it (RFC 8555 §7.6). One that is revoked
+    /// already is a success.
+    ///
+    /// # Errors
+    /// [`CaError::CannotRevoke`] where the authority has no such thing; [`CaError`].
+    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError>;
 }
 
 /// What is ordered.
@@ -183,6 +190,15 @@ pub enum TellsRenewal {
     Perhaps,
     /// It does not.
     No,
+}
+
+/// A certificate that is to be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedLeaf<'a> {
+    /// The end-entity certificate, DER.
+    pub der: &'a [u8],
+    /// Why.
+    pub reason: RevocationReason,
 }
 
 /// The right to place orders with an authority.
@@ -236,6 +252,13 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`CaError::NoSuchOrder`] where the authority no longer knows it, or not for this account.
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError>;
+
+    /// Revokes a certificate that this account ordered (RFC 8555 §7.6). One that is revoked already is a success.
+    ///
+    /// # Errors
+    /// [`CaError::CannotRevoke`] where the authority has no such thing; [`CaError::Refused`] where the certificate is
+    /// another account's, among others.
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError>;
 }
 
 /// Certifies clients, for mutual TLS.

@@ -32,6 +32,8 @@ pub enum Step {
     Certificate,
     /// When it wants the certificate renewed (RFC 9773).
     RenewalInfo,
+    /// A revocation.
+    Revocation,
 }
 
 impl fmt::Display for Step {
@@ -46,6 +48,7 @@ impl fmt::Display for Step {
             Self::Finalize => "handing in the certificate request",
             Self::Certificate => "fetching the certificate",
             Self::RenewalInfo => "asking when it wants the certificate renewed",
+            Self::Revocation => "revoking a certificate",
         })
     }
 }
@@ -178,6 +181,11 @@ pub enum CaError {
         /// What is wrong with it.
         why: String,
     },
+    /// It revokes nothing.
+    CannotRevoke {
+        /// Which authority.
+        ca: CaId,
+    },
     /// It does not certify such a name.
     NotCertified {
         /// Which authority.
@@ -205,6 +213,7 @@ impl CaError {
             | Self::NotOffered { ca, .. }
             | Self::Deadline { ca, .. }
             | Self::Material { ca, .. }
+            | Self::CannotRevoke { ca }
             | Self::NotCertified { ca, .. } => ca,
         }
     }
@@ -228,7 +237,9 @@ impl CaError {
                 _ => ProblemCode::CaRejected,
             },
             Self::NoSuchOrder { .. } => ProblemCode::CaRejected,
-            Self::NotOffered { .. } | Self::NotCertified { .. } => ProblemCode::PolicyDenied,
+            Self::NotOffered { .. } | Self::NotCertified { .. } | Self::CannotRevoke { .. } => {
+                ProblemCode::PolicyDenied
+            }
             Self::Material { .. } => ProblemCode::KeyUnreadable,
         }
     }
@@ -268,6 +279,7 @@ impl CaError {
             | Self::NotOffered { .. }
             | Self::Deadline { .. }
             | Self::Material { .. }
+            | Self::CannotRevoke { .. }
             | Self::NotCertified { .. } => false,
         }
     }
@@ -291,6 +303,7 @@ impl CaError {
             | Self::NoSuchOrder { .. }
             | Self::NotOffered { .. }
             | Self::Material { .. }
+            | Self::CannotRevoke { .. }
             | Self::NotCertified { .. } => false,
         }
     }
@@ -312,6 +325,7 @@ impl CaError {
             | Self::Garbled { .. }
             | Self::Deadline { .. }
             | Self::Material { .. }
+            | Self::CannotRevoke { .. }
             | Self::NotCertified { .. } => false,
         }
     }
@@ -374,6 +388,7 @@ impl CaError {
             | Self::AccountUnknown { .. }
             | Self::NoKeyChange { .. }
             | Self::Deadline { .. }
+            | Self::CannotRevoke { .. }
             | Self::NotCertified { .. } => Vec::new(),
         }
     }
@@ -409,7 +424,8 @@ fn remedy(ca: &CaId, step: Step) -> String {
         | Step::Authorization
         | Step::Finalize
         | Step::Certificate
-        | Step::RenewalInfo => String::new(),
+        | Step::RenewalInfo
+        | Step::Revocation => String::new(),
     }
 }
 
@@ -468,6 +484,12 @@ impl fmt::Display for CaError {
             Self::Deadline { ca, step } => write!(f, "{ca} was not done in time while {step}"),
             Self::Material { ca, slot, .. } => {
                 write!(f, "what is kept for {ca} as {slot} cannot be used")
+            }
+            Self::CannotRevoke { ca } => {
+                write!(
+                    f,
+                    "{ca} takes no revocations; what it issued ends with its lifetime"
+                )
             }
             Self::NotCertified { ca, pattern } => {
                 write!(

@@ -27,8 +27,8 @@ use crate::net::error::SetupError;
 
 pub use authority::{
     Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, ListAuthority,
-    ListKey, Material, NewList, NewOrder, Opened, Order, OrderStatus, RenewalInfo, RevokedSerial,
-    Sharing, TellsRenewal,
+    ListKey, Material, NewList, NewOrder, Opened, Order, OrderStatus, RenewalInfo, RevokedLeaf,
+    RevokedSerial, Sharing, TellsRenewal,
 };
 pub use error::CaError;
 pub use meta::Meta;

@@ -31,7 +31,7 @@ use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
     Account, CertificateAuthority, Challenge, ClientAuthority, ListAuthority, Material, NewOrder,
-    Opened, Order, OrderStatus, Sharing,
+    Opened, Order, OrderStatus, RevokedLeaf, Sharing,
 };
 use crate::ca::error::{CaError, Step};
 use crate::ca::meta::Meta;
@@ -200,6 +200,12 @@ impl CertificateAuthority for Private {
 
     fn certifies(&self, _pattern: &NamePattern) -> bool {
         true
+    }
+
+    async fn revoke_by_key(&self, _leaf: RevokedLeaf<'_>, _key: &Secret) -> Result<(), CaError> {
+        Err(CaError::CannotRevoke {
+            ca: self.id.clone(),
+        })
     }
 
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError> {
@@ -451,6 +457,12 @@ impl Account for PrivateAccount {
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
         Ok(self.place(wanted.names))
+    }
+
+    async fn revoke(&self, _leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+        Err(CaError::CannotRevoke {
+            ca: self.0.id.clone(),
+        })
     }
 
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {

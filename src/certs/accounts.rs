@@ -10,6 +10,8 @@ mod confined;
 
 mod lists;
 
+mod revocation;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -407,6 +407,7 @@ mod tests {
             chance: 0.0,
             began: None,
             told: None,
+            chosen: None,
             ask_at: Timestamp::MAX,
             replace: None,
         }

@@ -241,6 +241,7 @@ impl<'a> Fleet<'a> {
             chance: self.random.random(),
             began,
             told: None,
+            chosen: None,
             ask_at: now,
             replace: None,
         }

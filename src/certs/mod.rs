@@ -4,7 +4,7 @@
 //! is due when, pure), [`budget`] (what the authorities bear, and who gets it), [`fleet`] (all of these over simulated years), [`drill`] (what would happen if), [`issuance`] (from a due job to a certificate that serves), [`authorities`] (which of them is
 //! asked), [`accounts`] (the authorities, opened), [`challenge`]
 //! (what we answer to a CA), [`chain`] (whether what came back is what was ordered), [`import`]
-//! (what is brought along), [`client`] (certificates for clients), [`lists`] (of revoked certificates), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`load`] (from the store to a credential), [`resolver`] (memory only,
+//! (what is brought along), [`client`] (certificates for clients), [`lists`] (of revoked certificates), [`vault`] (seals and opens private keys), [`credential`] (what a handshake needs) over [`intermediate`] (what chains share), [`revocation`] (from the wish to the destroyed key), [`load`] (from the store to a credential), [`resolver`] (memory only,
 //! never waits), [`permission`] (whether an unknown name may become a known one), [`on_demand`] (may wait, one deadline
 //! for the whole handshake), [`preflight`] (a look at the name that costs no authority's limits), [`problem`] (what repairs
 //! what), [`outcome`] (how an attempt ended, for those who wait), [`upkeep`], [`gauges`] (what is counted by looking),
@@ -47,6 +47,8 @@ pub mod vault;
 pub mod credential;
 
 pub mod intermediate;
+
+pub mod revocation;
 
 pub mod load;
 

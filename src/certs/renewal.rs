@@ -72,6 +72,8 @@ pub struct Life {
     pub began: Option<Timestamp>,
     /// The point chosen in the window that the authority told.
     pub told: Option<Timestamp>,
+    /// When it is renewed whatever else says, where somebody chose it in place of a newer one.
+    pub chosen: Option<Timestamp>,
     /// When the authority is to be asked about it, again or for the first time.
     pub ask_at: Timestamp,
     /// Why it is to be replaced before its time.
@@ -88,6 +90,7 @@ impl Life {
             chance: chance(facts.id),
             began: Some(began),
             told: None,
+            chosen: None,
             ask_at: facts.not_after,
             replace: None,
         }
@@ -99,6 +102,7 @@ impl Life {
         let standing = &record.standing;
         Self {
             began: Some(record.created_at).filter(|_| standing.renewed_from.is_none()),
+            chosen: standing.renew_at,
             told: standing.renewal_info.as_ref().map(|info| info.renew_at),
             ask_at: standing.ask_at.unwrap_or(record.created_at),
             replace: standing.replace,
@@ -181,6 +185,11 @@ impl Life {
 /// When a certificate is to be renewed: the same answer whenever and wherever it is asked.
 #[must_use]
 pub fn due_at(life: &Life, settings: &Settings) -> Timestamp {
+    if let Some(chosen) = life.chosen
+        && !life.is_cut_short(settings)
+    {
+        return chosen.min(life.not_after);
+    }
     let last = life.last_point(settings);
     match life.told {
         // The first of their kind keep their spread, for authorities tell all of one day the same window.
@@ -246,6 +255,7 @@ mod tests {
             chance,
             began: None,
             told: None,
+            chosen: None,
             ask_at: Timestamp::MAX,
             replace: None,
         }
@@ -258,6 +268,31 @@ mod tests {
             true => Timestamp::EPOCH.minus(part),
             false => Timestamp::EPOCH.plus(part),
         }
+    }
+
+    #[test]
+    fn what_somebody_chose_again_stays_until_then_unless_its_authority_wants_it_gone() {
+        let settings = Settings::default();
+        let chosen = Life {
+            chosen: Some(days(80.0)),
+            ..life(DAY * 90, 0.5)
+        };
+        assert_eq!(due_at(&chosen, &settings), days(80.0));
+        let usual = Life {
+            told: Some(days(60.0)),
+            ..chosen
+        };
+        assert_eq!(due_at(&usual, &settings), days(80.0));
+        let unwanted = Life {
+            told: Some(days(20.0)),
+            ..chosen
+        };
+        assert_eq!(due_at(&unwanted, &settings), days(20.0));
+        let too_late = Life {
+            chosen: Some(days(100.0)),
+            ..chosen
+        };
+        assert_eq!(due_at(&too_late, &settings), days(90.0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use dashmap::DashMap;
 
 use crate::base::clock::Timestamp;
 use crate::certs::credential::Credential;
+use crate::model::certificate::CertificateId;
 use crate::model::{DnsName, NamePattern};
 
 use order::{Order, Place};
@@ -109,6 +110,18 @@ impl Resolver {
     pub fn peek(&self, pattern: &NamePattern) -> Option<Arc<Credential>> {
         let entry = self.shared.map(pattern).get(pattern.base().as_str())?;
         Some(Arc::clone(&entry.credential))
+    }
+
+    /// Whether anything is served with this certificate. Goes over all that is kept: for upkeep.
+    #[must_use]
+    pub fn holds(&self, certificate: CertificateId) -> bool {
+        let is_it = |entry: &Entry| entry.credential.facts.id == certificate;
+        self.shared.exact.iter().any(|entry| is_it(entry.value()))
+            || self
+                .shared
+                .wildcard
+                .iter()
+                .any(|entry| is_it(entry.value()))
     }
 
     /// When a handshake last asked for what is kept under this pattern, to the minute, as far as memory tells.

@@ -252,6 +252,7 @@ mod tests {
             chance: 0.0,
             began: None,
             told: None,
+            chosen: None,
             ask_at: at(90),
             replace: None,
         };

@@ -1,11 +1,14 @@
 //! What a caller may set in motion. Each action leaves an audit event.
 
+pub mod certificates;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::base::clock::Clock;
 use crate::certs::accounts::Accounts;
 use crate::control::caller::Grant;
 use crate::control::drill::{Drilled, Drills};
@@ -50,6 +53,7 @@ pub struct ReloadRefused {
 #[derive(Clone)]
 pub struct Actions {
     store: Arc<dyn Store>,
+    clock: Clock,
     reload: Reload,
     nudge: Nudge,
     imports: Option<Imports>,
@@ -73,6 +77,8 @@ pub enum ActionError {
     Conflict(String),
     /// The domain is in a state in which nothing is obtained for it.
     NotServed(String),
+    /// What is there does not allow it; the text says what is in the way.
+    NotPossible(String),
     /// The configuration has mistakes.
     Refused(ReloadRefused),
     /// A certification authority did not do what was asked, and says why.
@@ -86,7 +92,9 @@ impl fmt::Display for ActionError {
         match self {
             Self::NotFound(what) => write!(f, "there is no {what}"),
             Self::Conflict(what) => write!(f, "{what} was changed meanwhile: try again"),
-            Self::NotServed(why) | Self::Authority(why) => f.write_str(why),
+            Self::NotServed(why) | Self::NotPossible(why) | Self::Authority(why) => {
+                f.write_str(why)
+            }
             Self::Refused(refused) => write!(
                 f,
                 "the configuration has {} mistakes; the old one stays in force",
@@ -105,6 +113,7 @@ impl std::error::Error for ActionError {
             | Self::Conflict(_)
             | Self::NotServed(_)
             | Self::Authority(_)
+            | Self::NotPossible(_)
             | Self::Refused(_) => None,
         }
     }
@@ -113,9 +122,10 @@ impl std::error::Error for ActionError {
 impl Actions {
     /// Over the store, with ways to read the configuration again and to wake those who work on jobs.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, reload: Reload, nudge: Nudge) -> Self {
+    pub fn new(store: Arc<dyn Store>, clock: Clock, reload: Reload, nudge: Nudge) -> Self {
         Self {
             store,
+            clock,
             reload,
             nudge,
             imports: None,
@@ -292,9 +302,12 @@ fn retry_batch(grant: &Grant, pattern: &NamePattern, tenant: &TenantId) -> Batch
 fn action_error(error: ApplyError, pattern: &NamePattern) -> ActionError {
     match error {
         ApplyError::Store(error) => ActionError::Store(error),
-        ApplyError::GuardFailed(_) | ApplyError::OwnedByOther { .. } | ApplyError::NotUsable(_) => {
+        ApplyError::GuardFailed(_) | ApplyError::OwnedByOther { .. } => {
             ActionError::Conflict(format!("domain {pattern}"))
         }
+        ApplyError::NotUsable(id) => ActionError::NotPossible(format!(
+            "certificate {id} cannot serve any more: it is revoked or about to be, or its key is destroyed"
+        )),
         ApplyError::Missing(what) => ActionError::NotFound(what),
         ApplyError::OutOfScope(_) => ActionError::NotFound(format!("domain {pattern}")),
     }

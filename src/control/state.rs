@@ -5,6 +5,7 @@ use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateFacts;
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
+use crate::model::standing::CertificateStanding;
 use crate::store::job::JobRecord;
 use crate::store::record::DomainRecord;
 
@@ -100,9 +101,33 @@ pub enum CertificateStatus {
     Valid,
     /// Over.
     Expired,
+    /// Its revocation was asked for, and is not done yet.
+    Revoking,
+    /// Revoked.
+    Revoked,
 }
 
 impl CertificateStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [
+        Self::NotYetValid,
+        Self::Valid,
+        Self::Expired,
+        Self::Revoking,
+        Self::Revoked,
+    ];
+
+    /// Where a stored certificate stands at `now`.
+    #[must_use]
+    pub fn of(facts: &CertificateFacts, standing: &CertificateStanding, now: Timestamp) -> Self {
+        match &standing.revocation {
+            Some(revocation) if revocation.revoked_at.is_some() => Self::Revoked,
+            Some(_) if now < facts.not_after => Self::Revoking,
+            Some(_) => Self::Expired,
+            None => Self::at(facts, now),
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -110,6 +135,8 @@ impl CertificateStatus {
             Self::NotYetValid => "not_yet_valid",
             Self::Valid => "valid",
             Self::Expired => "expired",
+            Self::Revoking => "revoking",
+            Self::Revoked => "revoked",
         }
     }
 

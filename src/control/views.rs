@@ -19,10 +19,10 @@ use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
 use crate::model::problem::Problem;
-use crate::model::standing::{Origin, Purpose};
+use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, Snapshot, TenantId};
 use crate::store::job::JobKey;
-use crate::store::record::DomainRecord;
+use crate::store::record::{CertificateRecord, DomainRecord};
 use crate::store::{Deadline, Store, StoreError};
 use crate::telemetry::readiness::{Readiness, Report};
 
@@ -125,6 +125,17 @@ pub struct DomainView {
     pub created_at: Timestamp,
 }
 
+/// The work on a revocation.
+#[derive(Clone, Debug)]
+pub struct RevokingView {
+    /// When the next step is taken.
+    pub next_attempt_at: Timestamp,
+    /// Refusals of the authority, or failures to reach it, in a row.
+    pub failures: u32,
+    /// What is in the way.
+    pub problem: Option<Problem>,
+}
+
 /// A certificate as people ask for it.
 #[derive(Clone, Debug)]
 pub struct CertificateView {
@@ -132,12 +143,10 @@ pub struct CertificateView {
     pub facts: CertificateFacts,
     /// Where it stands in its life.
     pub status: CertificateStatus,
-    /// How it came here.
-    pub origin: Origin,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// Whom it names, where it is a client's.
-    pub client: Option<String>,
+    /// What has become of it.
+    pub standing: CertificateStanding,
+    /// The work on its revocation, while that is not done.
+    pub revoking: Option<RevokingView>,
     /// The chain, DER, the end-entity certificate first. Never a key.
     pub chain: Vec<Vec<u8>>,
     /// When it was stored.
@@ -258,11 +267,10 @@ impl Views {
         let found = found.await?;
         let now = self.0.clock.now();
         let items = found.items.into_iter().map(|record| CertificateView {
-            status: CertificateStatus::at(&record.facts, now),
+            status: CertificateStatus::of(&record.facts, &record.standing, now),
             facts: record.facts,
-            origin: record.standing.origin,
-            purpose: record.standing.purpose,
-            client: record.standing.client,
+            standing: record.standing,
+            revoking: None,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         });
@@ -283,15 +291,32 @@ impl Views {
     ) -> Result<CertificateView, ViewError> {
         let found = self.0.store.certificate(by(), grant.scope(), id).await?;
         let record = found.ok_or_else(|| ViewError::NotFound(format!("certificate {id}")))?;
+        let revoking = self.revoking(grant, &record).await?;
         Ok(CertificateView {
-            status: CertificateStatus::at(&record.facts, self.0.clock.now()),
+            status: CertificateStatus::of(&record.facts, &record.standing, self.0.clock.now()),
             facts: record.facts,
-            origin: record.standing.origin,
-            purpose: record.standing.purpose,
-            client: record.standing.client,
+            revoking,
+            standing: record.standing,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         })
+    }
+
+    async fn revoking(
+        &self,
+        grant: &Grant,
+        record: &CertificateRecord,
+    ) -> Result<Option<RevokingView>, ViewError> {
+        if record.standing.revocation.is_none() {
+            return Ok(None);
+        }
+        let key = JobKey::Revocation(record.facts.id);
+        let job = self.0.store.job(by(), grant.scope(), &key).await?;
+        Ok(job.map(|job| RevokingView {
+            next_attempt_at: job.run_at,
+            failures: job.failures,
+            problem: job.problem,
+        }))
     }
 
     /// Where a certificate stands in its life now.
@@ -354,7 +379,10 @@ impl Views {
             }
         };
         let (job, certificate) = futures_util::try_join!(job, certificate)?;
-        let certificate = certificate.map(|certificate| certificate.facts);
+        let (certificate, standing) = certificate
+            .map(|certificate| (certificate.facts, certificate.standing))
+            .unzip();
+        let standing = standing.unwrap_or_default();
         let now = self.0.clock.now();
         let job = job.map(|job| self.told_what_it_waits_for(&record, job, now));
         let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
@@ -371,7 +399,7 @@ impl Views {
             upstream: record.upstream.map(|name| name.to_string()),
             problem: record.problem.or(of_job).or(stuck),
             certificate: certificate.map(|facts| {
-                let status = CertificateStatus::at(&facts, now);
+                let status = CertificateStatus::of(&facts, &standing, now);
                 (facts, status)
             }),
             next_attempt_at: job.as_ref().map(next_attempt),

@@ -83,6 +83,20 @@ pub enum RevocationOrder {
     RevokedFirst,
 }
 
+impl RevocationOrder {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::ReplacedFirst, Self::RevokedFirst];
+
+    /// The word for it in the API and in rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReplacedFirst => "replaced_first",
+            Self::RevokedFirst => "revoked_first",
+        }
+    }
+}
+
 /// A revocation that somebody asked for. It is never taken back.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Revocation {
@@ -109,6 +123,9 @@ mod tests {
         for reason in RevocationReason::ALL {
             assert_eq!(RevocationReason::from_word(reason.as_str()), Some(reason));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        for order in RevocationOrder::ALL {
+            assert_eq!(serde_json::to_value(order).unwrap(), order.as_str());
         }
         let codes = RevocationReason::ALL.map(RevocationReason::code);
         assert_eq!(codes, [0, 1, 3, 4, 5, 9]);

@@ -39,6 +39,9 @@ pub struct CertificateStanding {
     pub renewed_from: Option<CertificateId>,
     /// Why it is to be replaced before its time.
     pub replace: Option<Replace>,
+    /// When it is renewed, whatever else says that it is due sooner: somebody chose it in place of a newer one, and the
+    /// next look at it does not undo that.
+    pub renew_at: Option<Timestamp>,
     /// What the authority tells of its renewal.
     pub renewal_info: Option<RenewalWindow>,
     /// When the authority is to be asked about its renewal; nothing before it was asked for the first time.

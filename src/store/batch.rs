@@ -192,9 +192,9 @@ pub enum Operation {
         /// The host.
         host: DnsName,
     },
-    /// Asks for a domain's job: made if absent; if it waits for later, brought forward, but never before its back-off
-    /// ends unless `urgency` says so. A running job is left alone but for its priority. The domain must be registered to
-    /// the tenant.
+    /// Asks for the job of a domain or of a certificate: made if absent; if it waits for later, brought forward, but never before its back-off
+    /// ends unless `urgency` says so. A running job is left alone but for its priority. The domain or
+    /// certificate must be the tenant's.
     RequestJob {
         /// Which job; never one of upkeep, for which there is [`Operation::RequestUpkeep`].
         key: JobKey,

@@ -29,6 +29,7 @@ macro_rules! conforms_to_the_port {
         $crate::store::conformance::conforms_to_the_port!($factory;
             life::a_domain_lives_from_registration_to_a_served_certificate,
             life::everything_is_there_after_a_restart,
+            life::the_domains_of_a_certificate_are_those_that_point_to_it,
             life::what_is_learnt_stays_and_a_names_certificates_are_found_newest_first,
             guards::a_refused_batch_leaves_nothing_behind,
             guards::batches_committed_together_fail_alone,
@@ -55,6 +56,7 @@ macro_rules! conforms_to_the_port {
             jobs::tenants_with_due_jobs_take_turns,
             jobs::a_priority_is_claimed_at_its_pace,
             jobs::upkeep_has_one_row_a_task,
+            jobs::a_certificate_has_a_job_of_its_own_beside_its_domains,
             jobs::a_change_of_state_does_not_disturb_a_run,
             jobs::jobs_of_many_names_are_all_claimed_in_the_end,
             budgets::a_bucket_gives_exactly_what_it_holds,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::model::certificate::CaId;
+use crate::model::certificate::{CaId, CertificateId};
 use crate::model::problem::Problem;
 use crate::model::{NamePattern, TenantId};
 
@@ -16,6 +16,8 @@ use crate::model::{NamePattern, TenantId};
 pub enum JobKey {
     /// Obtain, and later renew, the certificate of a domain: one row for its whole life.
     Certificate(NamePattern),
+    /// Revoke a certificate; the row goes when that is done.
+    Revocation(CertificateId),
     /// The program's own upkeep, by a fixed name; one holder over all nodes.
     Upkeep(Arc<str>),
 }
@@ -26,6 +28,7 @@ impl JobKey {
     pub const fn kind(&self) -> JobKind {
         match self {
             Self::Certificate(_) => JobKind::Certificate,
+            Self::Revocation(_) => JobKind::Revocation,
             Self::Upkeep(_) => JobKind::Upkeep,
         }
     }
@@ -35,6 +38,7 @@ impl fmt::Display for JobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate(pattern) => write!(f, "certificate:{pattern}"),
+            Self::Revocation(certificate) => write!(f, "revoke:{certificate}"),
             Self::Upkeep(task) => write!(f, "upkeep:{task}"),
         }
     }
@@ -51,6 +55,8 @@ impl fmt::Debug for JobKey {
 pub enum JobKind {
     /// See [`JobKey::Certificate`].
     Certificate,
+    /// See [`JobKey::Revocation`].
+    Revocation,
     /// See [`JobKey::Upkeep`].
     Upkeep,
 }

@@ -237,6 +237,17 @@ impl<S: Store> Store for Measured<S> {
         self.timed(StoreCall::Read, call).await
     }
 
+    async fn domains_served_by(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        certificate: CertificateId,
+        most: usize,
+    ) -> Result<Vec<DomainRecord>, StoreError> {
+        let call = self.within.domains_served_by(by, scope, certificate, most);
+        self.timed(StoreCall::List, call).await
+    }
+
     async fn certificate(
         &self,
         by: Deadline,

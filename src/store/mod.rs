@@ -184,6 +184,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         pattern: &NamePattern,
     ) -> Result<Option<DomainRecord>, StoreError>;
 
+    /// The domains that point to a certificate, in the order of their names; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn domains_served_by(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        certificate: CertificateId,
+        most: usize,
+    ) -> Result<Vec<DomainRecord>, StoreError>;
+
     /// One certificate with its sealed key.
     ///
     /// # Errors

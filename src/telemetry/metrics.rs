@@ -23,8 +23,8 @@ use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
     AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, DataKeyState,
     Direction, End, Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft,
-    Listener, Permission, Protocol, Reload, StatusClass, StoreCall, StoreFailure,
-    UpstreamConnection,
+    Listener, Permission, Protocol, Reload, RevocationOutcome, StatusClass, StoreCall,
+    StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
@@ -109,6 +109,8 @@ families! {
         "issuances", "Issuances ended, by CA, kind and outcome";
     issuance_duration: Histograms<IssuanceKind> = Histograms::new(ISSUANCE_BOUNDS),
         "issuance_duration_seconds", "Time of successful issuances";
+    revocations: CountersByCa<RevocationOutcome> = CountersByCa::default(),
+        "revocations", "Revocations told to CAs, by CA and outcome";
     budget_denials: CountersByCa<BudgetFamily> = CountersByCa::default(),
         "budget_denials", "Orders held back by our own budget, by CA and bucket";
     budget_left: LabelledGaugesByCa<BudgetFamily> = LabelledGaugesByCa::default(),

@@ -14,6 +14,7 @@
 mod authorities;
 mod pebble;
 mod renewal_info;
+mod revocation;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -109,6 +109,16 @@ fn an_imported_certificate_serves_at_once_and_an_order_takes_over_before_it_ends
         listed.contains("imported") && listed.contains("issued"),
         "{listed}"
     );
+    // Its authority is not here to revoke it.
+    let shown = setup.succeed(&["domain", "show", NAME, "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let id = shown["certificate"]["id"].as_str().unwrap();
+    let refused = setup.command(&["certificate", "revoke", id, "--compromised"]);
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.contains("which is no [[ca]] here: have it revoked there"),
+        "{refused}"
+    );
     // Never where a CA asks for its challenge.
     let probe = format!("{}", edge.https());
     let asked = [

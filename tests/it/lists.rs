@@ -163,3 +163,36 @@ fn the_list_that_certificates_name_is_there_and_stays_good_over_restarts() {
     let said = client.verify("robot.pem");
     assert!(said.contains("robot.pem: OK"), "{said}");
 }
+
+#[test]
+fn a_client_whose_key_leaked_is_on_the_list_and_passes_no_check_any_more() {
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let setup = short_lists(&place, &upstream);
+    let edge = setup.start();
+    let client = Checker {
+        edge: &edge,
+        place: &place,
+    };
+    issue_client(&setup, "robot", &client.file("robot.pem"));
+    let listed = setup.succeed(&["certificate", "list", "--tenant", "acme", "--json"]);
+    let robot = listed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .find(|certificate| certificate["client"] == "robot");
+    let robot = robot.unwrap_or_else(|| panic!("{listed}"));
+    let id = robot["id"].as_str().unwrap();
+    setup.succeed(&["certificate", "revoke", id, "--compromised"]);
+    let url = client.list_url("robot.pem");
+    wait::until("the client is refused", || {
+        client.fetch(&url);
+        let said = client.verify("robot.pem");
+        said.contains("certificate revoked").then_some(())
+    });
+    // Its key was never here: nothing is left to destroy.
+    let shown = wait::until("the job is done", || {
+        let shown = setup.succeed(&["certificate", "show", id]);
+        (shown.contains("revoked") && !shown.contains("next step")).then_some(shown)
+    });
+    assert!(!shown.contains("key destroyed"), "{shown}");
+}

@@ -31,5 +31,6 @@ mod private_ca;
 mod proxying;
 mod renewal;
 mod restart;
+mod revocation;
 mod support;
 mod takeover;

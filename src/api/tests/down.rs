@@ -163,6 +163,16 @@ impl Store for Down {
         down()
     }
 
+    async fn domains_served_by(
+        &self,
+        _: Deadline,
+        _: &TenantScope,
+        _: CertificateId,
+        _: usize,
+    ) -> Result<Vec<DomainRecord>, StoreError> {
+        down()
+    }
+
     async fn certificates_of(
         &self,
         _: Deadline,

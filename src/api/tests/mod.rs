@@ -126,7 +126,7 @@ impl Running {
         let nudge = Arc::new(move || {
             nudged.fetch_add(1, Ordering::Relaxed);
         });
-        let actions = Actions::new(store, reload, nudge);
+        let actions = Actions::new(store, Clock::manual(NOW), reload, nudge);
         let running = Self {
             folder: tempfile::tempdir().unwrap(),
             tasks: Tasks::new(),
@@ -192,10 +192,13 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "POST /v1/certificates/import",
         "POST /v1/certificates/issue-client",
         "GET /v1/certificates/{id}",
+        "POST /v1/certificates/{id}/replace",
+        "POST /v1/certificates/{id}/revoke",
         "GET /v1/domains",
         "GET /v1/domains/{name}",
         "POST /v1/domains/{name}/check",
         "POST /v1/domains/{name}/retry",
+        "POST /v1/domains/{name}/rollback",
         "POST /v1/drill",
         "GET /v1/events",
         "POST /v1/import/accounts",

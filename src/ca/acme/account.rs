@@ -3,15 +3,17 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use instant_acme::{CertificateIdentifier, Error, Identifier};
+use instant_acme::{CertificateIdentifier, Error, Identifier, RevocationReason, RevocationRequest};
 use rustls_pki_types::CertificateDer;
 
 use super::order::AcmeOrder;
 use super::repeat_stale_nonce;
+use super::revoke;
 use super::transport::{Line, bounded};
 use crate::base::clock::Timestamp;
-use crate::ca::authority::{Account, NewOrder, Order, RenewalInfo, TellsRenewal};
+use crate::ca::authority::{Account, NewOrder, Order, RenewalInfo, RevokedLeaf, TellsRenewal};
 use crate::ca::error::{CaError, Step};
+use crate::model::revocation;
 
 pub(super) struct AcmeAccount {
     account: instant_acme::Account,
@@ -133,6 +135,31 @@ impl Account for AcmeAccount {
         }
     }
 
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+        let certificate = CertificateDer::from(leaf.der);
+        let request = RevocationRequest {
+            certificate: &certificate,
+            reason: Some(reason(leaf.reason)),
+        };
+        let mut stale = 0;
+        loop {
+            let call = Box::pin(Line::observe(self.account.revoke(&request)));
+            let told = match call.await {
+                (Ok(()), _) => return Ok(()),
+                // The library's word for a directory without `revokeCert`.
+                (Err(Error::Str(_)), _) => {
+                    let ca = self.line.id().clone();
+                    return Err(CaError::CannotRevoke { ca });
+                }
+                (Err(error), seen) => self.line.explain(Step::Revocation, error, seen),
+            };
+            if !told.is_bad_nonce() || stale == super::MOST_STALE {
+                return revoke::taken(Err(told));
+            }
+            stale += 1;
+        }
+    }
+
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
         let order = repeat_stale_nonce!(self.line, Step::Order, self.account.order(url.to_owned()));
         match order {
@@ -143,6 +170,18 @@ impl Account for AcmeAccount {
             }),
             Err(error) => Err(error),
         }
+    }
+}
+
+const fn reason(reason: revocation::RevocationReason) -> RevocationReason {
+    use revocation::RevocationReason as Ours;
+    match reason {
+        Ours::Unspecified => RevocationReason::Unspecified,
+        Ours::KeyCompromise => RevocationReason::KeyCompromise,
+        Ours::AffiliationChanged => RevocationReason::AffiliationChanged,
+        Ours::Superseded => RevocationReason::Superseded,
+        Ours::CessationOfOperation => RevocationReason::CessationOfOperation,
+        Ours::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
     }
 }
 

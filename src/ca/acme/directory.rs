@@ -25,6 +25,8 @@ pub(super) struct Directory {
     pub new_nonce: String,
     /// Where the account's key is changed (RFC 8555 §7.3.5).
     pub key_change: Option<String>,
+    /// Where certificates are revoked (RFC 8555 §7.6).
+    pub revoke_cert: Option<String>,
     #[serde(default)]
     meta: RawMeta,
 }

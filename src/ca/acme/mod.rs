@@ -5,7 +5,8 @@
 //! that another directory under the same name gets an account of its own.
 //!
 //! Reading order: [`settings`], [`directory`], [`patience`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
-//! [`rollover`], [`account`], `adopt` (one that another program made), [`order`].
+//! `jws` (requests that are signed here), [`rollover`], [`account`], `adopt` (one that another program made), [`order`],
+//! `revoke`.
 
 pub mod settings;
 
@@ -19,6 +20,8 @@ mod credentials;
 
 mod open;
 
+mod jws;
+
 mod rollover;
 
 mod account;
@@ -27,11 +30,14 @@ mod adopt;
 
 mod order;
 
+mod revoke;
+
 use std::fmt;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::secret::Secret;
 use crate::base::task::Tasks;
-use crate::ca::authority::{CertificateAuthority, ForeignAccount, Material, Opened};
+use crate::ca::authority::{CertificateAuthority, ForeignAccount, Material, Opened, RevokedLeaf};
 use crate::ca::error::CaError;
 use crate::ca::meta::Meta;
 use crate::model::NamePattern;
@@ -97,6 +103,16 @@ impl CertificateAuthority for Acme {
 
     fn adopt(&self, account: ForeignAccount<'_>) -> Option<Material> {
         adopt::material(&self.settings.directory, account)
+    }
+
+    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError> {
+        Box::pin(revoke::by_key(
+            &self.line,
+            &self.settings.directory,
+            leaf,
+            key,
+        ))
+        .await
     }
 
     async fn open(&self, kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {

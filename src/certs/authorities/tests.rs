@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use super::*;
 use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
 use crate::ca::error::{Document, Step};
-use crate::ca::{Material, Opened};
+use crate::ca::{Material, Opened, RevokedLeaf};
 use crate::model::NamePattern;
 
 /// An authority whose directory answers or does not.
@@ -62,6 +63,10 @@ impl CertificateAuthority for Switched {
     }
 
     async fn open(&self, _kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {
+        std::future::ready(Err(self.outage())).await
+    }
+
+    async fn revoke_by_key(&self, _leaf: RevokedLeaf<'_>, _key: &Secret) -> Result<(), CaError> {
         std::future::ready(Err(self.outage())).await
     }
 

@@ -16,6 +16,7 @@ fn life(days: u32) -> Life {
         chance: 0.0,
         began: None,
         told: None,
+        chosen: None,
         ask_at: Timestamp::MAX,
         replace: None,
     }

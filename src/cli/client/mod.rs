@@ -24,6 +24,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::config::locate::admin_socket;
+use crate::model::revocation::{RevocationOrder, RevocationReason};
 
 pub use connection::ClientError;
 pub use takeover::ImportCommand;
@@ -192,6 +193,42 @@ pub enum CertificateCommand {
     Import(ImportOptions),
     /// Issue a certificate for a client of a tenant, for mutual TLS, by a CA of your own
     IssueClient(ClientCertificateOptions),
+    /// Revoke a certificate; one that serves is replaced first, by one with a new key
+    Revoke {
+        /// Its id, as in the list
+        id: String,
+        /// Why: unspecified, key-compromise, affiliation-changed, superseded, cessation-of-operation, privilege-withdrawn
+        #[arg(long, value_name = "REASON", default_value = "unspecified", value_parser = reason)]
+        reason: RevocationReason,
+        /// Somebody else has its private key: the same as --reason key-compromise
+        #[arg(long, conflicts_with = "reason")]
+        compromised: bool,
+        /// Revoke at once, and replace it after that; visitors may meet a revoked certificate meanwhile
+        #[arg(long)]
+        at_once: bool,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Obtain another certificate with a new key in the place of one that serves, now
+    Replace {
+        /// Its id, as in the list
+        id: String,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Serve an earlier certificate of a domain again
+    Rollback {
+        /// The name as registered: shop.example.com or '*.example.com'
+        domain: String,
+        /// The certificate to serve, instead of the newest that is older than the present one
+        #[arg(long, value_name = "ID")]
+        to: Option<String>,
+        /// How and where.
+        #[command(flatten)]
+        client: ClientOptions,
+    },
     /// One certificate with its chain
     Show {
         /// Its id, as in the list
@@ -355,19 +392,7 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
             let path = ["cas", name, "rollover"];
             one(client, Method::Post, &path, show::rollover, output).await
         }
-        C::Certificate(CertificateCommand::List(list)) => {
-            pages(list, "certificates", show::CERTIFICATES, output).await
-        }
-        C::Certificate(CertificateCommand::IssueClient(options)) => {
-            import::client(options, output).await
-        }
-        C::Certificate(CertificateCommand::Import(options)) => {
-            import::certificate(options, output).await
-        }
-        C::Certificate(CertificateCommand::Show { id, client }) => {
-            let path = ["certificates", id];
-            one(client, Method::Get, &path, show::certificate, output).await
-        }
+        C::Certificate(command) => certificate(command, output).await,
         C::Import(ImportCommand::Caddy(options)) => takeover::caddy(options, output).await,
         C::Budget(BudgetOptions {
             command: Some(BudgetCommand::Forecast(options)),
@@ -387,6 +412,76 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         C::Job(JobCommand::List(list)) => pages(list, "jobs", show::JOBS, output).await,
         C::Event(EventCommand::List(list)) => pages(list, "events", show::EVENTS, output).await,
     }
+}
+
+async fn certificate(
+    command: &CertificateCommand,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    match command {
+        CertificateCommand::List(list) => {
+            pages(list, "certificates", show::CERTIFICATES, output).await
+        }
+        CertificateCommand::Import(options) => import::certificate(options, output).await,
+        CertificateCommand::IssueClient(options) => import::client(options, output).await,
+        CertificateCommand::Show { id, client } => {
+            let path = ["certificates", id];
+            one(client, Method::Get, &path, show::certificate, output).await
+        }
+        CertificateCommand::Revoke {
+            id,
+            reason,
+            compromised,
+            at_once,
+            client,
+        } => {
+            let reason = match compromised {
+                true => RevocationReason::KeyCompromise,
+                false => *reason,
+            };
+            let order = match at_once {
+                true => RevocationOrder::RevokedFirst,
+                false => RevocationOrder::ReplacedFirst,
+            };
+            let query = [("reason", reason.as_str()), ("order", order.as_str())];
+            let path = ["certificates", id, "revoke"];
+            post(client, &path, &query, (show::revocation, output)).await
+        }
+        CertificateCommand::Replace { id, client } => {
+            let path = ["certificates", id, "replace"];
+            post(client, &path, &[], (show::replacement, output)).await
+        }
+        CertificateCommand::Rollback { domain, to, client } => {
+            let query: Vec<_> = to.iter().map(|to| ("to", to.as_str())).collect();
+            let path = ["domains", domain, "rollback"];
+            post(client, &path, &query, (show::rollback, output)).await
+        }
+    }
+}
+
+/// A reason as typed: with `_` or `-`.
+fn reason(text: &str) -> Result<RevocationReason, String> {
+    RevocationReason::from_word(&text.replace('-', "_")).ok_or_else(|| {
+        let words = RevocationReason::ALL.map(RevocationReason::as_str);
+        format!("one of {}", words.join(", "))
+    })
+}
+
+async fn post(
+    client: &ClientOptions,
+    path: &[&str],
+    query: &[(&str, &str)],
+    (show, output): (fn(&Value) -> String, &mut dyn Write),
+) -> Result<(), ClientError> {
+    let mut connection = connect(client).await?;
+    let answer = connection.ask(Method::Post, path, query).await?;
+    let text = match client.json {
+        true => format!("{answer:#}\n"),
+        false => show(&answer),
+    };
+    output
+        .write_all(text.as_bytes())
+        .map_err(ClientError::Output)
 }
 
 async fn one(

@@ -365,6 +365,52 @@ pub(super) fn client(answer: &Value) -> String {
     lines.0
 }
 
+/// A revocation that was asked for.
+pub(super) fn revocation(answer: &Value) -> String {
+    let [id, reason] = ["certificate", "reason"].map(|key| cell(answer, &[key]));
+    match cell(answer, &["revoked_at"]).as_str() {
+        "-" => format!(
+            "certificate {id} will be revoked ({reason}); see: vestibule certificate show {id}\n"
+        ),
+        at => format!("certificate {id} was revoked at {at} ({reason})\n"),
+    }
+}
+
+/// A replacement that was asked for.
+pub(super) fn replacement(answer: &Value) -> String {
+    let id = cell(answer, &["certificate"]);
+    format!("another certificate will take the place of {id}\n")
+}
+
+/// A rollback that was done.
+pub(super) fn rollback(answer: &Value) -> String {
+    let [domain, certificate, before, renew_at] =
+        ["domain", "certificate", "instead_of", "renew_at"].map(|key| cell(answer, &[key]));
+    format!(
+        "{domain} is served with {certificate} instead of {before}; it is renewed at {renew_at}\n"
+    )
+}
+
+/// How far a revocation is, and what is in its way.
+fn add_revocation(lines: &mut Lines, revocation: &Value) {
+    let [reason, asked, next] =
+        ["reason", "asked_at", "next_attempt_at"].map(|key| cell(revocation, &[key]));
+    lines.add("revocation", &format!("{reason}, asked for at {asked}"));
+    for (label, key) in [("  replaced", "replaced_at"), ("  revoked", "revoked_at")] {
+        lines.field(label, revocation, &[key]);
+    }
+    if next != "-" {
+        let failures = cell(revocation, &["failures"]);
+        lines.add(
+            "  next step",
+            &format!("{next} (after {failures} failures)"),
+        );
+    }
+    if let Some(problem) = revocation.get("problem").filter(|it| it.is_object()) {
+        add_problem(lines, problem);
+    }
+}
+
 /// One certificate.
 pub(super) fn certificate(answer: &Value) -> String {
     let mut lines = Lines::default();
@@ -383,6 +429,18 @@ pub(super) fn certificate(answer: &Value) -> String {
         ("stored", "created_at"),
     ] {
         lines.field(label, answer, &[key]);
+    }
+    for (label, key) in [
+        ("superseded by", "superseded_by"),
+        ("key kept until", "key_kept_until"),
+        ("key destroyed", "key_destroyed_at"),
+    ] {
+        if answer.get(key).is_some_and(|value| !value.is_null()) {
+            lines.field(label, answer, &[key]);
+        }
+    }
+    if let Some(revocation) = answer.get("revocation").filter(|it| it.is_object()) {
+        add_revocation(&mut lines, revocation);
     }
     let pem = answer.get("chain_pem").and_then(Value::as_str);
     for line in pem.into_iter().flat_map(str::lines) {

@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::support::{
-    Factory, Fresh, LEASE, claim, job_key, pattern, problem, registration, request, soon, tenant,
+    Factory, Fresh, LEASE, certificate, claim, job_key, pattern, problem, registration, request,
+    soon, tenant,
 };
 use crate::model::TenantScope;
 use crate::model::certificate::CaId;
@@ -163,6 +164,47 @@ pub(crate) async fn the_most_urgent_job_comes_first_and_the_next_one_is_told(fac
     };
     let claims = fresh.store.claim(soon(), &upkeep).await.unwrap();
     assert!(claims.jobs.is_empty() && claims.next_due.is_none());
+}
+
+pub(crate) async fn a_certificate_has_a_job_of_its_own_beside_its_domains(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "a.test").await;
+    fresh.request("acme", "a.test").await;
+    let stored = certificate("acme", &["a.test"]);
+    let key = JobKey::Revocation(stored.facts.id);
+    let ask = |owner| {
+        Batch::new().then(Operation::RequestJob {
+            key: key.clone(),
+            tenant: tenant(owner),
+            priority: Priority::Expiring,
+            delay: Duration::ZERO,
+            urgency: Urgency::Now,
+        })
+    };
+    let missing = fresh.try_apply(ask("acme")).await;
+    assert!(matches!(missing, Err(ApplyError::Missing(_))));
+    let put = Batch::new().then(Operation::PutCertificate(Box::new(stored)));
+    fresh.apply(put).await;
+    let of_another = fresh.try_apply(ask("globex")).await;
+    assert!(matches!(of_another, Err(ApplyError::Missing(_))));
+    fresh.apply(ask("acme")).await;
+    let request = ClaimRequest {
+        kind: JobKind::Revocation,
+        holder: Uuid::new_v4(),
+        most: 9,
+        lease: Duration::from_secs(60),
+        paces: Paces::default(),
+    };
+    let claimed = fresh.store.claim(soon(), &request).await.unwrap().jobs;
+    let [job] = &claimed[..] else {
+        panic!("the one of its kind: {claimed:?}");
+    };
+    assert_eq!((&job.claim.key, &job.tenant), (&key, &Some(tenant("acme"))));
+    let done = Batch::new().then(Operation::DeleteJob { key: key.clone() });
+    fresh.apply(done).await;
+    let scope = TenantScope::operator();
+    assert_eq!(fresh.store.job(soon(), &scope, &key).await.unwrap(), None);
+    assert_eq!(fresh.claim(9).await.len(), 1, "the domain's own");
 }
 
 pub(crate) async fn a_request_brings_a_waiting_job_forward_and_never_back(factory: &Factory) {

@@ -107,6 +107,37 @@ pub(crate) async fn what_is_learnt_stays_and_a_names_certificates_are_found_newe
     assert!(fresh.try_apply(missing).await.is_err());
 }
 
+pub(crate) async fn the_domains_of_a_certificate_are_those_that_point_to_it(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    for name in ["b.test", "a.test", "c.test"] {
+        fresh.register("acme", name).await;
+    }
+    let both = certificate("acme", &["a.test", "b.test", "c.test"]);
+    let point = |name: &str| Operation::PointDomain {
+        pattern: pattern(name),
+        certificate: both.facts.id,
+    };
+    let batch = Batch::new()
+        .then(Operation::PutCertificate(Box::new(both.clone())))
+        .then(point("b.test"))
+        .then(point("a.test"));
+    fresh.apply(batch).await;
+    let of = async |scope: &TenantScope, most| {
+        let found = fresh
+            .store
+            .domains_served_by(soon(), scope, both.facts.id, most);
+        let names = found.await.unwrap().into_iter();
+        names
+            .map(|domain| domain.pattern.to_string())
+            .collect::<Vec<_>>()
+    };
+    let acme = TenantScope::certificate_work(tenant("acme"));
+    assert_eq!(of(&acme, 9).await, ["a.test", "b.test"]);
+    assert_eq!(of(&acme, 1).await, ["a.test"]);
+    let globex = TenantScope::certificate_work(tenant("globex"));
+    assert!(of(&globex, 9).await.is_empty());
+}
+
 pub(crate) async fn everything_is_there_after_a_restart(factory: &Factory) {
     let fresh = Fresh::of(factory).await;
     fresh.register("acme", "shop.example.com").await;

@@ -92,6 +92,21 @@ pub(super) async fn require(
     Ok(domain)
 }
 
+/// The domains that point to a certificate.
+pub(super) async fn served_by(
+    connection: &mut SqliteConnection,
+    certificate: CertificateId,
+    most: usize,
+) -> Result<Vec<DomainRecord>, StoreError> {
+    let most = i64::try_from(most.min(PageRequest::MOST)).unwrap_or(i64::MAX);
+    let rows = query("SELECT * FROM domain WHERE certificate_id = ? ORDER BY pattern LIMIT ?")
+        .bind(certificate.as_bytes().to_vec())
+        .bind(most)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(record).collect()
+}
+
 /// A page of domains.
 pub(super) async fn list(
     connection: &mut SqliteConnection,

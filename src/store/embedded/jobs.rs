@@ -11,11 +11,11 @@ use crate::model::certificate::CaId;
 use crate::model::problem::Problem;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{ApplyError, JobOutcome, Urgency};
-use crate::store::embedded::domains;
 use crate::store::embedded::rows::{
     column, fetched, page, problem, problem_text, tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_owner, check_scope};
+use crate::store::embedded::{certificates, domains};
 use crate::store::error::StoreError;
 use crate::store::job::{JobKey, JobKind, JobRecord, JobStanding, Priority, SavedOrder};
 use crate::store::record::KeyOwner;
@@ -110,6 +110,7 @@ pub(super) const fn kind_value(kind: JobKind) -> i64 {
     match kind {
         JobKind::Certificate => 0,
         JobKind::Upkeep => 1,
+        JobKind::Revocation => 2,
     }
 }
 
@@ -136,6 +137,7 @@ fn priority(value: i64) -> Result<Priority, StoreError> {
 pub(super) fn key(text: &str) -> Result<JobKey, StoreError> {
     let read = match text.split_once(':') {
         Some(("certificate", name)) => NamePattern::parse(name).ok().map(JobKey::Certificate),
+        Some(("revoke", id)) => id.parse().ok().map(JobKey::Revocation),
         Some(("upkeep", task)) => Some(JobKey::Upkeep(Arc::from(task))),
         _ => None,
     };
@@ -200,7 +202,7 @@ pub(super) async fn list(
     Ok(page(jobs, request, |job: &JobRecord| job.key.clone()))
 }
 
-/// A request for a domain's job.
+/// A request for a domain's or a certificate's job.
 pub(super) struct Request<'a> {
     pub(super) key: &'a JobKey,
     pub(super) tenant: &'a TenantId,
@@ -215,17 +217,8 @@ pub(super) async fn request(
     scope: &TenantScope,
     wanted: &Request<'_>,
 ) -> Result<JobStanding, ApplyError> {
-    let JobKey::Certificate(pattern) = wanted.key else {
-        return Err(ApplyError::OutOfScope(KeyOwner::Platform));
-    };
     check_scope(scope, wanted.tenant)?;
-    let domain = domains::require(transaction.connection, scope, pattern).await?;
-    if domain.tenant != *wanted.tenant {
-        return Err(ApplyError::OwnedByOther {
-            pattern: pattern.clone(),
-            wanted_by: wanted.tenant.clone(),
-        });
-    }
+    check_subject(transaction, scope, wanted).await?;
     let now = transaction.now;
     let Some(mut job) = find(transaction.connection, wanted.key).await? else {
         let tenant = Some(wanted.tenant);
@@ -242,6 +235,33 @@ pub(super) async fn request(
         .execute(&mut *transaction.connection)
         .await?;
     Ok(job.standing(now))
+}
+
+/// What the job is about must be there and be the tenant's.
+async fn check_subject(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    wanted: &Request<'_>,
+) -> Result<(), ApplyError> {
+    match wanted.key {
+        JobKey::Certificate(pattern) => {
+            let domain = domains::require(transaction.connection, scope, pattern).await?;
+            if domain.tenant != *wanted.tenant {
+                return Err(ApplyError::OwnedByOther {
+                    pattern: pattern.clone(),
+                    wanted_by: wanted.tenant.clone(),
+                });
+            }
+        }
+        JobKey::Revocation(id) => {
+            let found = certificates::names(transaction.connection, *id).await?;
+            found
+                .filter(|(tenant, _)| tenant == wanted.tenant)
+                .ok_or_else(|| ApplyError::Missing(format!("certificate {id}")))?;
+        }
+        JobKey::Upkeep(_) => return Err(ApplyError::OutOfScope(KeyOwner::Platform)),
+    }
+    Ok(())
 }
 
 fn bring_forward(job: &mut JobRow, wanted: &Request<'_>, now: Timestamp) {

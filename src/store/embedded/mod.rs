@@ -296,6 +296,18 @@ impl Store for Embedded {
         Ok(found.filter(|domain| scope.reaches(&domain.tenant)))
     }
 
+    async fn domains_served_by(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        certificate: CertificateId,
+        most: usize,
+    ) -> Result<Vec<DomainRecord>, StoreError> {
+        let found = read!(self, by, domains::served_by(certificate, most))?;
+        let ours = |domain: &DomainRecord| scope.reaches(&domain.tenant);
+        Ok(found.into_iter().filter(ours).collect())
+    }
+
     async fn certificate(
         &self,
         by: Deadline,

@@ -13,9 +13,7 @@ use crate::model::standing::CertificateStanding;
 use crate::model::{TenantId, TenantScope};
 use crate::store::batch::{ApplyError, AuditEvent};
 use crate::store::embedded::events;
-use crate::store::embedded::rows::{
-    certificate_id, column, json_text, parsed, parsed_json, tenant,
-};
+use crate::store::embedded::rows::{certificate_id, column, json_text, parsed_json, tenant};
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::error::StoreError;
 use crate::store::record::{AuditActor, KeyOwner};
@@ -26,7 +24,8 @@ const PAGE: i64 = 100;
 /// What is read of a certificate here.
 struct Retired {
     tenant: TenantId,
-    name: String,
+    /// The first of its names; a client's certificate has none.
+    name: Option<String>,
     standing: CertificateStanding,
     has_key: bool,
     serves: bool,
@@ -47,7 +46,10 @@ async fn find(
     let read = |row: &SqliteRow| {
         Ok(Retired {
             tenant: tenant(row, "tenant_id")?,
-            name: parsed(row, "names", |text| text.lines().next().map(str::to_owned))?,
+            name: column::<String, _>(row, "names")?
+                .lines()
+                .next()
+                .map(str::to_owned),
             standing: parsed_json(row, "standing")?,
             has_key: column(row, "has_key")?,
             serves: column(row, "serves")?,
@@ -200,7 +202,7 @@ pub(super) async fn sweep(transaction: &mut Transaction<'_>) -> Result<u64, Stor
             owner: KeyOwner::Tenant(found.tenant.clone()),
             actor: AuditActor::System,
             kind: "certificate.key_destroyed",
-            subject: found.name.clone(),
+            subject: found.name.unwrap_or_else(|| id.to_string()),
             detail: json!({ "certificate": id, "why": "retired" }),
         };
         destroy(transaction, id, found.standing).await?;

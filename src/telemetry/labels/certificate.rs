@@ -28,6 +28,16 @@ label! {
 }
 
 label! {
+    /// What a CA did when it was told that a certificate is revoked.
+    RevocationOutcome = "outcome" {
+        /// It took it, or knew already.
+        Revoked = "revoked",
+        /// It refused, or was not there; it is told again.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// What a bucket of a CA's budget limits.
     BudgetFamily = "bucket" {
         /// Calls of any kind: stopped while the CA asks to be left alone.

@@ -45,6 +45,7 @@ mod state;
 
 pub use certificate::{
     BudgetFamily, Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission,
+    RevocationOutcome,
 };
 pub use connection::{
     AdmissionLimit, ChallengeAnswer, ChallengeAsked, CredentialOrigin, Handshake, HandshakeOutcome,

@@ -33,6 +33,9 @@ fn used() -> Metrics {
     metrics
         .issuances
         .count(&CaId::new("a\"b\\c\nd"), (kind, outcome));
+    metrics
+        .revocations
+        .count(&CaId::new("ca"), RevocationOutcome::Failed);
     metrics.reloaded(Reload::Failure, Timestamp::from_seconds(1_800_000_000));
     metrics.set_config_state(ConfigState::LastGood);
     metrics

@@ -26,7 +26,7 @@ use super::pebble::{Pebble, ServerIdentity};
 use super::place::{Place, port};
 use super::wait;
 
-/// A request of an issuance, by what it asks the CA for.
+/// A request of an issuance, or of a revocation, by what it asks the CA for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Directory,
@@ -38,9 +38,11 @@ pub(crate) enum Step {
     Look,
     Finalize,
     Certificate,
+    Revocation,
 }
 
 impl Step {
+    /// Those of an issuance.
     pub(crate) const ALL: [Self; 9] = [
         Self::Directory,
         Self::Account,
@@ -66,6 +68,7 @@ impl Step {
             "chalZ" => Some(Self::Challenge),
             "finalize-order" => Some(Self::Finalize),
             "certZ" => Some(Self::Certificate),
+            "revoke-cert" => Some(Self::Revocation),
             _ => None,
         }
     }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::base::clock::{Instant, Timestamp};
+use crate::base::secret::Secret;
 use crate::ca::error::{CaError, Document, Step};
 use crate::ca::private::Private;
 use crate::ca::{
     Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order, OrderStatus,
-    RenewalInfo, TellsRenewal,
+    RenewalInfo, RevokedLeaf, TellsRenewal,
 };
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
@@ -127,6 +128,10 @@ impl CertificateAuthority for Scripted {
         !pattern.is_wildcard()
     }
 
+    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError> {
+        self.0.ca.revoke_by_key(leaf, key).await
+    }
+
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError> {
         let opened = self.0.ca.open(kept, now).await?;
         let account = ScriptedAccount {
@@ -194,6 +199,10 @@ impl Account for ScriptedAccount {
         self.script.asked.fetch_add(1, Ordering::SeqCst);
         let next = self.script.renewals.lock().unwrap().pop_front();
         next.unwrap_or_else(|| Ok(Some(RenewalInfo::default())))
+    }
+
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+        self.account.revoke(leaf).await
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {

@@ -132,3 +132,28 @@ async fn whoever_asks_gets_a_new_certificate_before_the_old_one_is_due() {
         assert_eq!(old.superseded_by, Some(second.facts.id));
     }
 }
+
+#[tokio::test]
+async fn what_somebody_chose_again_is_left_alone_until_its_time_and_then_renewed() {
+    let world = World::new(quick()).await;
+    world.register("a.test").await;
+    let chosen = world.obtain("a.test").await.unwrap();
+    let (due, end) = (world.due("a.test").await, chosen.facts.not_after);
+    let renew_at = due.plus(end.since(due) / 2);
+    let standing = CertificateStanding {
+        renew_at: Some(renew_at),
+        ..world.serving("a.test").await.standing
+    };
+    let choice = Batch::new().then(Operation::SetCertificateStanding {
+        certificate: chosen.facts.id,
+        standing: Box::new(standing),
+    });
+    world.apply(choice).await;
+    while world.run_once().await.run_at <= due {}
+    assert_eq!(world.placed(), 1);
+    while world.placed() == 1 {
+        world.run_once().await;
+    }
+    assert!(renew_at <= world.clock.now());
+    assert!(world.clock.now() < end);
+}

@@ -132,6 +132,28 @@ async fn the_key_of_a_removed_domain_is_destroyed_in_time() {
 }
 
 #[tokio::test]
+async fn a_clients_certificate_without_name_and_key_is_written_like_any_other() {
+    let mut client = certificate("acme", &[NAME]);
+    client.facts.names.clear();
+    client.sealed_key.clear();
+    let fixture = Fixture::with(&[&client]).await;
+    let id = client.facts.id;
+    let standing = CertificateStanding {
+        client: Some("robot".to_owned()),
+        ..CertificateStanding::default()
+    };
+    let batch = Batch::new()
+        .then(Operation::SetCertificateStanding {
+            certificate: id,
+            standing: Box::new(standing),
+        })
+        .then(Operation::DestroyKey { certificate: id });
+    apply(&fixture.store, batch).await.unwrap();
+    let standing = fixture.read(id).await.standing;
+    assert_eq!(standing.client.as_deref(), Some("robot"));
+}
+
+#[tokio::test]
 async fn a_key_that_serves_is_never_destroyed_and_a_revoked_certificate_never_serves() {
     let (serving, other) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
     let fixture = Fixture::with(&[&serving, &other]).await;

@@ -1,0 +1,50 @@
+//! Revoking: on the list of an authority of our own, by the account that ordered, or by the certificate's own key where
+//! that account is not ours.
+
+use std::sync::Arc;
+
+use super::{AccountError, Accounts};
+use crate::base::secret::Secret;
+use crate::ca::RevokedLeaf;
+use crate::model::TenantId;
+use crate::model::certificate::CaId;
+
+impl Accounts {
+    /// Revokes a certificate of a tenant: puts it on the list of an authority of our own, tells any other by our account.
+    /// Gives the word for how it was done.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn revoke(
+        &self,
+        (tenant, ca): (&TenantId, &CaId),
+        leaf: RevokedLeaf<'_>,
+    ) -> Result<&'static str, Arc<AccountError>> {
+        if self
+            .put_on_list((tenant, ca), leaf.der, leaf.reason)
+            .await?
+        {
+            return Ok("list");
+        }
+        let account = self.account(ca).await?;
+        let revoked = account.revoke(leaf).await;
+        revoked
+            .map(|()| "account")
+            .map_err(|error| Arc::new(AccountError::Ca(error)))
+    }
+
+    /// Revokes by the certificate's private key, PKCS #8, whoever ordered it; needs no account.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub async fn revoke_by_key(
+        &self,
+        ca: &CaId,
+        leaf: RevokedLeaf<'_>,
+        key: &Secret,
+    ) -> Result<(), Arc<AccountError>> {
+        let authority = self.0.authority(ca).map_err(Arc::new)?;
+        let revoked = authority.revoke_by_key(leaf, key).await;
+        revoked.map_err(|error| Arc::new(AccountError::Ca(error)))
+    }
+}
