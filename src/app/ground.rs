@@ -18,11 +18,13 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::server;
+use crate::telemetry::trouble::UpstreamTroubles;
 
 /// The ground, opened.
 pub(super) struct Ground {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) troubles: UpstreamTroubles,
     pub(super) readiness: Readiness,
     pub(super) access_log: AccessLog,
     /// Where health and metrics are served.
@@ -67,6 +69,7 @@ impl Ground {
         Ok(Self {
             clock,
             metrics,
+            troubles: UpstreamTroubles::default(),
             readiness,
             access_log,
             telemetry,

@@ -185,6 +185,7 @@ async fn start_control(
         preflight: work.preflight.clone(),
         authorities: work.accounts.authorities().clone(),
         budget: work.budget.clone(),
+        troubles: ground.troubles.clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),
         started_at: ground.clock.now(),
@@ -230,6 +231,7 @@ fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) 
         settings: in_force.proxy.clone(),
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),
+        troubles: ground.troubles.clone(),
         access_log: ground.access_log.clone(),
         reports,
     }

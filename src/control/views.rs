@@ -14,6 +14,7 @@ use crate::certs::preflight::Preflight;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
 use crate::control::stuck;
+use crate::control::upstreams;
 use crate::control::waiting;
 use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
@@ -25,6 +26,7 @@ use crate::store::job::JobKey;
 use crate::store::record::{CertificateRecord, DomainRecord};
 use crate::store::{Deadline, Store, StoreError};
 use crate::telemetry::readiness::{Readiness, Report};
+use crate::telemetry::trouble::UpstreamTroubles;
 
 // What views show as it is stored: those who ask name it from here, and never the store.
 pub use crate::store::job::{JobRecord, Priority};
@@ -51,6 +53,8 @@ pub struct Sources {
     pub authorities: Authorities,
     /// What is left of the authorities' limits.
     pub budget: Keeper,
+    /// Whose upstreams fail at present.
+    pub troubles: UpstreamTroubles,
     /// How the process is.
     pub readiness: Readiness,
     /// Tells what is valid now.
@@ -390,6 +394,8 @@ impl Views {
         let of_job = job.as_ref().and_then(|job| job.problem.clone());
         let obtain = self.0.preflight.obtain();
         let stuck = stuck::stuck(&record, job.as_ref(), (obtain, &self.0.edge.load()), now);
+        let owned = (&record.tenant, &record.pattern);
+        let upstream = upstreams::problem(&self.0.troubles, owned, &self.0.edge.load(), now);
         Ok(DomainView {
             pattern: record.pattern,
             tenant: record.tenant,
@@ -397,7 +403,7 @@ impl Views {
             state,
             tls_status,
             upstream: record.upstream.map(|name| name.to_string()),
-            problem: record.problem.or(of_job).or(stuck),
+            problem: record.problem.or(of_job).or(stuck).or(upstream),
             certificate: certificate.map(|facts| {
                 let status = CertificateStatus::of(&facts, &standing, now);
                 (facts, status)

@@ -17,6 +17,7 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::access::{AccessRecord, RequestId, RequestPath, Tls};
 use crate::telemetry::family::Entered;
 use crate::telemetry::labels::{Direction, End, Protocol, StatusClass};
+use crate::telemetry::trouble::Forwarded;
 
 /// The longest id that is taken over from a trusted proxy.
 const MOST_ID: usize = 128;
@@ -188,6 +189,22 @@ impl Account {
         }
     }
 
+    /// Tells how the upstream did, for whoever asks about the name.
+    fn note_upstream(&self, record: &AccessRecord, now: Timestamp) {
+        let (Some((tenant, domain)), Some(upstream)) = (self.owner.get(), self.upstream.get())
+        else {
+            return;
+        };
+        let request = Forwarded {
+            tenant,
+            domain,
+            upstream,
+            answered: record.upstream_duration.is_some(),
+            end: record.end,
+        };
+        self.worker.shared.troubles.note(request, now);
+    }
+
     fn close(&self) {
         let duration = monotonic().saturating_duration_since(self.began);
         let owner = self.owner.get();
@@ -218,6 +235,7 @@ impl Account {
             end: self.end.get().unwrap_or(End::ClientClosed),
         };
         let shared = &self.worker.shared;
+        self.note_upstream(&record, shared.clock.now());
         shared.metrics.request_ended(&record.for_metrics());
         shared
             .metrics

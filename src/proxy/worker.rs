@@ -31,6 +31,7 @@ use crate::proxy::tls::Composer;
 use crate::proxy::upstream::Pools;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trouble::UpstreamTroubles;
 
 /// How long tasks may take to notice that they have been cancelled.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(1);
@@ -54,6 +55,8 @@ pub struct Services {
     pub clock: Clock,
     /// Metrics.
     pub metrics: Metrics,
+    /// Whose upstreams fail at present.
+    pub troubles: UpstreamTroubles,
     /// The access log.
     pub access_log: AccessLog,
     /// Who watches handshakes.

@@ -5,7 +5,7 @@
 //! No secret, token or query string passes through, and no text from outside becomes a metric's label.
 //!
 //! Reading order: [`metrics`] (every metric by name) over [`family`] (how they are counted), [`labels`] (every
-//! label) and [`worst`] (errors by tenant, bounded); [`access`] (the record of a request); [`logging`];
+//! label) and [`worst`] (errors by tenant, bounded); [`trouble`] (names whose upstreams fail); [`access`] (the record of a request); [`logging`];
 //! [`readiness`], and the pages for it and the metrics in [`server`]; [`settings`].
 
 pub mod metrics;
@@ -17,6 +17,7 @@ pub mod labels;
 mod by_ca;
 mod exposition;
 mod process;
+pub mod trouble;
 pub mod worst;
 
 pub mod access;

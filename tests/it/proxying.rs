@@ -7,6 +7,7 @@ use crate::support::pebble::Pebble;
 use crate::support::place::Place;
 use crate::support::upstream::Upstream;
 use crate::support::visitor::Visitor;
+use crate::support::wait;
 
 const ISSUED: &[&str] = &["outcome=\"issued\""];
 
@@ -39,6 +40,58 @@ fn world_with(change: impl FnOnce(Setup) -> Setup) -> World {
         _pebble: pebble,
         place,
     }
+}
+
+#[test]
+fn a_domain_says_that_its_upstream_is_not_there_until_it_is() {
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let setup = |address: &str| {
+        Setup::new(&place)
+            .private_ca(Duration::from_secs(86_400))
+            .upstream_at(address)
+            .tenant("acme", &["acme.example.com", "idle.example.com"])
+    };
+    let nobody = setup(&format!("{}:9", place.address()));
+    let edge = nobody.start();
+    edge.wait_for_metric("proxy_issuances_total", ISSUED, 2.0);
+    let shown = |name: &str| -> serde_json::Value {
+        let said = nobody.succeed(&["domain", "show", name, "--json"]);
+        serde_json::from_str(&said).unwrap()
+    };
+    assert_eq!(
+        shown("acme.example.com")["problem"],
+        serde_json::Value::Null
+    );
+    for _ in 0..2 {
+        let answer = edge.get("https://acme.example.com/").answered();
+        assert_eq!(answer.status, 502);
+    }
+    let domain = shown("acme.example.com");
+    let problem = &domain["problem"];
+    assert_eq!(problem["code"], "upstream_unreachable");
+    assert_eq!(problem["actor"], "operator");
+    let evidence = problem["evidence"][0].as_str().unwrap();
+    assert!(evidence.contains("since its last answer: 2"), "{evidence}");
+    assert!(evidence.contains("upstream_unreachable"), "{evidence}");
+    assert_eq!(
+        (&domain["state"], &domain["tls_status"]),
+        (&"active".into(), &"issued".into())
+    );
+    assert_eq!(
+        shown("idle.example.com")["problem"],
+        serde_json::Value::Null
+    );
+
+    edge.reload(&setup(&upstream.address().to_string()));
+    wait::until("the upstream answers", || {
+        let answer = edge.get("https://acme.example.com/").answered();
+        (answer.status == 200).then_some(())
+    });
+    assert_eq!(
+        shown("acme.example.com")["problem"],
+        serde_json::Value::Null
+    );
 }
 
 /// Fields as the upstream echoed them.

@@ -34,6 +34,7 @@ use crate::model::{DnsName, Snapshot};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Phase, Readiness};
+use crate::telemetry::trouble::UpstreamTroubles;
 
 /// The time of every test's clock.
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -116,6 +117,7 @@ impl Running {
             preflight: no_preflight(),
             authorities: one_authority(),
             budget: keeper(&store),
+            troubles: UpstreamTroubles::default(),
             readiness,
             clock: Clock::manual(NOW),
             started_at: Timestamp::from_seconds(1_700_000_000),

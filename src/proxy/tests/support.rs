@@ -39,6 +39,7 @@ use crate::proxy::settings::Settings;
 use crate::proxy::worker::{Answer, Services, Shared, Worker};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trouble::UpstreamTroubles;
 
 /// Nothing in these tests takes longer where it works.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,6 +163,7 @@ impl Edge {
             settings: Published::new(settings),
             clock: Clock::system(),
             metrics: Metrics::default(),
+            troubles: UpstreamTroubles::default(),
             access_log,
             reports,
         });
