@@ -263,30 +263,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
-
-    /// Answers one connection with `answer` after one read, keeps it open, and gives what was asked.
-    async fn answering(answer: String) -> (SocketAddr, tokio::sync::oneshot::Receiver<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (asked, question) = tokio::sync::oneshot::channel();
-        Tasks::new().spawn("server", async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut buffer = [0; 4096];
-            let read = stream.read(&mut buffer).await.unwrap();
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            asked
-                .send(String::from_utf8_lossy(&buffer[..read]).into_owned())
-                .unwrap();
-            std::future::pending::<()>().await;
-        });
-        (address, question)
-    }
+    use crate::net::fixture::answering;
 
     fn client() -> HttpClient {
         let settings = Settings {
@@ -304,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn says_who_asks_and_takes_a_redirect_as_an_answer() {
         let answer = "HTTP/1.1 307 Over There\r\nlocation: /x\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nhi";
-        let (address, question) = answering(answer.to_owned()).await;
+        let (address, question) = answering(answer).await;
         let answer = client()
             .send(ask(&format!("http://{address}/path?q")))
             .await
@@ -323,14 +303,14 @@ mod tests {
     #[tokio::test]
     async fn an_answer_beyond_the_limit_is_an_error() {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n01234567890".to_owned();
-        let (address, _question) = answering(answer).await;
+        let (address, _question) = answering(&answer).await;
         let error = client().send(ask(&format!("http://{address}/"))).await;
         assert!(matches!(error, Err(FetchError::TooLarge { limit: 10, .. })));
     }
 
     #[tokio::test]
     async fn a_silent_server_meets_the_deadline_and_the_error_hides_the_path() {
-        let (address, _question) = answering(String::new()).await;
+        let (address, _question) = answering("").await;
         let error = client()
             .send_within(
                 ask(&format!("http://{address}/secret")),

@@ -197,7 +197,7 @@ where
 
 /// Believes every certificate: it is here to be looked at.
 #[derive(Debug)]
-struct Onlooker(Arc<CryptoProvider>);
+pub(crate) struct Onlooker(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Onlooker {
     fn verify_server_cert(
@@ -236,34 +236,16 @@ impl ServerCertVerifier for Onlooker {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::base::task::Tasks;
+    use crate::net::fixture::answering;
 
     const SOON: Duration = Duration::from_secs(10);
 
     fn name() -> DnsName {
         DnsName::parse("shop.acme.test").unwrap()
-    }
-
-    async fn answering(
-        answer: &'static str,
-    ) -> (SocketAddr, tokio::sync::oneshot::Receiver<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (asked, question) = tokio::sync::oneshot::channel();
-        Tasks::new().spawn("server", async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut buffer = [0; 4096];
-            let read = stream.read(&mut buffer).await.unwrap();
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            asked
-                .send(String::from_utf8_lossy(&buffer[..read]).into_owned())
-                .unwrap();
-        });
-        (address, question)
     }
 
     fn ask(address: SocketAddr, host: &DnsName) -> Ask<'_> {

@@ -19,3 +19,6 @@ pub mod address;
 
 pub use client::{Answer, HttpClient, Roots, Schemes, Settings};
 pub use error::FetchError;
+
+#[cfg(test)]
+mod fixture;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -15,56 +13,19 @@ use super::support::{Edge, hello_bytes, name, rest, soon};
 use crate::base::published::Published;
 use crate::certs::challenge::{Challenges, tls_alpn};
 use crate::model::Snapshot;
+use crate::net::direct::Onlooker;
 use crate::proxy::request;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::labels::{ChallengeAnswer, ChallengeAsked};
 
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
-/// Takes any certificate, as a CA does.
-#[derive(Debug)]
-struct Authority(rustls::crypto::CryptoProvider);
-
-impl ServerCertVerifier for Authority {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    // webpki reads no certificate with a critical extension that it does not know; Pebble checks signatures in `it`.
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
+/// Takes any certificate, as a CA does: webpki reads none with a critical extension that it does not know. Pebble checks
+/// signatures in `it`.
 fn authority(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let verifier = Arc::new(Authority(provider.clone()));
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(Onlooker(Arc::clone(&provider)));
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
