@@ -154,6 +154,26 @@ impl Origin {
     }
 }
 
+/// One thing that was learnt about a domain, by whoever looks after it alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// See [`DomainMemory::challenges`].
+    Challenges(ChallengeMemory),
+    /// See [`DomainMemory::reach`].
+    Reach(ReachMemory),
+}
+
+impl DomainMemory {
+    /// With this in the place of what was known of it.
+    #[must_use]
+    pub fn with(self, learnt: Learnt) -> Self {
+        match learnt {
+            Learnt::Challenges(challenges) => Self { challenges, ..self },
+            Learnt::Reach(reach) => Self { reach, ..self },
+        }
+    }
+}
+
 /// What was learnt about a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]

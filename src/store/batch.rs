@@ -8,7 +8,7 @@ use crate::model::certificate::{CaId, CertificateId};
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
-use crate::model::standing::{CertificateStanding, DomainMemory};
+use crate::model::standing::{CertificateStanding, Learnt};
 use crate::model::{DnsName, NamePattern, TenantId};
 use crate::store::budget::BucketCost;
 use crate::store::error::StoreError;
@@ -143,13 +143,13 @@ pub enum Operation {
         /// The name.
         pattern: NamePattern,
     },
-    /// Remembers what was learnt about a domain, which must exist. Its version stays: nothing that is served depends
-    /// on it.
-    SetDomainMemory {
+    /// Remembers one thing that was learnt about a domain, which must exist; what else is remembered stays, whoever notes
+    /// it at the same time. Its version stays: nothing that is served depends on it.
+    Remember {
         /// The name.
         pattern: NamePattern,
-        /// All that is known now.
-        memory: Box<DomainMemory>,
+        /// What was learnt.
+        learnt: Box<Learnt>,
     },
     /// Stores a certificate, under each of its names.
     PutCertificate(Box<CertificateRecord>),

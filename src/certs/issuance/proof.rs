@@ -5,7 +5,7 @@ use super::failure::Cause;
 use crate::ca::{CaError, Challenge};
 use crate::model::NamePattern;
 use crate::model::challenge::{ChallengeKind, ChallengeOrder};
-use crate::model::standing::DomainMemory;
+use crate::model::standing::{DomainMemory, Learnt};
 use crate::store::Deadline;
 use crate::store::batch::{Batch, Operation};
 
@@ -71,27 +71,27 @@ impl Attempt<'_> {
         }
         let by = Deadline::after(super::PATIENCE);
         let domain = self.parts.store.domain(by, &self.scope, self.pattern).await;
-        let mut memory = match domain {
-            Ok(Some(domain)) => domain.memory,
+        let mut known = match domain {
+            Ok(Some(domain)) => domain.memory.challenges,
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(domain = %self.pattern, %error, "how a challenge ended is not remembered");
                 return;
             }
         };
-        let before = memory.challenges.clone();
+        let before = known.clone();
         for kind in challenges {
             match proof {
-                Proof::Passed => memory.challenges.note_passed(*kind),
-                Proof::Failed => memory.challenges.note_failed(*kind),
+                Proof::Passed => known.note_passed(*kind),
+                Proof::Failed => known.note_failed(*kind),
             }
         }
-        if memory.challenges == before {
+        if known == before {
             return;
         }
-        let batch = Batch::new().then(Operation::SetDomainMemory {
+        let batch = Batch::new().then(Operation::Remember {
             pattern: self.pattern.clone(),
-            memory: Box::new(memory),
+            learnt: Box::new(Learnt::Challenges(known)),
         });
         if let Err(failure) = self.commit(&batch).await {
             let cause = failure.cause;

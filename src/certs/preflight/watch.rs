@@ -20,7 +20,7 @@ use crate::certs::preflight::{Preflight, moved};
 use crate::certs::resolver::Resolver;
 use crate::model::domain::DomainState;
 use crate::model::reach::ReachMemory;
-use crate::model::standing::DomainMemory;
+use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
 use crate::store::job::{JobKey, Priority};
@@ -303,15 +303,11 @@ impl Watch {
     }
 
     fn remembering(&self, domain: &DomainRecord, reach: ReachMemory) -> Batch {
-        let memory = DomainMemory {
-            reach,
-            ..domain.memory.clone()
-        };
         Batch::new()
             .guard(Guard::DomainVersion(domain.pattern.clone(), domain.version))
-            .then(Operation::SetDomainMemory {
+            .then(Operation::Remember {
                 pattern: domain.pattern.clone(),
-                memory: Box::new(memory),
+                learnt: Box::new(Learnt::Reach(reach)),
             })
     }
 

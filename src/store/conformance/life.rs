@@ -6,9 +6,11 @@ use super::support::{Factory, Fresh, certificate, job_key, name, pattern, proble
 use crate::base::clock::Timestamp;
 use crate::model::TenantScope;
 use crate::model::certificate::CertificateId;
+use crate::model::challenge::{ChallengeKind, ChallengeMemory};
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
-use crate::model::standing::{CertificateStanding, Origin};
+use crate::model::reach::ReachMemory;
+use crate::model::standing::{CertificateStanding, DomainMemory, Learnt, Origin};
 use crate::store::batch::{Batch, Guard, JobOutcome, Operation};
 use crate::store::job::JobStanding;
 use crate::store::record::{CertificateRecord, DataKeyRecord, KeyOwner};
@@ -82,10 +84,6 @@ pub(crate) async fn what_is_learnt_stays_and_a_names_certificates_are_found_newe
         .then(Operation::SetCertificateStanding {
             certificate: old.facts.id,
             standing: Box::new(standing.clone()),
-        })
-        .then(Operation::SetDomainMemory {
-            pattern: pattern("a.test"),
-            memory: Box::default(),
         });
     fresh.apply(batch).await;
     let acme = TenantScope::certificate_work(tenant("acme"));
@@ -136,6 +134,31 @@ pub(crate) async fn the_domains_of_a_certificate_are_those_that_point_to_it(fact
     assert_eq!(of(&acme, 1).await, ["a.test"]);
     let globex = TenantScope::certificate_work(tenant("globex"));
     assert!(of(&globex, 9).await.is_empty());
+}
+
+pub(crate) async fn two_who_learn_of_a_domain_at_once_are_both_remembered(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "a.test").await;
+    let mut challenges = ChallengeMemory::default();
+    challenges.note_passed(ChallengeKind::TlsAlpn01);
+    let reach = ReachMemory {
+        visited: Some(fresh.clock.now()),
+        ..ReachMemory::default()
+    };
+    // Neither has read what the other learnt.
+    for learnt in [
+        Learnt::Challenges(challenges.clone()),
+        Learnt::Reach(reach.clone()),
+    ] {
+        let learnt = Box::new(learnt);
+        let pattern = pattern("a.test");
+        let note = Batch::new().then(Operation::Remember { pattern, learnt });
+        fresh.apply(note).await;
+    }
+    let scope = TenantScope::operator();
+    let found = fresh.store.domain(soon(), &scope, &pattern("a.test")).await;
+    let memory = found.unwrap().unwrap().memory;
+    assert_eq!(memory, DomainMemory { challenges, reach });
 }
 
 pub(crate) async fn everything_is_there_after_a_restart(factory: &Factory) {

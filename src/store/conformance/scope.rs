@@ -10,6 +10,8 @@ use super::support::{
 use crate::model::TenantScope;
 use crate::model::certificate::CaId;
 use crate::model::domain::{DomainState, Source};
+use crate::model::reach::ReachMemory;
+use crate::model::standing::Learnt;
 use crate::store::PageRequest;
 use crate::store::batch::{ApplyError, Batch, JobOutcome, Operation};
 use crate::store::job::SavedOrder;
@@ -56,9 +58,9 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
         wrapped: vec![1],
     };
     let operations = [
-        Operation::SetDomainMemory {
+        Operation::Remember {
             pattern: pattern.clone(),
-            memory: Box::default(),
+            learnt: Box::new(Learnt::Reach(ReachMemory::default())),
         },
         Operation::SetCertificateStanding {
             certificate: theirs.facts.id,

@@ -106,8 +106,8 @@ async fn perform(
             state,
             problem,
         } => domains::set_state(transaction, scope, pattern, *state, problem.as_ref()).await?,
-        Operation::SetDomainMemory { pattern, memory } => {
-            domains::set_memory(transaction, scope, pattern, memory).await?;
+        Operation::Remember { pattern, learnt } => {
+            domains::remember(transaction, scope, pattern, learnt).await?;
         }
         Operation::DeleteDomain { pattern } => domains::delete(transaction, scope, pattern).await?,
         Operation::PutCertificate(record) => certificates::put(transaction, scope, record).await?,

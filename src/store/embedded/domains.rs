@@ -7,7 +7,7 @@ use crate::model::certificate::CertificateId;
 use crate::model::domain::{DomainState, Source};
 use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
-use crate::model::standing::DomainMemory;
+use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::rows::{
@@ -178,16 +178,17 @@ fn record(row: &SqliteRow) -> Result<DomainRecord, StoreError> {
     })
 }
 
-/// Remembers what was learnt about a domain.
-pub(super) async fn set_memory(
+/// Remembers one thing that was learnt about a domain, beside what is known.
+pub(super) async fn remember(
     transaction: &mut Transaction<'_>,
     scope: &TenantScope,
     pattern: &NamePattern,
-    memory: &DomainMemory,
+    learnt: &Learnt,
 ) -> Result<(), ApplyError> {
-    require(transaction.connection, scope, pattern).await?;
+    let domain = require(transaction.connection, scope, pattern).await?;
+    let memory = domain.memory.with(learnt.clone());
     query("UPDATE domain SET memory = ? WHERE pattern = ?")
-        .bind(json_text(memory)?)
+        .bind(json_text(&memory)?)
         .bind(pattern.to_string())
         .execute(&mut *transaction.connection)
         .await?;

@@ -14,6 +14,7 @@ use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::Source;
 use crate::model::problem::{Problem, ProblemCode};
 use crate::model::standing::CertificateStanding;
+use crate::model::standing::DomainMemory;
 use crate::store::batch::JobOutcome;
 use crate::store::embedded::{self, Embedded};
 use crate::store::job::{ClaimRequest, JobKind, Paces};
