@@ -40,6 +40,19 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::Post,
+        path: "/v1/keys/renew-data-key",
+        summary: "Makes a new data key, which seals from then on; what older ones sealed is sealed anew in the background, and \
+                  they are destroyed a minute after the last",
+        parameters: &[Parameter::Query(
+            "tenant",
+            "The tenant whose data key it is; nothing for the platform's, which seals the accounts with the CAs",
+        )],
+        response: "DataKey",
+        status: 200,
+        handler: || post(renew),
+    },
+    Endpoint {
+        method: Method::Post,
         path: "/v1/tenants/{id}/destroy-keys",
         summary: "Destroys the data keys of a tenant without domains, for good: no Vestibule with this key file opens what \
                   they sealed again, whatever backup is restored",
@@ -88,6 +101,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     }));
     vec![
         ("OwnKey", own),
+        (
+            "DataKey",
+            object(&json!({ "tenant": nullable(&string()), "number": integer() })),
+        ),
         ("KeyExchange", exchange),
         ("ExchangedKey", exchanged),
         ("UnreadableKeys", unreadable),
@@ -229,6 +246,12 @@ struct DestroyedKeys {
     own_file: Option<String>,
 }
 
+#[derive(Serialize)]
+struct DataKey {
+    tenant: Option<TenantId>,
+    number: u32,
+}
+
 #[derive(Deserialize)]
 struct Whose {
     tenant: Option<String>,
@@ -250,6 +273,17 @@ async fn exchange(
     let begun = keys(&api)?.exchange(&grant, tenant).await;
     let begun = begun.map_err(problem)?;
     Ok(Json(begun.into()))
+}
+
+async fn renew(
+    State(api): State<Api>,
+    Granted(grant): Granted,
+    QueryParameters(Whose { tenant }): QueryParameters<Whose>,
+) -> Result<Json<DataKey>, ApiProblem> {
+    let tenant = tenant.as_deref().map(read_tenant).transpose()?;
+    let made = keys(&api)?.renew(&grant, tenant.clone()).await;
+    let number = made.map_err(problem)?;
+    Ok(Json(DataKey { tenant, number }))
 }
 
 async fn destroy(
@@ -286,7 +320,7 @@ fn problem(error: KeysError) -> ApiProblem {
         KeysError::HasDomains(_) => Code::StillInUse,
         KeysError::NoKeys(_) | KeysError::NoOwnKey(_) => Code::NotFound,
         KeysError::Store(_) => Code::StoreUnavailable,
-        KeysError::Exchange(_) => Code::KeysUnavailable,
+        KeysError::Exchange(_) | KeysError::Vault(_) => Code::KeysUnavailable,
     };
     if !matches!(code, Code::StillInUse | Code::NotFound) {
         tracing::error!(

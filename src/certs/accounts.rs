@@ -467,6 +467,6 @@ fn owner_of(authority: &dyn CertificateAuthority, slot: &str) -> KeyOwner {
 }
 
 /// The name under which material is sealed: another for every slot, so that a blob moved to another does not open.
-fn sealed_as(ca: &CaId, slot: &str) -> String {
+pub(super) fn sealed_as(ca: &CaId, slot: &str) -> String {
     format!("ca:{ca}:{slot}")
 }

@@ -12,6 +12,8 @@ pub mod destroy;
 
 pub mod own;
 
+pub mod renewed;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex as Serial, Notify, RwLock};
 
+use crate::base::clock::Instant;
 use crate::base::published::Published;
 use crate::base::secret::Secret;
 use crate::keys::custody::Custody;
@@ -27,7 +30,7 @@ use crate::keys::ring::KeyRing;
 use crate::keys::sealed::sealed_by;
 use crate::keys::{self, DataKey, KekError, KeyEncryptionKey, OpenError, UnwrapError};
 use crate::model::TenantScope;
-use crate::store::batch::{ApplyError, Batch, Guard, Operation};
+use crate::store::batch::{ApplyError, AuditEvent, Batch, Guard, Operation};
 use crate::store::error::StoreError;
 use crate::store::record::{DataKeyRecord, KeyOwner};
 use crate::store::{Deadline, Store};
@@ -174,6 +177,8 @@ struct Parts {
     destroying: Serial<()>,
     /// How the data keys stand.
     standing: Published<exchange::Standing>,
+    /// Since when nothing was found that an older data key of these owners sealed.
+    quiet: Mutex<HashMap<KeyOwner, Instant>>,
     /// Wakes who goes over the data keys.
     nudge: Notify,
     opened: Mutex<Opened>,
@@ -231,6 +236,7 @@ impl Vault {
                 settling: Serial::default(),
                 destroying: Serial::default(),
                 standing: Published::new(exchange::Standing::default()),
+                quiet: Mutex::default(),
                 nudge: Notify::new(),
                 opened: Mutex::default(),
             }),
@@ -316,7 +322,7 @@ impl Vault {
         {
             return self.opened(&record);
         }
-        let made = self.make(owner).await;
+        let made = self.make(owner, self.first_number(owner), None).await;
         match (made, newest().await?) {
             (Ok(()), Some(record)) => self.opened(&record),
             // Another made it at the same time.
@@ -336,18 +342,23 @@ impl Vault {
         self.parts.nudge.notified().await;
     }
 
-    async fn make(&self, owner: &KeyOwner) -> Result<(), VaultError> {
+    async fn make(
+        &self,
+        owner: &KeyOwner,
+        number: u32,
+        event: Option<AuditEvent>,
+    ) -> Result<(), VaultError> {
         let _wrapping = self.parts.wrapping.read().await;
-        let number = self.first_number(owner);
         let wrapped = self.wrap_new(owner, number)?;
         let record = DataKeyRecord {
             owner: owner.clone(),
             id: number,
             wrapped,
         };
-        let batch = Batch::new()
+        let mut batch = Batch::new()
             .guard(Guard::DataKeyAbsent(owner.clone(), number))
             .then(Operation::PutDataKey(record));
+        batch.audit.extend(event);
         let scope = match owner {
             KeyOwner::Platform => TenantScope::upkeep(),
             KeyOwner::Tenant(tenant) => TenantScope::certificate_work(tenant.clone()),
@@ -453,6 +464,11 @@ impl Vault {
         let opened = self.lock();
         let (_, key) = opened.get(&(owner.clone(), number))?;
         Some(Arc::clone(key))
+    }
+
+    fn quiet(&self) -> std::sync::MutexGuard<'_, HashMap<KeyOwner, Instant>> {
+        let quiet = self.parts.quiet.lock();
+        quiet.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Opened> {

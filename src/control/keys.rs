@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::certs::vault::Vault;
 use crate::certs::vault::own::whole;
+use crate::certs::vault::{Vault, VaultError};
 use crate::control::caller::Grant;
 use crate::keys::KekId;
 use crate::model::TenantId;
@@ -60,8 +60,10 @@ pub enum KeysError {
     Exchange(ExchangeError),
     /// The tenant has domains, whose keys would be lost with it.
     HasDomains(TenantId),
-    /// The tenant has no keys.
-    NoKeys(TenantId),
+    /// The tenant, or the platform, has no keys.
+    NoKeys(Option<TenantId>),
+    /// No new data key was made.
+    Vault(VaultError),
     /// The tenant has no key-encryption key of its own.
     NoOwnKey(TenantId),
     /// The store failed.
@@ -81,7 +83,9 @@ impl fmt::Display for KeysError {
                 "tenant {tenant} has no key-encryption key of its own: name one as key_file in its [[tenant]], or exchange the \
                  platform's, which wraps its data keys"
             ),
-            Self::NoKeys(tenant) => write!(f, "tenant {tenant} has no keys"),
+            Self::NoKeys(Some(tenant)) => write!(f, "tenant {tenant} has no keys"),
+            Self::NoKeys(None) => f.write_str("the platform has no keys"),
+            Self::Vault(error) => error.fmt(f),
             Self::Store(_) => f.write_str("the store failed"),
         }
     }
@@ -91,6 +95,7 @@ impl std::error::Error for KeysError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Exchange(error) => error.source(),
+            Self::Vault(error) => error.source(),
             Self::Store(error) => Some(error),
             Self::HasDomains(_) | Self::NoKeys(_) | Self::NoOwnKey(_) => None,
         }
@@ -150,6 +155,18 @@ impl Keys {
         Ok(self.view(grant))
     }
 
+    /// Makes a new data key for a tenant, or for the platform; what older ones sealed is sealed anew by itself, and they are
+    /// destroyed then. Gives its number.
+    ///
+    /// # Errors
+    /// [`KeysError::Vault`], [`KeysError::NoKeys`].
+    pub async fn renew(&self, grant: &Grant, tenant: Option<TenantId>) -> Result<u32, KeysError> {
+        let owner = tenant.clone().map_or(KeyOwner::Platform, KeyOwner::Tenant);
+        let made = self.vault.renew_data_key(&owner, grant.actor().clone());
+        let made = made.await.map_err(KeysError::Vault)?;
+        made.ok_or(KeysError::NoKeys(tenant))
+    }
+
     /// Destroys the data keys of a tenant without domains, for good.
     ///
     /// # Errors
@@ -165,7 +182,7 @@ impl Keys {
         let destroyed = self.vault.destroy(tenant, grant.actor().clone()).await;
         destroyed
             .map_err(KeysError::Exchange)?
-            .ok_or_else(|| KeysError::NoKeys(tenant.clone()))
+            .ok_or_else(|| KeysError::NoKeys(Some(tenant.clone())))
     }
 
     /// Whether a tenant has a domain that is neither removed nor being removed.

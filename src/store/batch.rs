@@ -77,6 +77,9 @@ pub enum Guard {
     DataKeyAbsent(KeyOwner, u32),
     /// This is what is known of the certificate: nobody has written its standing since it was read.
     StandingIs(CertificateId, Box<CertificateStanding>),
+    /// No certificate and no saved order of the owner is sealed with a data key of a lower number than this, and none of its
+    /// jobs is claimed: its holder may have what was read before.
+    NothingSealedBelow(KeyOwner, u32),
     /// The owner's data key of this number is wrapped exactly so.
     DataKeyIs(Box<DataKeyRecord>),
 }
@@ -95,6 +98,11 @@ impl fmt::Display for Guard {
                 )
             }
             Self::MaterialAbsent(ca, slot) => write!(f, "CA {ca} has no {slot} yet"),
+            Self::NothingSealedBelow(owner, number) => write!(
+                f,
+                "nothing of {:?} is sealed with a data key below {number}, and none of its jobs runs",
+                owner.as_str()
+            ),
             Self::DataKeyIs(key) => {
                 let (owner, id) = (key.owner.as_str(), key.id);
                 write!(f, "data key {id} of {owner:?} is as it was read")
@@ -239,6 +247,16 @@ pub enum Operation {
     PutMaterial(MaterialRecord),
     /// Stores a wrapped data key, replacing the one of the same owner and number (a new wrap of the same key).
     PutDataKey(DataKeyRecord),
+    /// Puts a blob that was sealed anew in the place of the one that was read. Nothing changes where the place holds another by
+    /// now.
+    Reseal(Box<Resealed>),
+    /// Destroys the data keys of an owner with lower numbers than this.
+    DestroyDataKeysBelow {
+        /// Whose.
+        owner: KeyOwner,
+        /// The lowest that stays.
+        number: u32,
+    },
     /// Destroys all data keys of a tenant: what they sealed cannot be opened again.
     DestroyDataKeys {
         /// Whose.
@@ -260,6 +278,30 @@ pub enum Operation {
         /// Which bucket.
         bucket: String,
     },
+}
+
+/// A blob sealed anew.
+#[derive(Clone, Debug)]
+pub struct Resealed {
+    /// Whose it is.
+    pub owner: KeyOwner,
+    /// Where it lies.
+    pub place: SealedPlace,
+    /// What lies there.
+    pub from: Vec<u8>,
+    /// What is to lie there.
+    pub to: Vec<u8>,
+}
+
+/// Where a sealed blob lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealedPlace {
+    /// The private key of a certificate.
+    Certificate(CertificateId),
+    /// The private key of a saved order.
+    Order(JobKey),
+    /// Material of a CA.
+    Material(CaId, String),
 }
 
 /// Whether a request for a job heeds its back-off.

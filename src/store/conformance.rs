@@ -23,6 +23,8 @@ pub(crate) mod audit;
 
 pub(crate) mod processes;
 
+pub(crate) mod sealed;
+
 /// Makes a test of each named function for the stores that `$factory` makes.
 macro_rules! conforms_to_the_port {
     ($factory:expr) => {
@@ -74,6 +76,8 @@ macro_rules! conforms_to_the_port {
             reads::a_challenge_is_seen_by_another_opening_as_soon_as_it_is_committed,
             reads::pages_are_whole_and_stable_while_others_write,
             reads::every_list_pages_in_the_order_of_its_key,
+            sealed::a_blob_sealed_anew_takes_the_place_of_the_one_that_was_read,
+            sealed::an_older_data_key_stays_while_something_may_need_it,
             audit::events_form_one_chain_an_owner_without_gaps,
         );
         #[tokio::test]

@@ -95,6 +95,15 @@ pub struct SavedOrder {
     pub sealed_key: Vec<u8>,
 }
 
+/// The sealed key of a saved order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderKey {
+    /// The job that saved it.
+    pub job: JobKey,
+    /// The private key made for it, sealed with the tenant's data key.
+    pub sealed_key: Vec<u8>,
+}
+
 /// A fence: proof that a job was claimed by us and by nobody since. Equal counters with different nonces
 /// happen after a fail-over that lost its tail; the nonce decides then.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,9 @@ use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
+use crate::store::job::{
+    Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord, OrderKey,
+};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -276,6 +278,26 @@ impl<S: Store> Store for Measured<S> {
     ) -> Result<Option<MaterialRecord>, StoreError> {
         let call = self.within.material(by, ca, slot);
         self.timed(StoreCall::Read, call).await
+    }
+
+    async fn order_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<OrderKey>, StoreError> {
+        let call = self.within.order_keys(by, scope, tenant, page);
+        self.timed(StoreCall::List, call).await
+    }
+
+    async fn materials(
+        &self,
+        by: Deadline,
+        page: &PageRequest,
+    ) -> Result<Page<MaterialRecord>, StoreError> {
+        let call = self.within.materials(by, page);
+        self.timed(StoreCall::List, call).await
     }
 
     async fn data_key(

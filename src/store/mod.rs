@@ -35,7 +35,7 @@ pub mod measured;
 pub mod embedded;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use std::fmt;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub use error::StoreError;
 
 use budget::{BucketCost, BucketRecord, Taken};
 use feed::{Changes, Cursor};
-use job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
+use job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord, OrderKey};
 use record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -240,6 +240,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         id: Option<u32>,
     ) -> Result<Option<DataKeyRecord>, StoreError>;
 
+    /// Material of all CAs, in the order of their names and slots.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn materials(
+        &self,
+        by: Deadline,
+        page: &PageRequest,
+    ) -> Result<Page<MaterialRecord>, StoreError>;
+
     /// Wrapped data keys in the order of their owners and numbers, the platform's first; only a tenant's own where `scope`
     /// reaches no further.
     ///
@@ -310,6 +320,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         tenant: Option<&TenantId>,
         page: &PageRequest,
     ) -> Result<Page<JobRecord>, StoreError>;
+
+    /// The sealed keys of the orders that a tenant's jobs have saved, in the order of the jobs' keys.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn order_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<OrderKey>, StoreError>;
 
     /// Audit events in the order of their chain; of one tenant, or of the platform's own chain. See [`audit`].
     ///

@@ -151,6 +151,8 @@ families! {
         "data_keys", "Tenants' data keys, and the platform's, by whether the key-encryption keys at hand open them";
     data_keys_rewrapped: Counters<()> = Counters::default(),
         "data_keys_rewrapped", "Data keys wrapped anew by another key-encryption key";
+    blobs_resealed: Counters<()> = Counters::default(),
+        "blobs_resealed", "Private keys and accounts sealed anew by a newer data key";
     store_duration: Histograms<StoreCall> = Histograms::new(REQUEST_BOUNDS),
         "store_call_duration_seconds", "Time of calls to the store, failed ones included";
     store_failures: Counters<(StoreCall, StoreFailure)> = Counters::default(),

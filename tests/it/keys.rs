@@ -91,6 +91,25 @@ fn the_key_is_exchanged_under_load_and_no_handshake_fails() {
 }
 
 #[test]
+fn a_new_data_key_takes_over_what_the_older_sealed_while_everything_serves() {
+    let place = Place::claim();
+    let setup = setup(&place);
+    let mut edge = start_with_all_issued(&setup);
+    for whose in [&["--tenant", "tenant0"][..], &[]] {
+        let mut arguments = vec!["keys", "rotate-data", FILE[0], FILE[1]];
+        arguments.extend(whose);
+        let said = setup.succeed(&arguments);
+        assert!(said.contains("data key 2"), "{said}");
+    }
+    // The tenant's certificate, and the root and the issuing certificate of the CA.
+    edge.wait_for_metric("proxy_blobs_resealed_total", &[], 3.0);
+    all_are_served(&edge, edge.trusted());
+    edge.process.kill();
+    let edge = setup.start();
+    all_are_served(&edge, edge.trusted());
+}
+
+#[test]
 fn killed_during_an_exchange_the_next_start_finishes_it() {
     let place = Place::claim();
     let setup = setup(&place);

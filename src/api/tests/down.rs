@@ -9,7 +9,9 @@ use crate::model::certificate::{CaId, CertificateId};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
+use crate::store::job::{
+    Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord, OrderKey,
+};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -113,6 +115,24 @@ impl Store for Down {
         _: &CaId,
         _: &str,
     ) -> Result<Option<MaterialRecord>, StoreError> {
+        down()
+    }
+
+    async fn order_keys(
+        &self,
+        _: Deadline,
+        _: &TenantScope,
+        _: &TenantId,
+        _: &PageRequest,
+    ) -> Result<Page<OrderKey>, StoreError> {
+        down()
+    }
+
+    async fn materials(
+        &self,
+        _: Deadline,
+        _: &PageRequest,
+    ) -> Result<Page<MaterialRecord>, StoreError> {
         down()
     }
 

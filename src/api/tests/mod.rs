@@ -208,6 +208,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "GET /v1/jobs",
         "GET /v1/keys",
         "POST /v1/keys/exchange",
+        "POST /v1/keys/renew-data-key",
         "GET /v1/openapi.json",
         "GET /v1/problems/{code}",
         "POST /v1/reload",

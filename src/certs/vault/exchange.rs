@@ -26,6 +26,9 @@ const BATCH: usize = 200;
 /// Owners that are named of those whose data keys do not open for one reason.
 const MOST_NAMED: usize = 20;
 
+/// Owners of several data keys that are looked after at a time.
+const MOST_SEVERAL: usize = 1000;
+
 /// What a pass over all data keys found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
@@ -35,6 +38,11 @@ pub struct Census {
     pub rewrapped: u64,
     /// Those that do not open, by reason.
     pub unreadable: Vec<Unreadable>,
+    /// Owners with data keys of several numbers: what the older ones sealed is to be sealed anew. Some of them, where there are
+    /// very many.
+    pub several: Vec<KeyOwner>,
+    /// The owner that the last data key belongs to.
+    last: Option<KeyOwner>,
 }
 
 impl Census {
@@ -50,6 +58,15 @@ impl Census {
         groups.any(
             |group| matches!(&group.reason, Reason::Missing { id: missing, .. } if *missing == id),
         )
+    }
+
+    /// Counts a data key that was not destroyed; they come in the order of their owners.
+    fn add(&mut self, owner: &KeyOwner) {
+        if self.last.as_ref() != Some(owner) {
+            self.last = Some(owner.clone());
+        } else if self.several.last() != Some(owner) && self.several.len() < MOST_SEVERAL {
+            self.several.push(owner.clone());
+        }
     }
 
     /// Adds data keys that do not open; none where it is the file alone that is told of.
@@ -451,6 +468,7 @@ impl Vault {
             if self.is_destroyed(&record.owner, record.id) {
                 continue;
             }
+            census.add(&record.owner);
             match self.rewrap(record, &census) {
                 Ok(None) => {}
                 Ok(Some(wrapped)) => {

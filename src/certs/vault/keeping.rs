@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Vault;
 use super::exchange::{Census, ExchangeError};
+use super::renewed::{GRACE, Older};
 use crate::base::task::Tasks;
 use crate::telemetry::labels::DataKeyState;
 use crate::telemetry::metrics::Metrics;
@@ -33,7 +34,10 @@ impl Keeping {
             let mut told = Vec::new();
             loop {
                 let wait = match self.vault.settle().await {
-                    Ok(census) => self.show(&census, &mut told),
+                    Ok(census) => {
+                        let rest = self.renew(&census).await;
+                        self.show(&census, &mut told).min(rest)
+                    }
                     Err(error) => {
                         self.show_trouble(&error);
                         AGAIN
@@ -44,6 +48,31 @@ impl Keeping {
             }
         };
         cancelled.run_until_cancelled(passes).await;
+    }
+
+    /// Seals anew what older data keys sealed; gives when to look again.
+    async fn renew(&self, census: &Census) -> Duration {
+        let mut wait = EVERY;
+        for owner in &census.several {
+            match self.vault.reseal(owner, GRACE).await {
+                Ok((done, older)) => {
+                    self.metrics.blobs_resealed.add((), done.resealed);
+                    if older == Older::Left {
+                        wait = AGAIN;
+                    }
+                }
+                Err(error) => {
+                    let error = super::own::whole(&error);
+                    tracing::error!(
+                        owner = owner.as_str(),
+                        error,
+                        "what older data keys sealed is not sealed anew yet; tried again soon"
+                    );
+                    wait = AGAIN;
+                }
+            }
+        }
+        wait
     }
 
     /// Tells what a pass found, once for as long as it stays the same; gives when to look again.

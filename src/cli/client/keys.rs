@@ -46,6 +46,31 @@ pub(super) async fn rotate(
     }
 }
 
+/// Makes a new data key. The rest happens by itself.
+pub(super) async fn rotate_data(
+    options: &RotateOptions,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let RotateOptions { tenant, client } = options;
+    let mut connection = connect(client).await?;
+    let whose: Vec<_> = tenant.iter().map(|id| ("tenant", id.as_str())).collect();
+    let path = ["keys", "renew-data-key"];
+    let answer = connection.ask(Method::Post, &path, &whose).await?;
+    write_one(client, &answer, renewed, output)
+}
+
+fn renewed(answer: &Value) -> String {
+    let whose = match cell(answer, &["tenant"]).as_str() {
+        "-" => "the platform".to_owned(),
+        tenant => tenant.to_owned(),
+    };
+    format!(
+        "data key {} of {whose} seals from now on; what older ones sealed is sealed anew, and they are destroyed a minute after \
+         the last. `vestibule event list` tells when.\n",
+        cell(answer, &["number"])
+    )
+}
+
 fn unfinished(trouble: &str) -> ClientError {
     ClientError::Problem {
         title: "The exchange is not done yet".to_owned(),

@@ -123,6 +123,8 @@ pub enum TenantCommand {
 pub enum KeysCommand {
     /// Exchange the key-encryption key for a new one while everything serves, or finish an exchange that was broken off
     Rotate(RotateOptions),
+    /// Make a new data key; what older ones sealed is sealed anew while everything serves, and they are destroyed then
+    RotateData(RotateOptions),
     /// Which key-encryption key wraps, how far an exchange has come, and which data keys do not open
     Show(ClientOptions),
 }
@@ -130,7 +132,7 @@ pub enum KeysCommand {
 /// Options of `keys rotate`.
 #[derive(Clone, Debug, Args)]
 pub struct RotateOptions {
-    /// The tenant whose own key is exchanged [default: the platform's key]
+    /// The tenant whose key it is [default: the platform's]
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
     /// How and where.
@@ -361,6 +363,7 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
         C::Keys(KeysCommand::Show(client)) => {
             one(client, Method::Get, &["keys"], keys::standing, output).await
         }
+        C::Keys(KeysCommand::RotateData(options)) => keys::rotate_data(options, output).await,
         C::Keys(KeysCommand::Rotate(options)) => keys::rotate(options, output).await,
         C::Domain(DomainCommand::List(list)) => pages(list, "domains", show::DOMAINS, output).await,
         C::Domain(DomainCommand::Show { name, client }) => {

@@ -13,7 +13,7 @@ use crate::model::domain::{DomainState, Source};
 use crate::model::reach::ReachMemory;
 use crate::model::standing::Learnt;
 use crate::store::PageRequest;
-use crate::store::batch::{ApplyError, Batch, JobOutcome, Operation};
+use crate::store::batch::{ApplyError, Batch, JobOutcome, Operation, Resealed, SealedPlace};
 use crate::store::job::SavedOrder;
 use crate::store::record::{DataKeyRecord, KeyOwner, MaterialRecord};
 
@@ -104,6 +104,16 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
             outcome: JobOutcome::Done,
             next: Duration::ZERO,
         },
+        Operation::Reseal(Box::new(Resealed {
+            owner: KeyOwner::Tenant(tenant("globex")),
+            place: SealedPlace::Order(key.clone()),
+            from: vec![1],
+            to: vec![2],
+        })),
+        Operation::DestroyDataKeysBelow {
+            owner: KeyOwner::Tenant(tenant("globex")),
+            number: 2,
+        },
         Operation::DeleteJob { key },
         Operation::PutDataKey(wrapped),
         Operation::DestroyDataKeys {
@@ -153,6 +163,16 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_the_platform(factory: &Fa
     };
     let task: Arc<str> = Arc::from("sweep");
     let operations = [
+        Operation::Reseal(Box::new(Resealed {
+            owner: KeyOwner::Tenant(tenant("acme")),
+            place: SealedPlace::Material(material.ca.clone(), material.slot.clone()),
+            from: vec![],
+            to: vec![1],
+        })),
+        Operation::DestroyDataKeysBelow {
+            owner: KeyOwner::Platform,
+            number: 2,
+        },
         Operation::PutMaterial(material),
         Operation::PutDataKey(wrapped),
         Operation::RequestUpkeep {

@@ -11,7 +11,7 @@ use crate::store::embedded::retirement::destroy_key;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::embedded::{
-    budgets, certificates, challenges, claims, domains, events, jobs, retirement, secrets,
+    budgets, certificates, challenges, claims, domains, events, jobs, resealed, retirement, secrets,
 };
 use crate::store::error::StoreError;
 use crate::store::job::JobStanding;
@@ -61,6 +61,9 @@ async fn holds(transaction: &mut Transaction<'_>, guard: &Guard) -> Result<bool,
             found.is_some_and(|domain| domain.tenant == *tenant)
         }
         Guard::MaterialAbsent(ca, slot) => secrets::material(connection, ca, slot).await?.is_none(),
+        Guard::NothingSealedBelow(owner, number) => {
+            resealed::nothing_sealed_below(connection, owner, *number).await?
+        }
         Guard::DataKeyIs(key) => secrets::data_key(connection, &key.owner, Some(key.id))
             .await?
             .is_some_and(|found| found == **key),
@@ -79,14 +82,12 @@ async fn holds(transaction: &mut Transaction<'_>, guard: &Guard) -> Result<bool,
 
 /// Does one operation; gives the standing of a requested job. One arm for each, nothing else.
 async fn perform(
-    transaction: &mut Transaction<'_>,
+    tx: &mut Transaction<'_>,
     scope: &TenantScope,
     operation: &Operation,
 ) -> Result<Option<JobStanding>, ApplyError> {
     match operation {
-        Operation::PutTenant { id, source } => {
-            domains::put_tenant(transaction, scope, id, *source).await?;
-        }
+        Operation::PutTenant { id, source } => domains::put_tenant(tx, scope, id, *source).await?,
         Operation::PutDomain {
             pattern,
             tenant,
@@ -99,27 +100,27 @@ async fn perform(
                 source: *source,
                 upstream: upstream.as_ref(),
             };
-            domains::put(transaction, scope, &wanted).await?;
+            domains::put(tx, scope, &wanted).await?;
         }
         Operation::SetDomainState {
             pattern,
             state,
             problem,
-        } => domains::set_state(transaction, scope, pattern, *state, problem.as_ref()).await?,
+        } => domains::set_state(tx, scope, pattern, *state, problem.as_ref()).await?,
         Operation::Remember { pattern, learnt } => {
-            domains::remember(transaction, scope, pattern, learnt).await?;
+            domains::remember(tx, scope, pattern, learnt).await?;
         }
-        Operation::DeleteDomain { pattern } => domains::delete(transaction, scope, pattern).await?,
-        Operation::PutCertificate(record) => certificates::put(transaction, scope, record).await?,
+        Operation::DeleteDomain { pattern } => domains::delete(tx, scope, pattern).await?,
+        Operation::PutCertificate(record) => certificates::put(tx, scope, record).await?,
         Operation::SetCertificateStanding {
             certificate,
             standing,
-        } => retirement::amend(transaction, scope, *certificate, standing).await?,
-        Operation::DestroyKey { certificate: id } => destroy_key(transaction, scope, *id).await?,
+        } => retirement::amend(tx, scope, *certificate, standing).await?,
+        Operation::DestroyKey { certificate: id } => destroy_key(tx, scope, *id).await?,
         Operation::PointDomain {
             pattern,
             certificate,
-        } => domains::point(transaction, scope, pattern, *certificate).await?,
+        } => domains::point(tx, scope, pattern, *certificate).await?,
         Operation::PutChallenge {
             host,
             token,
@@ -132,11 +133,9 @@ async fn perform(
                 key_authorization,
                 lifetime: *lifetime,
             };
-            challenges::put(transaction, scope, &answer).await?;
+            challenges::put(tx, scope, &answer).await?;
         }
-        Operation::DropChallenges { host } => {
-            challenges::drop_all(transaction, scope, host).await?
-        }
+        Operation::DropChallenges { host } => challenges::drop_all(tx, scope, host).await?,
         Operation::RequestJob {
             key,
             tenant,
@@ -151,29 +150,33 @@ async fn perform(
                 delay: *delay,
                 urgency: *urgency,
             };
-            return jobs::request(transaction, scope, &wanted).await.map(Some);
+            return jobs::request(tx, scope, &wanted).await.map(Some);
         }
         Operation::RequestUpkeep { task, delay } => {
-            jobs::request_upkeep(transaction, scope, task, *delay).await?;
+            jobs::request_upkeep(tx, scope, task, *delay).await?;
         }
         Operation::SaveOrder { key, order } => {
-            jobs::save_order(transaction, scope, key, order.as_ref()).await?;
+            jobs::save_order(tx, scope, key, order.as_ref()).await?;
         }
         Operation::FinishJob { key, outcome, next } => {
-            jobs::finish(transaction, scope, key, outcome, *next).await?;
+            jobs::finish(tx, scope, key, outcome, *next).await?;
         }
-        Operation::DeleteJob { key } => jobs::delete(transaction, scope, key).await?,
-        Operation::PutMaterial(record) => secrets::put_material(transaction, scope, record).await?,
-        Operation::PutDataKey(record) => secrets::put_data_key(transaction, scope, record).await?,
+        Operation::DeleteJob { key } => jobs::delete(tx, scope, key).await?,
+        Operation::PutMaterial(record) => secrets::put_material(tx, scope, record).await?,
+        Operation::PutDataKey(record) => secrets::put_data_key(tx, scope, record).await?,
+        Operation::Reseal(blob) => resealed::reseal(tx, scope, blob).await?,
+        Operation::DestroyDataKeysBelow { owner, number } => {
+            secrets::destroy_data_keys_below(tx, scope, owner, *number).await?;
+        }
         Operation::DestroyDataKeys { tenant } => {
-            secrets::destroy_data_keys(transaction, scope, tenant).await?;
+            secrets::destroy_data_keys(tx, scope, tenant).await?;
         }
         Operation::FreezeBucket { bucket, duration } => {
-            budgets::freeze(transaction, bucket, *duration).await?;
+            budgets::freeze(tx, bucket, *duration).await?;
         }
-        Operation::ChargeBucket(cost) => budgets::charge(transaction, cost).await?,
-        Operation::GiveBack(cost) => budgets::give_back(transaction, cost).await?,
-        Operation::FillBucket { bucket } => budgets::fill(transaction, bucket).await?,
+        Operation::ChargeBucket(cost) => budgets::charge(tx, cost).await?,
+        Operation::GiveBack(cost) => budgets::give_back(tx, cost).await?,
+        Operation::FillBucket { bucket } => budgets::fill(tx, bucket).await?,
     }
     Ok(None)
 }

@@ -17,7 +17,7 @@ use crate::store::embedded::rows::{
 use crate::store::embedded::transaction::{Transaction, check_owner, check_scope};
 use crate::store::embedded::{certificates, domains};
 use crate::store::error::StoreError;
-use crate::store::job::{JobKey, JobKind, JobRecord, JobStanding, Priority, SavedOrder};
+use crate::store::job::{JobKey, JobKind, JobRecord, JobStanding, OrderKey, Priority, SavedOrder};
 use crate::store::record::KeyOwner;
 use crate::store::{Page, PageRequest};
 
@@ -200,6 +200,33 @@ pub(super) async fn list(
     let read = |row: &SqliteRow| JobRow::read(row).map(|row| row.record(now));
     let jobs = rows.iter().map(read).collect::<Result<_, _>>()?;
     Ok(page(jobs, request, |job: &JobRecord| job.key.clone()))
+}
+
+/// A page of the sealed keys of a tenant's saved orders.
+pub(super) async fn order_keys(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    request: &PageRequest,
+) -> Result<Page<OrderKey>, StoreError> {
+    let rows = query(
+        "SELECT job_key, order_key FROM job WHERE tenant_id = ? AND job_key > ? \
+         AND order_key IS NOT NULL ORDER BY job_key LIMIT ?",
+    )
+    .bind(tenant.as_str().to_owned())
+    .bind(request.after.clone().unwrap_or_default())
+    .bind(fetched(request))
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &SqliteRow| {
+        Ok(OrderKey {
+            job: key(column(row, "job_key")?)?,
+            sealed_key: column(row, "order_key")?,
+        })
+    };
+    let orders = rows.iter().map(read).collect::<Result<_, StoreError>>()?;
+    Ok(page(orders, request, |order: &OrderKey| {
+        order.job.to_string()
+    }))
 }
 
 /// A request for a domain's or a certificate's job.

@@ -27,6 +27,7 @@ mod domains;
 
 mod certificates;
 
+mod resealed;
 mod secrets;
 
 mod jobs;
@@ -69,7 +70,9 @@ use crate::store::batch::{Applied, ApplyError, Batch};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::error::StoreError;
 use crate::store::feed::{Changes, Cursor};
-use crate::store::job::{Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord};
+use crate::store::job::{
+    Backlog, Claim, ClaimRequest, Claims, Held, JobKey, JobKind, JobRecord, OrderKey,
+};
 use crate::store::record::{
     AuditRecord, CertificateRecord, DataKeyRecord, DomainRecord, KeyOwner, MaterialRecord,
     Resolved, TenantRecord,
@@ -339,6 +342,27 @@ impl Store for Embedded {
         slot: &str,
     ) -> Result<Option<MaterialRecord>, StoreError> {
         read!(self, by, secrets::material(ca, slot))
+    }
+
+    async fn order_keys(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        tenant: &TenantId,
+        page: &PageRequest,
+    ) -> Result<Page<OrderKey>, StoreError> {
+        if !scope.reaches(tenant) {
+            return Ok(rows::nothing());
+        }
+        read!(self, by, jobs::order_keys(tenant, page))
+    }
+
+    async fn materials(
+        &self,
+        by: Deadline,
+        page: &PageRequest,
+    ) -> Result<Page<MaterialRecord>, StoreError> {
+        read!(self, by, secrets::materials(page))
     }
 
     async fn data_key(

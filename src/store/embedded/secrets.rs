@@ -111,27 +111,68 @@ pub(super) async fn destroy_data_keys(
     Ok(())
 }
 
+/// Destroys the data keys of an owner below a number.
+pub(super) async fn destroy_data_keys_below(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    owner: &KeyOwner,
+    number: u32,
+) -> Result<(), ApplyError> {
+    check_owner(scope, owner)?;
+    query("DELETE FROM data_key WHERE owner = ? AND number < ?")
+        .bind(owner.as_str().to_owned())
+        .bind(i64::from(number))
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(())
+}
+
 /// Material of a CA.
 pub(super) async fn material(
     connection: &mut SqliteConnection,
     ca: &CaId,
     slot: &str,
 ) -> Result<Option<MaterialRecord>, StoreError> {
-    let found = query("SELECT public, sealed, created_at FROM material WHERE ca = ? AND slot = ?")
+    let found = query("SELECT * FROM material WHERE ca = ? AND slot = ?")
         .bind(ca.as_str().to_owned())
         .bind(slot.to_owned())
         .fetch_optional(connection)
         .await?;
-    let read = |row: &SqliteRow| {
-        Ok(MaterialRecord {
-            ca: ca.clone(),
-            slot: slot.to_owned(),
-            public: column(row, "public")?,
-            sealed: column(row, "sealed")?,
-            created_at: time(row, "created_at")?,
-        })
+    found.as_ref().map(material_of).transpose()
+}
+
+/// A page of material of all CAs.
+pub(super) async fn materials(
+    connection: &mut SqliteConnection,
+    request: &PageRequest,
+) -> Result<Page<MaterialRecord>, StoreError> {
+    /// Between the two in a page's key: in neither.
+    const SEPARATOR: char = '\n';
+    let after = request.after.as_deref();
+    let after = after.map_or(Some(("", "")), |text| text.split_once(SEPARATOR));
+    let Some((ca, slot)) = after else {
+        return Ok(nothing());
     };
-    found.as_ref().map(read).transpose()
+    let rows = query("SELECT * FROM material WHERE (ca, slot) > (?, ?) ORDER BY ca, slot LIMIT ?")
+        .bind(ca.to_owned())
+        .bind(slot.to_owned())
+        .bind(fetched(request))
+        .fetch_all(connection)
+        .await?;
+    let found: Vec<_> = rows.iter().map(material_of).collect::<Result<_, _>>()?;
+    Ok(page(found, request, |material: &MaterialRecord| {
+        format!("{}{SEPARATOR}{}", material.ca, material.slot)
+    }))
+}
+
+fn material_of(row: &SqliteRow) -> Result<MaterialRecord, StoreError> {
+    Ok(MaterialRecord {
+        ca: CaId::new(column::<&str, _>(row, "ca")?),
+        slot: column(row, "slot")?,
+        public: column(row, "public")?,
+        sealed: column(row, "sealed")?,
+        created_at: time(row, "created_at")?,
+    })
 }
 
 /// Stores material of a CA.
