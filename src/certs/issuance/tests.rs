@@ -511,18 +511,20 @@ async fn a_holder_that_lost_its_job_changes_nothing() {
     let world = World::new(settings).await;
     world.script.will(Does::Hangs);
     world.register("a.test").await;
+    // On a machine so busy that nobody extends the lease in time, the job is lost before its lease has ended.
+    let mut subscription = world.parts.outcomes.subscribe(&pattern("a.test"));
     world.request("a.test", Urgency::HeedBackoff).await;
     world
         .job_when("a.test", |job| job.order_url.is_some())
         .await;
     // The lease ends by the store's clock, and this same engine is the next to claim the job.
     world.clock.advance(HOUR);
-    let mut subscription = world.parts.outcomes.subscribe(&pattern("a.test"));
     let told = tokio::time::timeout(LONG, subscription.next())
         .await
         .unwrap();
     assert!(matches!(told, Outcome::Issued(_)), "{told:?}");
-    assert_eq!((world.placed(), world.resumed()), (1, 1));
+    assert_eq!(world.placed(), 1);
+    assert!(world.resumed() >= 1);
     assert_eq!(world.certificates().await, 1);
 }
 
