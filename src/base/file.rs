@@ -68,6 +68,21 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Where `path` leads, however it is spelt and over symbolic links; also of a file that is not there yet, in a folder that is.
+/// As it is where the folder is not there either.
+#[must_use]
+pub fn place(path: &Path) -> PathBuf {
+    let missing = || {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let found = path.canonicalize().ok().or_else(missing);
+    found.unwrap_or_else(|| path.to_owned())
+}
+
 /// The content of `path`, refused above `most` bytes.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::file::place;
 use crate::keys::data_key::{DataKey, UnwrapError, wrapped_by};
 use crate::keys::kek::{KekError, KekId, KeyEncryptionKey};
 use crate::keys::ring::{KeyRing, retired_file};
@@ -206,6 +207,27 @@ impl Custody {
         let own = self.own(owner).and_then(|own| own.ring.as_deref().ok());
         own.and_then(|ring| ring.find(id))
             .or_else(|| self.platform.find(id))
+    }
+
+    /// Who else uses the file or a key of an owner's own: a tenant's slug, nothing for the platform.
+    #[must_use]
+    pub fn also_used_by(&self, owner: &str) -> Option<String> {
+        let own = self.own(owner)?;
+        if let Err(KekError::Shared { with, .. }) = own.ring.as_deref().map_err(|why| &**why) {
+            return Some(with.clone());
+        }
+        let (own_place, own_ring) = (place(&own.file), own.ring.as_deref().ok());
+        let is_theirs = |file: &Path, ring: Option<&KeyRing>| {
+            let mut ids = own_ring.into_iter().flat_map(KeyRing::ids);
+            own_place == place(file)
+                || ring.is_some_and(|ring| ids.any(|id| ring.find(id).is_some()))
+        };
+        if is_theirs(self.platform.file(), Some(&self.platform)) {
+            return Some(String::new());
+        }
+        let mut others = self.owners().filter(|(slug, _)| *slug != owner);
+        let other = others.find(|(_, other)| is_theirs(&other.file, other.ring.as_deref().ok()));
+        other.map(|(slug, _)| slug.to_owned())
     }
 
     /// Whether this key of an owner is at hand.

@@ -131,6 +131,12 @@ impl KeyRing {
             .find(|key| key.id() == id)
     }
 
+    /// Which keys are at hand.
+    pub fn ids(&self) -> impl Iterator<Item = KekId> {
+        let keys = std::iter::once(&self.current).chain(&self.others);
+        keys.map(KeyEncryptionKey::id)
+    }
+
     /// Ends an exchange: the old key gets its retired name, the new one takes its place. Nothing is wrapped by the old
     /// one any more; the caller has seen to that. Gives the retired file.
     ///

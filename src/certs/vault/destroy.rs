@@ -1,6 +1,6 @@
 //! The end of a tenant's data keys.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -49,27 +49,21 @@ impl Vault {
         Ok((!nothing).then_some(DestroyedKeys { through, own_file }))
     }
 
-    /// Removes the files of a tenant's own key.
+    /// Removes the files of a tenant's own key. One that is somebody else's too is left.
     fn destroy_own(&self, owner: &KeyOwner) -> Result<Option<PathBuf>, ExchangeError> {
-        let own = self.parts.custody.load().own(owner.as_str()).cloned();
-        let Some(file) = own.map(|own| own.file).filter(|file| file.exists()) else {
+        let custody = self.parts.custody.load();
+        let own = custody.own(owner.as_str()).cloned();
+        let Some(own) = own.filter(|own| own.file.exists()) else {
             return Ok(None);
         };
-        // That of somebody else is not the tenant's.
-        if self.is_shared(owner.as_str(), &file) {
+        if let Some(other) = custody.also_used_by(owner.as_str()) {
+            tracing::warn!(file = %own.file.display(), other, "the key file is another owner's too, and stays");
             return Ok(None);
         }
-        ring::destroy(&file).map_err(ExchangeError::Files)?;
+        ring::destroy(&own.file).map_err(ExchangeError::Files)?;
         self.set_own(owner.as_str(), None);
-        tracing::info!(file = %file.display(), "the files of a tenant's own key-encryption key are removed");
-        Ok(Some(file))
-    }
-
-    /// Whether a file is that of another's key too.
-    fn is_shared(&self, owner: &str, file: &Path) -> bool {
-        let custody = self.parts.custody.load();
-        let mut others = custody.owners().filter(|(slug, _)| *slug != owner);
-        custody.platform().file() == file || others.any(|(_, own)| own.file == file)
+        tracing::info!(file = %own.file.display(), "the files of a tenant's own key-encryption key are removed");
+        Ok(Some(own.file))
     }
 
     async fn destroy_data_keys(

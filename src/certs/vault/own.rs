@@ -1,16 +1,17 @@
 //! Key-encryption keys of tenants' own, as the configuration names them, and the files of all keys read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::exchange::Reason;
 use super::{PATIENCE, Vault, VaultError};
-use crate::keys::KekError;
+use crate::base::file::place;
 use crate::keys::custody::{Custody, Own, Role};
 use crate::keys::data_key::wrapped_by;
 use crate::keys::ring::KeyRing;
+use crate::keys::{KekError, KekId};
 use crate::model::TenantId;
 use crate::store::Deadline;
 use crate::store::record::KeyOwner;
@@ -52,19 +53,39 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`]; tenants after the one that the store failed for keep what they have.
     pub async fn take_own(&self, wanted: &OwnKeys) -> Result<(), VaultError> {
-        let mut users: BTreeMap<&Path, &str> = BTreeMap::new();
+        // Whose each file and each key is: a slug, nothing for the platform. The first of two has it.
+        let (mut places, mut keys) = {
+            let custody = self.parts.custody.load();
+            let platform = custody.platform();
+            let keys: HashMap<KekId, String> =
+                platform.ids().map(|id| (id, String::new())).collect();
+            (
+                BTreeMap::from([(place(platform.file()), String::new())]),
+                keys,
+            )
+        };
         for (tenant, file) in &wanted.files {
-            let user = users.entry(file).or_insert(tenant.as_str());
-            let shared = match *user == tenant.as_str() {
-                true => (file == self.parts.custody.load().platform().file()).then(String::new),
-                false => Some((*user).to_owned()),
-            };
-            let own = match shared {
-                Some(with) => {
+            let place = place(file);
+            let mut shared = places.get(&place).cloned();
+            let mut own = None;
+            if shared.is_none() {
+                places.insert(place, tenant.to_string());
+                let loaded = self.load_own(tenant, file).await?;
+                if let Ok(ring) = &loaded.ring {
+                    shared = ring.ids().find_map(|id| keys.get(&id).cloned());
+                    if shared.is_none() {
+                        keys.extend(ring.ids().map(|id| (id, tenant.to_string())));
+                    }
+                }
+                own = Some(loaded);
+            }
+            let own = match (shared, own) {
+                (None, Some(own)) => own,
+                (with, _) => {
                     let path = file.clone();
+                    let with = with.unwrap_or_default();
                     Own::unusable(file, KekError::Shared { path, with })
                 }
-                None => self.load_own(tenant, file).await?,
             };
             if let Err(error) = &own.ring {
                 tracing::error!(%tenant, error = whole(error.as_ref()), "a tenant's own key-encryption key cannot be used");

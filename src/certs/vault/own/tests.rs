@@ -165,6 +165,34 @@ async fn a_file_that_is_another_owners_key_is_refused() {
 }
 
 #[tokio::test]
+async fn no_spelling_and_no_copy_makes_another_owners_key_a_tenants_own() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tenants.d")).unwrap();
+    let (_, vault, blobs) = sealed(folder.path(), 3).await;
+    let platform = at(folder.path()).key_file;
+    let name = platform.file_name().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&platform, &link).unwrap();
+    let copy = folder.path().join("copy");
+    fs::copy(&platform, &copy).unwrap();
+    let around = folder.path().join("tenants.d/..").join(name);
+    for file in [around, link, copy] {
+        vault.take_own(&own_in(&file)).await.unwrap();
+        let text = told(&vault.settle().await.unwrap());
+        assert!(
+            text.contains("of [keys] file"),
+            "{}: {text}",
+            file.display()
+        );
+        // And nothing of it is removed for the tenant.
+        let owner = TenantId::parse("tenant0").unwrap();
+        vault.destroy(&owner, AuditActor::Operator).await.unwrap();
+        assert!(file.exists() && platform.exists(), "{}", file.display());
+        assert!(vault.open(&named(1), "n", &blobs[1]).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn an_own_key_is_exchanged_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (store, vault, blobs) = sealed(folder.path(), 3).await;
