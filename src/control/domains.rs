@@ -15,8 +15,8 @@ use crate::certs::resolver::Resolver;
 use crate::control::publish::{PublishError, Publisher};
 use crate::model::domain::{DomainState, Source};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
-use crate::store::batch::{AuditEvent, Guard, Operation};
-use crate::store::job::JobKey;
+use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
+use crate::store::job::{JobKey, Priority};
 use crate::store::record::{AuditActor, DomainRecord, KeyOwner};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
 
@@ -200,7 +200,7 @@ impl Domains {
                 upstream: registration.upstream.clone(),
             });
         if let Some(record) = found.filter(|record| record.state == DomainState::Tombstoned) {
-            batch = batch.then(revive(record));
+            batch = revive(batch, record);
         }
         let upstream = registration.upstream.as_ref().map(|name| name.as_str());
         let batch = batch.audit(AuditEvent {
@@ -286,15 +286,33 @@ fn standing(found: Option<&DomainRecord>, registration: &Registration) -> Standi
     }
 }
 
-/// Takes a retired domain back into service, with the certificate that it still has.
-pub(super) fn revive(record: &DomainRecord) -> Operation {
-    Operation::SetDomainState {
+/// Takes a retired domain back into service, with the certificate that it still has. Where it has one it gets its job at
+/// once, in the same batch: the store takes away a certificate that may not serve any more, and one that was good when the
+/// domain went may be due by now.
+pub(super) fn revive(batch: Batch, record: &DomainRecord) -> Batch {
+    let (state, job) = match record.certificate {
+        Some(_) => (DomainState::Active, Some(returned_job(record))),
+        None => (DomainState::PendingDns, None),
+    };
+    let batch = batch.then(Operation::SetDomainState {
         pattern: record.pattern.clone(),
-        state: match record.certificate {
-            Some(_) => DomainState::Active,
-            None => DomainState::PendingDns,
-        },
+        state,
         problem: None,
+    });
+    match job {
+        Some(job) => batch.then(job),
+        None => batch,
+    }
+}
+
+/// The job that looks at a returned domain's certificate: renews it, obtains another, or waits until it is due.
+fn returned_job(record: &DomainRecord) -> Operation {
+    Operation::RequestJob {
+        key: JobKey::Certificate(record.pattern.clone()),
+        tenant: record.tenant.clone(),
+        priority: Priority::Renewal,
+        delay: Duration::ZERO,
+        urgency: Urgency::HeedBackoff,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::control::publish::{Parts, Publisher};
 use crate::keys;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::Source;
+use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
 use crate::model::standing::CertificateStanding;
 use crate::model::{DnsName, NamePattern, Snapshot, TenantId, TenantScope};
 use crate::store::batch::Operation;
@@ -182,6 +183,25 @@ pub(super) fn registration(slug: &str, name: &str, source: Source) -> Batch {
             source,
             upstream: None,
         })
+}
+
+/// What makes a certificate one whose key is known to others.
+pub(super) fn revoked(certificate: CertificateId) -> Operation {
+    let revocation = Revocation {
+        reason: RevocationReason::KeyCompromise,
+        order: RevocationOrder::RevokedFirst,
+        asked_at: Timestamp::EPOCH,
+        replaced_at: None,
+        revoked_at: Some(Timestamp::EPOCH),
+    };
+    let standing = CertificateStanding {
+        revocation: Some(revocation),
+        ..CertificateStanding::default()
+    };
+    Operation::SetCertificateStanding {
+        certificate,
+        standing: Box::new(standing),
+    }
 }
 
 pub(super) fn declared(tenants: &[(&str, &[&str])], completeness: Completeness) -> Declaration {

@@ -105,16 +105,19 @@ pub enum CertificateStatus {
     Revoking,
     /// Revoked.
     Revoked,
+    /// Its private key was destroyed: it never serves again, though its time is not over.
+    KeyDestroyed,
 }
 
 impl CertificateStatus {
     /// Every status.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NotYetValid,
         Self::Valid,
         Self::Expired,
         Self::Revoking,
         Self::Revoked,
+        Self::KeyDestroyed,
     ];
 
     /// Where a stored certificate stands at `now`.
@@ -124,6 +127,9 @@ impl CertificateStatus {
             Some(revocation) if revocation.revoked_at.is_some() => Self::Revoked,
             Some(_) if now < facts.not_after => Self::Revoking,
             Some(_) => Self::Expired,
+            None if standing.key_destroyed_at.is_some() && now < facts.not_after => {
+                Self::KeyDestroyed
+            }
             None => Self::at(facts, now),
         }
     }
@@ -137,6 +143,7 @@ impl CertificateStatus {
             Self::Expired => "expired",
             Self::Revoking => "revoking",
             Self::Revoked => "revoked",
+            Self::KeyDestroyed => "key_destroyed",
         }
     }
 
@@ -336,5 +343,17 @@ mod tests {
             let found = derive(&row, certificate.as_ref(), job.as_ref(), NOW);
             assert_eq!(found, expected, "line {index}");
         }
+    }
+
+    #[test]
+    fn a_certificate_whose_key_was_destroyed_is_not_called_valid() {
+        let destroyed = CertificateStanding {
+            key_destroyed_at: Some(Timestamp::from_seconds(20)),
+            ..CertificateStanding::default()
+        };
+        let facts = certificate(100);
+        let status = |now| CertificateStatus::of(&facts, &destroyed, Timestamp::from_seconds(now));
+        assert_eq!(status(50), CertificateStatus::KeyDestroyed);
+        assert_eq!(status(100), CertificateStatus::Expired);
     }
 }

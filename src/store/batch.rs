@@ -137,7 +137,8 @@ pub enum Operation {
         /// The upstream that the hook chose.
         upstream: Option<UpstreamName>,
     },
-    /// Sets a domain's state and problem.
+    /// Sets a domain's state and problem. Where that takes it back into service, it keeps its certificate only if that may
+    /// serve ([`CertificateStanding::may_serve`]) and has its key; else it comes back pending, without one.
     SetDomainState {
         /// The name.
         pattern: NamePattern,
@@ -257,7 +258,8 @@ pub enum Operation {
         /// The lowest that stays.
         number: u32,
     },
-    /// Destroys all data keys of a tenant: what they sealed cannot be opened again.
+    /// Destroys all data keys of a tenant, and what they sealed of its certificates: none of these may serve again, and each
+    /// says since when ([`CertificateStanding::key_destroyed_at`]).
     DestroyDataKeys {
         /// Whose.
         tenant: TenantId,

@@ -309,9 +309,9 @@ fn extend(batch: Batch, step: &Step, obtain: Obtain) -> Batch {
                 .then(put(&record.pattern, &record.tenant))
                 .audit(event(&record.tenant, "domain.registered", &name));
             if record.state == DomainState::Tombstoned {
-                batch = batch.then(revive(record));
+                batch = revive(batch, record);
             }
-            // Where there is a certificate, upkeep gives it the job that renews it in time.
+            // Where there is a certificate, its job is there already, or came with the revival.
             match record.certificate {
                 Some(_) => batch,
                 None => with_first_job(batch, &record.pattern, &record.tenant, obtain),

@@ -1,7 +1,9 @@
 //! Registration by the hook and removal, over a real store.
 
 use super::*;
-use crate::control::fixture::{World, name, pattern, registration as stored, tenant};
+use crate::control::fixture::{
+    World, name, pattern, registration as stored, revoked, soon, tenant,
+};
 use crate::model::route::UpstreamName;
 
 fn registration(host: &str, slug: &str, upstream: Option<&str>) -> Registration {
@@ -72,6 +74,33 @@ async fn a_suspended_name_stays_suspended_and_a_retired_one_comes_back() {
         let record = world.domain("shop.test").await.unwrap();
         assert_eq!(record.state.is_served(), comes_back, "{state}");
     }
+}
+
+#[tokio::test]
+async fn a_retired_name_comes_back_without_a_revoked_certificate_and_with_its_job() {
+    let world = World::new().await;
+    let domains = world.domains().await;
+    world.register("acme", "shop.test", Source::Hook).await;
+    let certificate = world.certify("acme", "shop.test").await.facts.id;
+    let retire = Batch::new()
+        .then(Operation::SetDomainState {
+            pattern: pattern("shop.test"),
+            state: DomainState::Tombstoned,
+            problem: None,
+        })
+        .then(revoked(certificate));
+    world.apply(retire).await;
+    let asked = registration("shop.test", "acme", None);
+    domains.register(asked).await.unwrap();
+    let record = world.domain("shop.test").await.unwrap();
+    assert_eq!(record.state, DomainState::PendingDns);
+    assert_eq!(record.certificate, None);
+    let (scope, key) = (
+        TenantScope::operator(),
+        JobKey::Certificate(pattern("shop.test")),
+    );
+    let job = world.store.job(soon(), &scope, &key).await.unwrap();
+    assert_eq!(job.map(|job| job.priority), Some(Priority::Renewal));
 }
 
 #[tokio::test]

@@ -170,6 +170,7 @@ async fn perform(
         }
         Operation::DestroyDataKeys { tenant } => {
             secrets::destroy_data_keys(tx, scope, tenant).await?;
+            retirement::destroy_keys_of(tx, tenant).await?;
         }
         Operation::FreezeBucket { bucket, duration } => {
             budgets::freeze(tx, bucket, *duration).await?;

@@ -288,7 +288,7 @@ pub(super) async fn put(
     feed::record(transaction, ChangeKind::Domain, &key).await
 }
 
-/// Sets a domain's state and problem.
+/// Sets a domain's state and problem. One that comes back into service leaves a certificate that may not serve.
 pub(super) async fn set_state(
     transaction: &mut Transaction<'_>,
     scope: &TenantScope,
@@ -300,13 +300,29 @@ pub(super) async fn set_state(
     if domain.state == state && domain.problem.as_ref() == problem {
         return Ok(());
     }
+    let unusable = match domain.certificate {
+        Some(id) if !domain.state.is_served() && state.is_served() => {
+            (!retirement::may_serve(transaction, id).await?).then_some(id)
+        }
+        Some(_) | None => None,
+    };
+    let (state, certificate) = match unusable {
+        Some(_) => (DomainState::PendingDns, None),
+        None => (state, domain.certificate),
+    };
     let key = pattern.to_string();
-    query("UPDATE domain SET state = ?, problem = ?, version = version + 1 WHERE pattern = ?")
-        .bind(state.as_str())
-        .bind(problem_text(problem))
-        .bind(key.clone())
-        .execute(&mut *transaction.connection)
-        .await?;
+    query(
+        "UPDATE domain SET state = ?, problem = ?, certificate_id = ?, version = version + 1 WHERE pattern = ?",
+    )
+    .bind(state.as_str())
+    .bind(problem_text(problem))
+    .bind(certificate.map(|id| id.as_bytes().to_vec()))
+    .bind(key.clone())
+    .execute(&mut *transaction.connection)
+    .await?;
+    if let Some(unusable) = unusable {
+        retirement::left(transaction, unusable, None).await?;
+    }
     feed::record(transaction, ChangeKind::Domain, &key).await
 }
 

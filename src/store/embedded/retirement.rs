@@ -167,6 +167,24 @@ async fn destroy(
     write(transaction, id, &destroyed).await
 }
 
+/// Destroys the keys of all certificates of a tenant, also of those that a domain points to: they cannot be opened any
+/// more. One statement, however many there are.
+pub(super) async fn destroy_keys_of(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+) -> Result<(), StoreError> {
+    query(
+        "UPDATE certificate SET sealed_key = x'', data_key = NULL, retire_at = NULL, \
+         standing = json_set(standing, '$.key_destroyed_at', json(?1), '$.retire_at', json('null')) \
+         WHERE tenant_id = ?2 AND LENGTH(sealed_key) > 0",
+    )
+    .bind(json_text(&transaction.now)?)
+    .bind(tenant.as_str().to_owned())
+    .execute(&mut *transaction.connection)
+    .await?;
+    Ok(())
+}
+
 async fn require(
     transaction: &mut Transaction<'_>,
     scope: &TenantScope,

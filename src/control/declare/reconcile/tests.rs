@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::declare::Completeness::{Partial, Whole};
-use crate::control::fixture::{World, declared, name, pattern, soon, tenant, within};
+use crate::control::fixture::{World, declared, name, pattern, revoked, soon, tenant, within};
 
 async fn job(world: &World, text: &str) -> Option<Priority> {
     let (scope, key) = (TenantScope::operator(), JobKey::Certificate(pattern(text)));
@@ -63,6 +63,33 @@ async fn a_vanished_name_is_retired_with_its_certificate_and_comes_back_with_it(
     let record = world.domain("a.test").await.unwrap();
     assert_eq!(record.state, DomainState::Active);
     assert_eq!(record.certificate, Some(certificate.facts.id));
+    // Nobody looked after it meanwhile: its renewal may be overdue.
+    assert_eq!(job(&world, "a.test").await, Some(Priority::Renewal));
+}
+
+#[tokio::test]
+async fn a_name_comes_back_without_a_certificate_that_was_revoked_or_whose_keys_were_destroyed() {
+    let with = declared(&[("acme", &["a.test"])], Whole);
+    let without = declared(&[("acme", &[])], Whole);
+    for destroy_keys in [false, true] {
+        let world = World::new().await;
+        reconcile(&*world.store, &with).await.unwrap();
+        let certificate = world.certify("acme", "a.test").await.facts.id;
+        reconcile(&*world.store, &without).await.unwrap();
+        let meanwhile = match destroy_keys {
+            true => Operation::DestroyDataKeys {
+                tenant: tenant("acme"),
+            },
+            false => revoked(certificate),
+        };
+        world.apply(Batch::new().then(meanwhile)).await;
+        let done = reconcile(&*world.store, &with).await.unwrap();
+        assert_eq!(done.written, 1);
+        let record = world.domain("a.test").await.unwrap();
+        assert_eq!(record.state, DomainState::PendingDns, "{destroy_keys}");
+        assert_eq!(record.certificate, None, "{destroy_keys}");
+        assert_eq!(job(&world, "a.test").await, Some(Priority::Renewal));
+    }
 }
 
 #[tokio::test]

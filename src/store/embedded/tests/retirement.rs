@@ -4,6 +4,7 @@ use super::{Settings, apply, open_on, sweep};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::TenantScope;
 use crate::model::certificate::CertificateId;
+use crate::model::domain::DomainState;
 use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
 use crate::model::standing::CertificateStanding;
 use crate::store::batch::{ApplyError, Batch, Operation};
@@ -44,6 +45,15 @@ impl Fixture {
             certificate: id,
         });
         apply(&self.store, batch).await.map(drop)
+    }
+
+    async fn set_state(&self, state: DomainState) {
+        let set = Operation::SetDomainState {
+            pattern: pattern(NAME),
+            state,
+            problem: None,
+        };
+        apply(&self.store, Batch::new().then(set)).await.unwrap();
     }
 
     async fn read(&self, id: CertificateId) -> CertificateRecord {
@@ -129,6 +139,82 @@ async fn the_key_of_a_removed_domain_is_destroyed_in_time() {
         .advance(std::time::Duration::from_hours(24 * 30));
     fixture.sweep().await;
     assert!(fixture.read(record.facts.id).await.sealed_key.is_empty());
+}
+
+#[tokio::test]
+async fn a_domain_back_in_service_keeps_a_certificate_only_if_that_may_serve() {
+    for is_usable in [true, false] {
+        let record = certificate("acme", &[NAME]);
+        let fixture = Fixture::with(&[&record]).await;
+        let id = record.facts.id;
+        fixture.point(id).await.unwrap();
+        fixture.set_state(DomainState::Tombstoned).await;
+        if !is_usable {
+            let revoked = CertificateStanding {
+                revocation: Some(Revocation {
+                    reason: RevocationReason::KeyCompromise,
+                    order: RevocationOrder::RevokedFirst,
+                    asked_at: fixture.clock.now(),
+                    replaced_at: None,
+                    revoked_at: None,
+                }),
+                ..CertificateStanding::default()
+            };
+            let set = Operation::SetCertificateStanding {
+                certificate: id,
+                standing: Box::new(revoked),
+            };
+            apply(&fixture.store, Batch::new().then(set)).await.unwrap();
+        }
+        fixture.set_state(DomainState::Active).await;
+        let scope = TenantScope::operator();
+        let found = fixture.store.domain(soon(), &scope, &pattern(NAME)).await;
+        let domain = found.unwrap().unwrap();
+        let expected = match is_usable {
+            true => (DomainState::Active, Some(id)),
+            false => (DomainState::PendingDns, None),
+        };
+        assert_eq!((domain.state, domain.certificate), expected);
+        // What serves nothing any more does not keep its key for ever.
+        let retires = fixture.read(id).await.standing.retire_at.is_some();
+        assert_eq!(retires, !is_usable);
+    }
+}
+
+#[tokio::test]
+async fn with_a_tenants_data_keys_end_the_keys_of_all_its_certificates_and_of_nobody_elses() {
+    let (serving, kept) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
+    let mut client = certificate("acme", &[NAME]);
+    client.sealed_key.clear();
+    let fixture = Fixture::with(&[&serving, &kept, &client]).await;
+    let foreign = certificate("globex", &["b.test"]);
+    let other =
+        registration("globex", "b.test").then(Operation::PutCertificate(Box::new(foreign.clone())));
+    apply(&fixture.store, other).await.unwrap();
+    fixture.point(kept.facts.id).await.unwrap();
+    fixture.point(serving.facts.id).await.unwrap();
+    let destroy = Batch::new().then(Operation::DestroyDataKeys {
+        tenant: tenant("acme"),
+    });
+    apply(&fixture.store, destroy).await.unwrap();
+    for id in [serving.facts.id, kept.facts.id] {
+        let read = fixture.read(id).await;
+        assert!(read.sealed_key.is_empty());
+        assert_eq!(read.standing.key_destroyed_at, Some(fixture.clock.now()));
+        assert_eq!(read.standing.retire_at, None);
+        assert!(!read.standing.may_serve());
+    }
+    // The rest of what is known of it stays.
+    let standing = fixture.read(kept.facts.id).await.standing;
+    assert_eq!(standing.superseded_by, Some(serving.facts.id));
+    // A client's key was never here, and another tenant's is not this one's.
+    for record in [&client, &foreign] {
+        let read = fixture.read(record.facts.id).await;
+        assert_eq!(read.sealed_key, record.sealed_key);
+        assert_eq!(read.standing, CertificateStanding::default());
+    }
+    let refused = fixture.point(kept.facts.id).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::NotUsable(_)), "{refused}");
 }
 
 #[tokio::test]
