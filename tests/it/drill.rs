@@ -8,7 +8,7 @@ use crate::support::edge::Setup;
 use crate::support::pebble::Pebble;
 use crate::support::place::Place;
 use crate::support::upstream::Upstream;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{self, PATIENCE};
 
 const NAMES: [&str; 3] = ["a.example.com", "b.example.net", "c.example.org"];
 const ISSUED: &[&str] = &["outcome=\"issued\""];
@@ -23,7 +23,7 @@ fn a_drill_tells_what_outages_and_a_lost_key_file_do_while_neither_hurts() {
     let place = Place::claim();
     let mut pebble = Pebble::start(&place);
     let upstream = Upstream::start(&place);
-    let setup = Setup::new(&place)
+    let unnamed = Setup::new(&place)
         .ca(&pebble)
         .replace(
             "terms_agreed = true",
@@ -33,8 +33,22 @@ fn a_drill_tells_what_outages_and_a_lost_key_file_do_while_neither_hurts() {
         .section("[budget]\nspend = 0.8")
         .upstream(&upstream)
         .tenant("acme", &NAMES);
-    let mut edge = setup.start();
+    // Unless the tenant names it, the private one takes over nothing.
+    let setup = unnamed.clone().replace(
+        "name = \"acme\"",
+        "name = \"acme\"\nca = [\"test\", \"own\"]",
+    );
+    let mut edge = unnamed.start();
     edge.wait_for_metric("proxy_issuances_total", ISSUED, 3.0);
+    let next = &drill(&unnamed)["cas"][0]["next"][0];
+    assert_eq!(
+        (&next["ca"], &next["certificates"]),
+        (&Value::Null, &json!(3))
+    );
+    edge.reload(&setup);
+    wait::until("the private one is next", || {
+        (drill(&setup)["cas"][0]["next"][0]["ca"] == "own").then_some(())
+    });
 
     // With the CA there and gone: it is not asked.
     let there = drill(&setup);

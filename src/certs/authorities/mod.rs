@@ -52,7 +52,8 @@ pub struct Choices(pub HashMap<TenantId, Choice>);
 /// What one tenant has chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// Its authorities, the preferred first; empty for all that are configured.
+    /// Its authorities, the preferred first; empty for those of the configuration, where a private one never follows a
+    /// public one.
     pub authorities: Vec<CaId>,
     /// The profile of its certificates; nothing for each authority's own.
     pub profile: Option<Arc<str>>,

@@ -54,7 +54,7 @@ impl Accounts {
     pub async fn offers(&self, subject: &Subject<'_>) -> Found {
         let authorities = self.authorities();
         let pattern = &subject.request.pattern;
-        let mut candidates = authorities.candidates(&subject.request.tenant);
+        let mut candidates = authorities.candidates(&subject.request.tenant, pattern);
         // The order that is begun is seen through where it is, whoever is preferred by now.
         if let Some(begun) = subject.begun_with {
             candidates.sort_by_key(|candidate| candidate.authority.id() != begun);
@@ -62,8 +62,9 @@ impl Accounts {
         let first = candidates
             .iter()
             .find(|candidate| candidate.authority.certifies(pattern) && candidate.admits());
-        let public = |candidate: &&&Watched| candidate.authority.directory().is_some();
-        let patience = first.filter(public).map(|_| subject.patience);
+        let patience = first
+            .filter(|candidate| candidate.is_public())
+            .map(|_| subject.patience);
         let (caa, not_opened) =
             tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
         let mut offers = Vec::with_capacity(candidates.len());
@@ -124,7 +125,7 @@ impl Accounts {
             return offer;
         }
         // An authority of our own asks for no proof.
-        if subject.methods.is_empty() && candidate.authority.directory().is_some() {
+        if subject.methods.is_empty() && candidate.is_public() {
             offer.suitable = Suitable::No(Unsuitable::Fronted);
             return offer;
         }
@@ -238,20 +239,29 @@ impl Authorities {
     /// The tenant's authorities that certify such a name, the preferred first, whether they are there or not.
     #[must_use]
     pub fn in_order(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<CaId> {
-        let candidates = self.candidates(tenant);
+        let candidates = self.candidates(tenant, pattern);
         let certifies = |candidate: &&Watched| candidate.authority.certifies(pattern);
         let able = candidates.into_iter().filter(certifies);
         able.map(|candidate| candidate.authority.id().clone())
             .collect()
     }
 
-    /// The tenant's authorities, in its order.
-    pub(super) fn candidates(&self, tenant: &TenantId) -> Vec<&Watched> {
+    /// The authorities that may be asked for a tenant's name, in the tenant's order. Where the one that is preferred for
+    /// the name is public, those of our own are among them only if the tenant names its authorities: no browser trusts
+    /// theirs, and a public certificate that is still good is worth more.
+    pub(super) fn candidates(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<&Watched> {
         let chosen = self.choice(tenant).authorities;
-        if chosen.is_empty() {
-            return self.0.watched.iter().collect();
+        if !chosen.is_empty() {
+            return chosen.iter().filter_map(|ca| self.watched(ca)).collect();
         }
-        chosen.iter().filter_map(|ca| self.watched(ca)).collect()
+        let mut all: Vec<&Watched> = self.0.watched.iter().collect();
+        let preferred = all
+            .iter()
+            .find(|candidate| candidate.authority.certifies(pattern));
+        if preferred.is_some_and(|preferred| preferred.is_public()) {
+            all.retain(|candidate| candidate.is_public());
+        }
+        all
     }
 
     /// The CAA records of a name, unless nobody wants them or nobody can read them.
@@ -271,6 +281,11 @@ impl Authorities {
 }
 
 impl Watched {
+    /// Whether it is an authority elsewhere, not one of our own.
+    pub(super) fn is_public(&self) -> bool {
+        self.authority.directory().is_some()
+    }
+
     fn admits(&self) -> bool {
         self.state().breaker.admits(monotonic())
     }

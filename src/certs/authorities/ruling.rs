@@ -61,18 +61,17 @@ impl Authorities {
     pub async fn rulings(&self, question: &Question<'_>) -> Option<Rulings> {
         let dns = self.0.dns.as_ref()?;
         let candidates = match question.tenant {
-            Some(tenant) => self.candidates(tenant),
+            Some(tenant) => self.candidates(tenant, question.pattern),
             None => self.0.watched.iter().collect(),
         };
-        let is_public = |candidate: &&Watched| candidate.authority.directory().is_some();
-        if !candidates.iter().any(is_public) {
+        if !candidates.iter().any(|candidate| candidate.is_public()) {
             return None;
         }
         let name = question.pattern.base();
         let found = caa::lookup(dns, name, Freshness::Fresh, PATIENCE).await;
         let mut authorities = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            let ruling = match is_public(&candidate) {
+            let ruling = match candidate.is_public() {
                 true => self.ruling(candidate, question, &found).await,
                 false => Ruling::OwnAuthority,
             };

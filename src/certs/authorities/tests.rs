@@ -18,6 +18,8 @@ struct Switched {
     id: CaId,
     up: AtomicBool,
     read: AtomicUsize,
+    /// Of a public one.
+    directory: Option<String>,
 }
 
 impl Switched {
@@ -26,7 +28,16 @@ impl Switched {
             id: CaId::new(name),
             up: AtomicBool::new(true),
             read: AtomicUsize::new(0),
+            directory: None,
         })
+    }
+
+    /// A public one, which certifies no wildcard.
+    fn public(name: &str) -> Arc<Self> {
+        let directory = Some(format!("https://{name}.test/directory"));
+        let mut one = Self::new(name);
+        Arc::get_mut(&mut one).unwrap().directory = directory;
+        one
     }
 
     fn goes(&self) {
@@ -58,8 +69,12 @@ impl CertificateAuthority for Switched {
         Vec::new()
     }
 
-    fn certifies(&self, _pattern: &NamePattern) -> bool {
-        true
+    fn directory(&self) -> Option<&str> {
+        self.directory.as_deref()
+    }
+
+    fn certifies(&self, pattern: &NamePattern) -> bool {
+        self.directory.is_none() || !pattern.is_wildcard()
     }
 
     async fn open(&self, _kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {
@@ -226,4 +241,56 @@ async fn what_an_authority_says_of_itself_is_kept_and_longer_while_it_is_away() 
     assert_eq!(world.one.read.load(Ordering::SeqCst), 2);
     world.two.goes();
     assert!(world.authorities.meta(&world.two.id).await.is_err());
+}
+
+/// Those of `configured` that are asked for a name of a tenant that chooses `chosen`. Whose name begins with "public" is
+/// public.
+fn asked(configured: &[&str], chosen: &[&str], pattern: &str) -> Vec<String> {
+    let authority = |name: &&str| match name.starts_with("public") {
+        true => Switched::public(name) as Arc<dyn CertificateAuthority>,
+        false => Switched::new(name) as _,
+    };
+    let tenant = TenantId::parse("acme").unwrap();
+    let choice = Choice {
+        authorities: chosen.iter().map(|name| CaId::new(name)).collect(),
+        profile: Some("short".into()),
+    };
+    let choices = Choices(HashMap::from([(tenant.clone(), choice)]));
+    let parts = Parts {
+        authorities: configured.iter().map(authority).collect(),
+        choices: Published::new(Arc::new(choices)),
+        ..Parts::default()
+    };
+    let authorities = Authorities::new(parts, &Tasks::new());
+    let pattern = NamePattern::parse(pattern).unwrap();
+    let asked = authorities.in_order(&tenant, &pattern);
+    asked.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_private_authority_follows_a_public_one_only_where_the_tenant_names_it() {
+    /// What is configured, what the tenant names, the name, who is asked.
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a str, &'a [&'a str]);
+    const NAME: &str = "shop.test";
+    let (a, b, own, own2) = ("public-a", "public-b", "own", "own-2");
+    let table: &[Row<'_>] = &[
+        (&[a, own], &[], NAME, &[a]),
+        (&[a, own, b], &[], NAME, &[a, b]),
+        // Named, in the order in which they are named.
+        (&[a, own], &[a, own], NAME, &[a, own]),
+        (&[own, a], &[a, own], NAME, &[a, own]),
+        (&[a, own], &[own], NAME, &[own]),
+        (&[a, own, b], &[b, a], NAME, &[b, a]),
+        // Where a private one is preferred for the name.
+        (&[own, a], &[], NAME, &[own, a]),
+        (&[own, own2], &[], NAME, &[own, own2]),
+        (&[a, own], &[], "*.shop.test", &[own]),
+    ];
+    for (configured, chosen, name, expected) in table {
+        assert_eq!(
+            asked(configured, chosen, name),
+            *expected,
+            "{configured:?}, of which the tenant names {chosen:?}, for {name}"
+        );
+    }
 }
