@@ -135,6 +135,31 @@ fn leaf(edge: &Edge, root: &Path) -> Vec<u8> {
 }
 
 #[test]
+fn a_certificate_revoked_while_its_domain_was_away_does_not_come_back_with_it() {
+    let story = Story::begin();
+    let edge = story.start();
+    let old = story.serving(None);
+    let before = leaf(&edge, edge.trusted());
+    edge.reload(&story.setup.clone().replace(&format!("{NAME:?}"), ""));
+    wait::until("the name is gone", || {
+        let domain = story.ask(&["domain", "show", NAME]).remove(0);
+        (domain["state"] == "tombstoned").then_some(())
+    });
+    story.ask(&["certificate", "revoke", &old, "--compromised"]);
+    wait::until("it is revoked", || {
+        (story.certificate(&old)["status"] == "revoked").then_some(())
+    });
+    edge.reload(&story.setup);
+    // The first that any visitor sees after the return.
+    let after = wait::until("the name is served again", || {
+        let visitor = Visitor::connect(edge.https(), NAME, edge.trusted());
+        visitor.ok().map(|visitor| visitor.certificate())
+    });
+    assert_ne!(after, before, "a revoked certificate serves");
+    assert_ne!(story.serving(None), old);
+}
+
+#[test]
 fn a_compromised_key_is_replaced_then_revoked_then_destroyed() {
     let story = Story::begin();
     let edge = story.start();
