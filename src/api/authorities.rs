@@ -42,7 +42,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let ca = object(&json!({
         "name": string(),
         "directory": nullable(&string()),
-        "state": word(&["closed", "open", "half_open"]),
+        "state": word(&["ready", "away", "tried"]),
         "trouble": nullable(&string()),
         "next_probe_at": nullable(&timestamp()),
         "account": nullable(&string()),

@@ -51,7 +51,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "expired_if_next_takes_over": integer(),
     }));
     let expiry = object(&json!({ "domain": string(), "not_after": timestamp() }));
-    let state = nullable(&word(&["closed", "open", "half_open"]));
+    let state = nullable(&word(&["ready", "away", "tried"]));
     let next = object(&json!({
         "ca": nullable(&string()),
         "state": state,

@@ -74,9 +74,9 @@ impl Standing {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
+            Self::Closed => "ready",
+            Self::Open => "away",
+            Self::HalfOpen => "tried",
         }
     }
 }

@@ -149,7 +149,7 @@ fn keys(lines: &mut Lines, keys: &Value) {
 /// That an authority is not asked at present, where that is so.
 fn away(of: &Value) -> &'static str {
     match of.get("state").and_then(Value::as_str) {
-        Some("open" | "half_open") => "; it is away at present",
+        Some("away" | "tried") => "; it is away at present",
         _ => "",
     }
 }
@@ -198,12 +198,12 @@ mod tests {
                  "shortest_lifetime_seconds": null, "longest_lifetime_seconds": null, "replacing": null,
                  "outages": [], "survives_seconds": null, "shortest_margin_seconds": null, "next": [],
                  "first_to_expire": [{"domain": "*.a.test", "not_after": "2027-02-01T00:00:00Z"}]},
-                {"ca": "le", "state": "open", "certificates": 2, "expired": 1, "issued_by_others": 0,
+                {"ca": "le", "state": "away", "certificates": 2, "expired": 1, "issued_by_others": 0,
                  "shortest_lifetime_seconds": 576_000, "longest_lifetime_seconds": 7_776_000,
                  "replacing": {"seconds": 5400, "bound_by": "orders"},
                  "outages": [{"seconds": 86_400, "renewals_held_up": 2, "expired": 1, "expired_if_next_takes_over": 0}],
                  "survives_seconds": 36_000, "shortest_margin_seconds": 288_000, "first_to_expire": [],
-                 "next": [{"ca": "zs", "state": "closed", "certificates": 1, "takes": {"seconds": 1, "bound_by": "speed"}},
+                 "next": [{"ca": "zs", "state": "ready", "certificates": 1, "takes": {"seconds": 1, "bound_by": "speed"}},
                           {"ca": null, "state": null, "certificates": 1, "takes": null}]},
             ],
             "keys": {"file": "/etc/v/kek", "restart_fails": "the file is missing", "opened": 2, "unreadable": 1,

@@ -108,7 +108,7 @@ fn every_command_is_answered_by_a_running_instance() {
     for (words, expected) in [
         ("status", "phase        serving"),
         ("tenant list", "acme    file"),
-        ("ca list", "own  closed"),
+        ("ca list", "own  ready"),
         (
             "domain list",
             "fails.acme.test    acme    issuing      failed   wrong_a",
