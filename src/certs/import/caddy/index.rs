@@ -14,14 +14,20 @@ const MOST_CERTIFICATES: usize = 1_000_000;
 const MOST_CHAIN: u64 = 64 * 1024;
 /// The largest key, and the largest metadata.
 const MOST_SMALL: u64 = 32 * 1024;
+/// How PEM begins.
+const PEM: &[u8] = b"-----BEGIN";
 /// The longest path, and the largest header that extends another.
 const LONGEST_PATH: u64 = 4096;
 
 /// Why a file is not read as an export.
 #[derive(Debug)]
 pub enum ExportError {
-    /// It is no tar archive, or a damaged one.
-    NoArchive(io::Error),
+    /// It is no tar archive, or a damaged one. Why is not kept: the words quote the file, which may be a key.
+    NoArchive,
+    /// It begins like PEM: a certificate or a key.
+    Pem,
+    /// It could not be read, in which way the system says.
+    Unreadable(io::Error),
     /// It holds neither certificates nor accounts in Caddy's layout.
     NoCertificates,
     /// It has more entries than this.
@@ -33,9 +39,14 @@ pub enum ExportError {
 impl fmt::Display for ExportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoArchive(_) => f.write_str(
+            Self::NoArchive => f.write_str(
                 "it is not a tar archive as `caddy storage export` writes it, or is damaged",
             ),
+            Self::Pem => f.write_str(
+                "it is not a tar archive as `caddy storage export` writes it but PEM: for a certificate and its key \
+                 there is `vestibule certificate import --chain FILE --key FILE`",
+            ),
+            Self::Unreadable(_) => f.write_str("reading it failed"),
             Self::NoCertificates => f.write_str(
                 "it holds no certificate of Caddy: expected certificates/ISSUER/NAME/NAME.crt, as `caddy storage \
                  export` writes them",
@@ -49,10 +60,35 @@ impl fmt::Display for ExportError {
 impl std::error::Error for ExportError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NoArchive(error) => Some(error),
-            Self::NoCertificates | Self::TooManyEntries(_) | Self::TooManyCertificates(_) => None,
+            Self::Unreadable(error) => Some(error),
+            Self::NoArchive
+            | Self::Pem
+            | Self::NoCertificates
+            | Self::TooManyEntries(_)
+            | Self::TooManyCertificates(_) => None,
         }
     }
+}
+
+impl From<io::Error> for ExportError {
+    /// What the system says has a number; every other text is the archive reader's, and quotes what it read.
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(_) => Self::Unreadable(error),
+            None => Self::NoArchive,
+        }
+    }
+}
+
+/// Whether a file begins like PEM. Leaves the reader at its beginning.
+fn is_pem<R: Read + Seek>(reader: &mut R) -> io::Result<bool> {
+    let mut start = Vec::with_capacity(PEM.len());
+    reader
+        .by_ref()
+        .take(PEM.len() as u64)
+        .read_to_end(&mut start)?;
+    reader.rewind()?;
+    Ok(start == PEM)
 }
 
 /// Where a file's content lies in the archive.
@@ -109,22 +145,23 @@ struct Found {
 
 impl Index {
     /// Reads every header; gives the reader back.
-    pub(super) fn read<R: Read + Seek>(reader: R) -> Result<(Self, R), ExportError> {
+    pub(super) fn read<R: Read + Seek>(mut reader: R) -> Result<(Self, R), ExportError> {
+        if is_pem(&mut reader)? {
+            return Err(ExportError::Pem);
+        }
         let mut archive = Archive::new(reader);
         let mut found = Found::default();
         // Raw: an extended header is read by us, for its length is whatever it says.
-        let entries = archive
-            .entries_with_seek()
-            .map_err(ExportError::NoArchive)?;
+        let entries = archive.entries_with_seek()?;
         let mut long_path = None;
         for (count, entry) in entries.raw(true).enumerate() {
-            let mut entry = entry.map_err(ExportError::NoArchive)?;
+            let mut entry = entry?;
             if count >= MOST_ENTRIES {
                 return Err(ExportError::TooManyEntries(MOST_ENTRIES));
             }
             let kind = entry.header().entry_type();
             if matches!(kind, EntryType::XHeader | EntryType::GNULongName) {
-                long_path = extended(&mut entry).map_err(ExportError::NoArchive)?;
+                long_path = extended(&mut entry)?;
             } else {
                 let path = long_path.take();
                 if kind == EntryType::Regular {

@@ -130,9 +130,9 @@ fn what_is_incomplete_or_caddys_own_is_left_out_with_its_reason() {
 
 #[test]
 fn a_file_that_is_no_export_is_refused() {
-    let text = b"-----BEGIN CERTIFICATE-----".repeat(100);
+    let text = b"certificate".repeat(100);
     let error = opened(text).unwrap_err();
-    assert!(matches!(error, ExportError::NoArchive(_)), "{error}");
+    assert!(matches!(error, ExportError::NoArchive), "{error}");
     let other = archive(&[("etc/passwd", "root"), ("certificates/a.pem", "x")]);
     let error = opened(other).unwrap_err();
     assert!(matches!(error, ExportError::NoCertificates), "{error}");
@@ -140,6 +140,29 @@ fn a_file_that_is_no_export_is_refused() {
         opened(Vec::new()).unwrap_err(),
         ExportError::NoCertificates
     ));
+}
+
+#[test]
+fn nothing_of_a_key_that_is_taken_for_an_export_is_told() {
+    const CANARY: &str = "MHcCAQEEICanary";
+    let body = CANARY.repeat(100);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}");
+    // Behind another line it is no PEM for us; in an archive, its header is damaged.
+    let mut damaged = archive(&[("certificates/i/a.test/a.test.key", &body)]);
+    damaged.extend_from_slice(body.as_bytes());
+    let begun = damaged.split_off(512);
+    for (file, expected) in [
+        (pem.clone(), "certificate import --chain FILE --key FILE"),
+        (format!("\n{pem}"), "caddy storage export"),
+        (body.clone(), "caddy storage export"),
+        (String::from_utf8(begun).unwrap(), "caddy storage export"),
+    ] {
+        let error = opened(file.into_bytes()).unwrap_err();
+        assert!(std::error::Error::source(&error).is_none());
+        let told = format!("{error} {error:?}");
+        assert!(told.contains(expected), "{told}");
+        assert!(!told.contains("Canary"), "{told}");
+    }
 }
 
 #[test]
