@@ -94,6 +94,41 @@ fn a_domain_says_that_its_upstream_is_not_there_until_it_is() {
     );
 }
 
+#[test]
+fn a_domain_says_that_its_upstream_is_slow_until_it_answers_in_time() {
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let setup = Setup::new(&place)
+        .private_ca(Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .replace(
+            "name = \"core\"",
+            "name = \"core\"\nresponse_timeout = \"200ms\"",
+        )
+        .tenant("acme", &["acme.example.com"]);
+    let edge = setup.start();
+    edge.wait_for_metric("proxy_issuances_total", ISSUED, 1.0);
+    let problem = || -> serde_json::Value {
+        let said = setup.succeed(&["domain", "show", "acme.example.com", "--json"]);
+        let mut domain: serde_json::Value = serde_json::from_str(&said).unwrap();
+        domain["problem"].take()
+    };
+    assert_eq!(problem(), serde_json::Value::Null);
+    let answer = edge.get("https://acme.example.com/held").answered();
+    assert_eq!(answer.status, 504);
+    let slow = problem();
+    assert_eq!(slow["code"], "upstream_slow");
+    assert_eq!(slow["actor"], "operator");
+    let evidence = slow["evidence"][0].as_str().unwrap();
+    assert!(evidence.contains("since its last answer: 1"), "{evidence}");
+    assert!(evidence.contains("upstream_timeout"), "{evidence}");
+
+    upstream.release();
+    let answer = edge.get("https://acme.example.com/held").answered();
+    assert_eq!(answer.status, 200);
+    assert_eq!(problem(), serde_json::Value::Null);
+}
+
 /// Fields as the upstream echoed them.
 fn fields(body: &str) -> Vec<(String, String)> {
     let seen: serde_json::Value = serde_json::from_str(body).unwrap();
