@@ -2,17 +2,22 @@
 //! No connection notices.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::app::roots;
 use crate::app::standing::Standing;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
+use crate::ca;
+use crate::ca::Configured;
 use crate::certs;
+use crate::certs::accounts::Accounts;
 use crate::certs::budget;
 use crate::certs::vault::Vault;
 use crate::config::reload::{Applied, Reload, Reloader};
@@ -39,6 +44,10 @@ const MOST_CALLERS: usize = 16;
 pub(super) struct InForce {
     pub(super) proxy: Published<ProxySettings>,
     pub(super) edge: Published<Edge>,
+    pub(super) accounts: Accounts,
+    pub(super) configured: Configured,
+    pub(super) data: PathBuf,
+    pub(super) tasks: Tasks,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<certs::authorities::Choices>>,
     pub(super) shares: Published<budget::Settings>,
@@ -84,7 +93,7 @@ async fn ask(calls: mpsc::Sender<oneshot::Sender<Answer>>) -> Answer {
 
 async fn run(
     mut reloader: Reloader,
-    in_force: InForce,
+    mut in_force: InForce,
     mut watch: Watch,
     mut called: mpsc::Receiver<oneshot::Sender<Answer>>,
     tasks: Tasks,
@@ -116,7 +125,7 @@ async fn run(
 }
 
 impl InForce {
-    async fn take(&self, outcome: Reload) -> Answer {
+    async fn take(&mut self, outcome: Reload) -> Answer {
         match outcome {
             Reload::Unchanged => Ok(Reloaded::default()),
             Reload::Refused { mistakes } => {
@@ -135,7 +144,7 @@ impl InForce {
     }
 
     /// Swaps it in, and ends once new names are served, or after a while: who waits for a reload may visit then.
-    async fn apply(&self, applied: Applied) -> Reloaded {
+    async fn apply(&mut self, applied: Applied) -> Reloaded {
         let Applied {
             settings,
             changes,
@@ -148,13 +157,11 @@ impl InForce {
             .show_clients(settings.telemetry.client_address);
         self.edge.publish(settings.edge);
         self.certificates.publish(settings.certificates);
+        // Limits before the authorities that have them, and these before the tenants that choose them.
+        self.shares.publish(settings.budget);
+        self.change_authorities(&settings.ca).await;
         let choices = settings.declaration.choices.clone();
         self.choices.publish(Arc::new(choices));
-        // The authorities themselves wait for a restart, and so do their limits.
-        self.shares.update(|current| budget::Settings {
-            shares: settings.budget.shares,
-            limits: current.limits.clone(),
-        });
         self.proxy.publish(settings.proxy);
         // Before its domains are known, so that their first keys are wrapped by the right one.
         if let Err(error) = self.vault.take_own(&settings.declaration.own_keys).await {
@@ -170,5 +177,22 @@ impl InForce {
             warnings: warnings.iter().map(ToString::to_string).collect(),
             needs_restart: changes.needs_restart,
         }
+    }
+
+    /// Orders go to these from now on; an order in progress ends where it is.
+    async fn change_authorities(&mut self, settings: &ca::Settings) {
+        let changed = self
+            .configured
+            .changed_to(settings, &self.tasks, &self.clock);
+        match changed {
+            Ok(changed) => self.configured = changed,
+            Err((ca, error)) => {
+                tracing::error!(%ca, %error, "an authority cannot be used: all stay as they were");
+                return;
+            }
+        }
+        self.accounts
+            .replace_authorities(self.configured.adapters());
+        roots::write(settings, &self.accounts, &self.data, &self.tasks).await;
     }
 }

@@ -160,10 +160,14 @@ async fn start_control(
     logging: Arc<Logging>,
     (ground, work, in_force): (&Ground, &Work, &InForce),
 ) -> Result<(), StartError> {
-    let tasks = &ground.groups.control;
+    let (tasks, settings) = (&ground.groups.control, &loaded.settings);
     let replaced = reload::InForce {
         proxy: in_force.proxy.clone(),
         edge: in_force.edge.clone(),
+        accounts: work.accounts.clone(),
+        configured: work.configured.clone(),
+        data: settings.data.clone(),
+        tasks: tasks.clone(),
         certificates: work.certificates.clone(),
         choices: work.choices.clone(),
         shares: work.shares.clone(),

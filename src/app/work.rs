@@ -6,7 +6,7 @@ use crate::app::ground::Ground;
 use crate::app::start::StartError;
 use crate::base::published::Published;
 use crate::base::task::Tasks;
-use crate::ca;
+use crate::ca::Configured;
 use crate::certs;
 use crate::certs::accounts::{self, Accounts};
 use crate::certs::authorities;
@@ -49,6 +49,7 @@ pub(super) struct Work {
     pub(super) issuer: Issuer,
     pub(super) revoker: Revoker,
     pub(super) accounts: Accounts,
+    pub(super) configured: Configured,
     pub(super) preflight: Preflight,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<authorities::Choices>>,
@@ -138,7 +139,7 @@ impl Work {
             choices: Published::new(Arc::new(settings.declaration.choices.clone())),
             budget,
         };
-        let accounts = halves.accounts(dns)?;
+        let (accounts, configured) = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
         let imports = halves.imports(publisher, &accounts);
         halves.keep_keys();
@@ -152,6 +153,7 @@ impl Work {
             issuer,
             revoker,
             accounts,
+            configured,
             preflight: halves.preflight,
             certificates: halves.certificates,
             choices: halves.choices,
@@ -189,14 +191,15 @@ fn permission(
 }
 
 impl Halves<'_> {
-    fn accounts(&self, dns: Dns) -> Result<Accounts, StartError> {
-        let authorities = ca::authorities(&self.settings.ca, self.tasks, &self.ground.clock)
+    fn accounts(&self, dns: Dns) -> Result<(Accounts, Configured), StartError> {
+        let configured = Configured::default()
+            .changed_to(&self.settings.ca, self.tasks, &self.ground.clock)
             .map_err(|(_, error)| error)
             .map_err(StartError::while_doing(
                 "use the configured certification authorities",
             ))?;
         let parts = accounts::Parts {
-            authorities,
+            authorities: configured.adapters(),
             store: Arc::clone(&self.ground.store),
             vault: self.ground.vault.clone(),
             clock: self.ground.clock.clone(),
@@ -214,13 +217,7 @@ impl Halves<'_> {
         self.tasks.spawn("authorities", watching);
         let lists = accounts.clone().keep_lists(self.tasks.clone());
         self.tasks.spawn("revocation-lists", lists);
-        Ok(accounts)
-    }
-
-    /// Whether any authority looks at DNS: one of our own does not.
-    fn proves_names(&self) -> bool {
-        let mut kinds = self.settings.ca.authorities.iter().map(|ca| &ca.kind);
-        kinds.any(|kind| matches!(kind, ca::Kind::Acme(_)))
+        Ok((accounts, configured))
     }
 
     /// Works on due jobs, and looks after domains that have none.
@@ -233,7 +230,7 @@ impl Halves<'_> {
             budget: self.budget.clone(),
             permission: self.permission.clone(),
             challenges: self.challenges.clone(),
-            preflight: self.proves_names().then(|| self.preflight.clone()),
+            preflight: Some(self.preflight.clone()),
             resolver: self.resolver.clone(),
             outcomes: self.outcomes.clone(),
             metrics: ground.metrics.clone(),
@@ -245,7 +242,7 @@ impl Halves<'_> {
         let running = issuer.clone().run(self.tasks.clone());
         self.tasks.spawn("issuer", running);
         let upkeep = Upkeep {
-            preflight: self.proves_names().then(|| self.preflight.clone()),
+            preflight: Some(self.preflight.clone()),
             store: Arc::clone(&ground.store),
             accounts: accounts.clone(),
             metrics: ground.metrics.clone(),

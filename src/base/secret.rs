@@ -33,6 +33,15 @@ impl Secret {
     }
 }
 
+/// In time that depends only on their length.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.expose())
+    }
+}
+
+impl Eq for Secret {}
+
 impl From<String> for Secret {
     fn from(text: String) -> Self {
         Self::new(text.into_bytes())

@@ -5,7 +5,7 @@
 //! so that a job interrupted at any point goes on with its order instead of placing another.
 //!
 //! Reading order: [`authority`] (the trait), [`meta`] (what an authority says about itself), [`error`] and [`problem`] (how it fails, and whose fault that is),
-//! [`private`], [`acme`].
+//! [`private`], [`acme`], [`configured`] (the adapters, through changes of the configuration).
 
 pub mod authority;
 
@@ -18,30 +18,28 @@ pub mod private;
 
 pub mod acme;
 
-use std::sync::Arc;
+pub mod configured;
 
-use crate::base::clock::Clock;
-use crate::base::task::Tasks;
 use crate::model::certificate::CaId;
-use crate::net::error::SetupError;
 
 pub use authority::{
     Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, ListAuthority,
     ListKey, Material, NewList, NewOrder, Opened, Order, OrderStatus, RenewalInfo, RevokedLeaf,
     RevokedSerial, Sharing, TellsRenewal,
 };
+pub use configured::{Configured, authorities};
 pub use error::CaError;
 pub use meta::Meta;
 
 /// The authorities, in the order in which they are preferred.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Each with its own name.
     pub authorities: Vec<CaSettings>,
 }
 
 /// One authority.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
     /// Its name in the configuration; accounts and certificates are kept under it.
     pub id: CaId,
@@ -50,46 +48,10 @@ pub struct CaSettings {
 }
 
 /// The kinds of authority.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One that speaks ACME (RFC 8555).
     Acme(acme::Settings),
     /// Our own.
     Private(private::Settings),
-}
-
-/// Makes the adapter of every authority in `settings`. Asks nobody yet: an authority that is down stops no start.
-///
-/// # Errors
-/// [`SetupError`] where an authority's roots cannot be read, with its name.
-pub fn authorities(
-    settings: &Settings,
-    tasks: &Tasks,
-    clock: &Clock,
-) -> Result<Vec<Arc<dyn CertificateAuthority>>, (CaId, SetupError)> {
-    settings
-        .authorities
-        .iter()
-        .map(|ca| adapter(ca, tasks, clock).map_err(|error| (ca.id.clone(), error)))
-        .collect()
-}
-
-fn adapter(
-    ca: &CaSettings,
-    tasks: &Tasks,
-    clock: &Clock,
-) -> Result<Arc<dyn CertificateAuthority>, SetupError> {
-    Ok(match &ca.kind {
-        Kind::Acme(settings) => Arc::new(acme::Acme::new(
-            ca.id.clone(),
-            settings.clone(),
-            tasks,
-            clock.clone(),
-        )?),
-        Kind::Private(settings) => Arc::new(private::Private::new(
-            ca.id.clone(),
-            settings.clone(),
-            clock.corrected(),
-        )),
-    })
 }

@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_RACES: u32 = 3;
 /// The longest that a refusal stands for what the authority would say now.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
+/// Accounts that are opened at once.
+const MOST_OPENED: usize = 64;
 /// An account is opened once for all jobs that wait for it.
 const MOST_WAITERS: usize = 10_000;
 
@@ -135,7 +137,6 @@ impl Accounts {
     /// Nothing is opened yet; the authorities, which are those of `parts`, are watched as `watch` says.
     #[must_use]
     pub fn watched(parts: Parts, watch: authorities::Parts) -> Self {
-        let most = parts.authorities.len().max(1);
         let watch = authorities::Parts {
             authorities: parts.authorities,
             ..watch
@@ -150,8 +151,18 @@ impl Accounts {
             refused: Mutex::default(),
             confined: Mutex::default(),
             lists: lists::Known::default(),
-            opening: SingleFlight::new(most, MOST_WAITERS),
+            opening: SingleFlight::new(MOST_OPENED, MOST_WAITERS),
         }))
+    }
+
+    /// These are the authorities from now on. Accounts with those that are the same adapters as before stay open; what is
+    /// open with any other is forgotten, and opened anew from what is kept.
+    pub fn replace_authorities(&self, authorities: Vec<Arc<dyn CertificateAuthority>>) {
+        let went = self.0.authorities.replace(authorities);
+        for ca in &went {
+            self.0.forget_all(ca);
+        }
+        self.0.lists.replaced(&went);
     }
 
     /// The authorities as they are right now.
@@ -291,7 +302,7 @@ impl Shared {
     }
 
     async fn change_key(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
-        let authority = Arc::clone(self.authority(ca)?);
+        let authority = self.authority(ca)?;
         let mut kept = self.load(authority.as_ref()).await?;
         if let Some(next) = authority.next_key(&kept).map_err(AccountError::Ca)? {
             // Replaces a next key that the account has already.
@@ -306,13 +317,23 @@ impl Shared {
         let opened = authority.change_key(kept).await.map_err(AccountError::Ca)?;
         self.keep(authority.as_ref(), &opened.made, &authority.slots())
             .await?;
-        self.remember(ca, &opened.account);
+        self.remember(&authority, &opened.account);
         Ok(opened.account)
     }
 
     fn forget(&self, ca: &CaId) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(ca);
+    }
+
+    /// Whatever was learnt by an authority that is there no longer.
+    fn forget_all(&self, ca: &CaId) {
+        self.forget(ca);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.remove(ca);
+        drop(refused);
+        let mut confined = self.confined.lock().unwrap_or_else(PoisonError::into_inner);
+        confined.retain(|(of, _), _| of != ca);
     }
 
     fn usable(&self, ca: &CaId) -> Option<Arc<dyn Account>> {
@@ -322,12 +343,15 @@ impl Shared {
         (self.clock.now() < account.usable_until()).then_some(account)
     }
 
-    fn remember(&self, ca: &CaId, account: &Arc<dyn Account>) {
+    /// Keeps an account open, unless a reload has put another authority in the place of its own.
+    fn remember(&self, authority: &Arc<dyn CertificateAuthority>, account: &Arc<dyn Account>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(ca.clone(), Arc::clone(account));
+        if self.authorities.has(authority) {
+            open.insert(authority.id().clone(), Arc::clone(account));
+        }
     }
 
-    fn authority(&self, ca: &CaId) -> Result<&Arc<dyn CertificateAuthority>, AccountError> {
+    fn authority(&self, ca: &CaId) -> Result<Arc<dyn CertificateAuthority>, AccountError> {
         self.authorities
             .find(ca)
             .ok_or_else(|| AccountError::NotConfigured(ca.clone()))
@@ -335,11 +359,11 @@ impl Shared {
 
     async fn open(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
         let authority = self.authority(ca)?;
-        let account = self.open_as(authority).await?;
+        let account = self.open_as(&authority).await?;
         if authority.sharing() == Sharing::Everyone {
             self.begin_lists((ca, None), &account).await;
         }
-        self.remember(ca, &account);
+        self.remember(&authority, &account);
         Ok(account)
     }
 
@@ -381,7 +405,7 @@ impl Shared {
             .map_err(AccountError::Ca)?;
         self.keep(authority.as_ref(), &opened.made, &authority.slots())
             .await?;
-        self.remember(ca, &opened.account);
+        self.remember(&authority, &opened.account);
         Ok(opened.account)
     }
 

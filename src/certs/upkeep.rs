@@ -116,7 +116,9 @@ impl Upkeep {
 
     async fn look_after(&self, domain: &DomainRecord, round: &mut Round) -> Result<(), StoreError> {
         round.domains += 1;
-        if let Some(preflight) = &self.preflight {
+        if let Some(preflight) = &self.preflight
+            && self.accounts.authorities().prove_names()
+        {
             preflight.keep_watching(domain);
         }
         let by = Deadline::after(PATIENCE);

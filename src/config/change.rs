@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::config::text::{FileText, Texts};
 
-/// Keys that are read once, at the start: sockets, threads, directories, keys, writers, authorities. A reload
+/// Keys that are read once, at the start: sockets, threads, directories, keys, writers. A reload
 /// takes everything else at once.
 pub const RESTART_KEYS: &[Key] = &[
     Key::Of("listen", "http"),
@@ -24,7 +24,6 @@ pub const RESTART_KEYS: &[Key] = &[
     Key::Of("keys", "retired_kept"),
     Key::Of("certificates", "parallel"),
     Key::All("dns"),
-    Key::All("ca"),
     Key::All("on_demand"),
 ];
 

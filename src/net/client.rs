@@ -61,7 +61,7 @@ impl Default for Settings {
 }
 
 /// The roots that a server's certificate must chain to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
     /// Mozilla's, compiled in.
     Public,

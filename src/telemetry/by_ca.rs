@@ -101,6 +101,12 @@ impl GaugesByCa {
         }
     }
 
+    /// Tells nothing of `ca` any more.
+    pub fn forget(&self, ca: &CaId) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.remove(ca);
+    }
+
     /// The value as last set, where one was.
     #[must_use]
     pub fn value(&self, ca: &CaId) -> Option<i64> {

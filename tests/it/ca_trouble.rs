@@ -104,3 +104,49 @@ fn a_ca_under_an_unknown_root_is_told_nothing() {
     edge.wait_for_metric("proxy_issuance_problems_total", &outage, 1.0);
     assert_eq!(pebble.requests(), 0, "no request without a trusted server");
 }
+
+#[test]
+fn a_reload_brings_another_ca_while_the_only_one_is_away_and_takes_it_out_again() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let upstream = Upstream::start(&place);
+    let nobody = format!("https://{}:9/dir", place.address());
+    let base = Setup::new(&place).upstream(&upstream);
+    let with = |setup: &Setup| setup.clone().tenant("acme", &["shop.example.com"]);
+    let away = |setup: &Setup| {
+        let first = setup.clone().acme(&nobody, pebble.server_root());
+        first.replace("name = \"test\"", "name = \"away\"")
+    };
+    let names = |setup: &Setup| -> Vec<String> {
+        let said = setup.succeed(&["ca", "list", "--json"]);
+        let named = said.lines().map(|line| {
+            let ca: serde_json::Value = serde_json::from_str(line).unwrap();
+            ca["name"].as_str().unwrap().to_owned()
+        });
+        named.collect()
+    };
+    let alone = with(&away(&base));
+    let edge = alone.start();
+    let outage = ["code=\"ca_outage\""];
+    edge.wait_for_metric("proxy_issuance_problems_total", &outage, 1.0);
+    assert_eq!(names(&alone), ["away"]);
+
+    let both = with(&away(&base).ca(&pebble));
+    both.write();
+    both.succeed(&["reload"]);
+    assert_eq!(names(&both), ["away", "test"]);
+    both.succeed(&["domain", "retry", "shop.example.com"]);
+    edge.wait_for_metric("proxy_issuances_total", &["outcome=\"issued\""], 1.0);
+    let visit = edge.get("https://shop.example.com/");
+    let answer = visit.trusting(pebble.issuing_root()).answered();
+    assert_eq!(answer.status, 200);
+
+    let last = with(&base.ca(&pebble));
+    last.write();
+    last.succeed(&["reload"]);
+    assert_eq!(names(&last), ["test"]);
+    let page = edge.page("/metrics").body;
+    assert!(page.contains("proxy_ca_ready{ca=\"test\"} 1"), "{page}");
+    assert!(!page.contains("ca=\"away\"} 0"), "{page}");
+    assert_eq!(edge.health("/readyz"), Some(200));
+}

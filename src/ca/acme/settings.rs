@@ -7,7 +7,7 @@ use crate::base::secret::Secret;
 use crate::net;
 
 /// One ACME authority.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The URL of its directory (RFC 8555 §7.1.1); always `https`.
     pub directory: String,
@@ -81,7 +81,7 @@ pub fn well_known_directory(name: &str) -> Option<&'static str> {
 }
 
 /// An external account binding (RFC 8555 §7.3.4).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Binding {
     /// The key's identifier, as the authority's website shows it.
     pub key_id: String,

@@ -56,11 +56,16 @@ impl Shared {
         ca: &CaId,
     ) -> Result<Arc<dyn Account>, AccountError> {
         let domains = self.domains_of(tenant).await?;
-        let own = self.authority(ca)?.confined_to(tenant, &domains);
+        let authority = self.authority(ca)?;
+        let own = authority.confined_to(tenant, &domains);
         let own = own.ok_or_else(|| AccountError::NotConfigured(ca.clone()))?;
         let account = self.open_as(&own).await?;
         self.begin_lists((ca, Some(tenant)), &account).await;
         let mut open = self.confined.lock().unwrap_or_else(PoisonError::into_inner);
+        // Unless a reload has put another authority in its place.
+        if !self.authorities.has(&authority) {
+            return Ok(account);
+        }
         if open.len() >= MOST_OPEN
             && let Some(any) = open.keys().next().cloned()
         {

@@ -44,6 +44,7 @@ pub(super) struct Known {
     published: Lists,
     due: Mutex<HashMap<Place, Timestamp>>,
     changed: Notify,
+    replaced: Notify,
 }
 
 impl Known {
@@ -58,6 +59,13 @@ impl Known {
             self.due().insert(place.clone(), due);
         }
         self.changed.notify_one();
+    }
+
+    /// These authorities went or became others: their lists stay published as they are, and are signed anew only if they
+    /// are found with an authority that is there.
+    pub(super) fn replaced(&self, went: &[CaId]) {
+        self.due().retain(|(ca, _), _| !went.contains(ca));
+        self.replaced.notify_one();
     }
 }
 
@@ -103,6 +111,7 @@ impl Accounts {
                     let wait = self.renew_due().await;
                     tokio::select! {
                         () = &mut scan_at => break,
+                        () = self.0.lists.replaced.notified() => break,
                         () = tokio::time::sleep(wait) => {}
                         () = self.0.lists.changed.notified() => {}
                     }

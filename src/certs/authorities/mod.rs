@@ -42,6 +42,8 @@ const PROBE: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// How long a directory that could not be read is left alone, where it does not say.
 const UNREAD: Duration = Duration::from_secs(10);
+/// Directories that are read at once.
+const MOST_READ: usize = 64;
 /// Callers that may wait for one directory.
 const MOST_WAITERS: usize = 10_000;
 
@@ -94,9 +96,11 @@ impl Default for Parts {
 pub struct Authorities(Arc<Shared>);
 
 struct Shared {
-    watched: Vec<Watched>,
+    /// In order of preference; a reload replaces it.
+    watched: Published<Vec<Arc<Watched>>>,
     choices: Published<Arc<Choices>>,
     dns: Option<Dns>,
+    breaker: breaker::Settings,
     metrics: Metrics,
     readiness: Readiness,
     tasks: Tasks,
@@ -106,6 +110,7 @@ struct Shared {
     silent_until: Mutex<Option<Instant>>,
 }
 
+/// One authority and what is known of it. Another configuration of the same name is another one.
 struct Watched {
     authority: Arc<dyn CertificateAuthority>,
     state: Mutex<State>,
@@ -123,7 +128,13 @@ struct State {
 impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.0.watched.iter().map(|watched| watched.authority.id()))
+            .entries(
+                self.0
+                    .watched
+                    .get()
+                    .iter()
+                    .map(|watched| watched.authority.id()),
+            )
             .finish()
     }
 }
@@ -164,30 +175,50 @@ impl Authorities {
     /// All closed; asks nobody yet.
     #[must_use]
     pub fn new(parts: Parts, tasks: &Tasks) -> Self {
-        let watch = |authority: Arc<dyn CertificateAuthority>| Watched {
-            authority,
-            state: Mutex::new(State {
-                breaker: Breaker::new(parts.breaker),
-                meta: None,
-                unread_until: None,
-                trouble: Vec::new(),
-            }),
-        };
-        let watched: Vec<Watched> = parts.authorities.into_iter().map(watch).collect();
-        for one in &watched {
-            parts.metrics.ca_ready.set(one.authority.id(), 1);
-        }
-        Self(Arc::new(Shared {
-            reading: SingleFlight::new(watched.len().max(1), MOST_WAITERS),
-            watched,
+        let this = Self(Arc::new(Shared {
+            reading: SingleFlight::new(MOST_READ, MOST_WAITERS),
+            watched: Published::new(Vec::new()),
             choices: parts.choices,
             dns: parts.dns,
+            breaker: parts.breaker,
             metrics: parts.metrics,
             readiness: parts.readiness,
             tasks: tasks.clone(),
             turned: Notify::new(),
             silent_until: Mutex::default(),
-        }))
+        }));
+        this.replace(parts.authorities);
+        this
+    }
+
+    /// These are the authorities from now on. What is known of one stays with its adapter: one that is the same object as
+    /// before goes on as it stands, any other begins anew. Gives the names of those that went or became others.
+    pub fn replace(&self, authorities: Vec<Arc<dyn CertificateAuthority>>) -> Vec<CaId> {
+        let before = self.0.watched.get();
+        let watch = |authority: Arc<dyn CertificateAuthority>| {
+            let same = before.iter().find(|watched| watched.is(&authority));
+            let new = || Arc::new(Watched::new(authority, self.0.breaker));
+            same.map_or_else(new, Arc::clone)
+        };
+        let after: Vec<Arc<Watched>> = authorities.into_iter().map(watch).collect();
+        for one in &after {
+            let ready = one.state().breaker.standing() != Standing::Open;
+            let ca = one.authority.id();
+            self.0.metrics.ca_ready.set(ca, i64::from(ready));
+        }
+        let is_there = |ca: &CaId| after.iter().any(|one| one.authority.id() == ca);
+        let went = before
+            .iter()
+            .filter(|one| !after.iter().any(|other| Arc::ptr_eq(one, other)))
+            .map(|one| one.authority.id().clone());
+        let went: Vec<CaId> = went.collect();
+        for ca in went.iter().filter(|ca| !is_there(ca)) {
+            self.0.metrics.ca_ready.forget(ca);
+        }
+        self.0.watched.publish(after);
+        self.0.readiness.set(Condition::Authorities, self.health());
+        self.0.turned.notify_one();
+        went
     }
 
     /// Reads the directories of authorities that are not asked, until the group is cancelled.
@@ -210,32 +241,53 @@ impl Authorities {
 
     /// The first authority of our own.
     #[must_use]
-    pub fn own(&self) -> Option<&Arc<dyn CertificateAuthority>> {
-        self.own_all().next()
+    pub fn own(&self) -> Option<Arc<dyn CertificateAuthority>> {
+        self.own_all().into_iter().next()
     }
 
     /// The authorities of our own.
-    pub fn own_all(&self) -> impl Iterator<Item = &Arc<dyn CertificateAuthority>> {
-        self.all()
-            .filter(|authority| authority.directory().is_none())
+    #[must_use]
+    pub fn own_all(&self) -> Vec<Arc<dyn CertificateAuthority>> {
+        let mut all = self.all();
+        all.retain(|authority| authority.directory().is_none());
+        all
     }
 
     /// The authorities, in the order of the configuration.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn CertificateAuthority>> {
-        self.0.watched.iter().map(|watched| &watched.authority)
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<dyn CertificateAuthority>> {
+        let watched = self.0.watched.load();
+        watched
+            .iter()
+            .map(|one| Arc::clone(&one.authority))
+            .collect()
+    }
+
+    /// Whether any of them has names proved to it: one of our own looks at no DNS.
+    #[must_use]
+    pub fn prove_names(&self) -> bool {
+        self.0.watched.load().iter().any(|one| one.is_public())
     }
 
     /// The authority with this directory.
     #[must_use]
-    pub fn at(&self, directory: &str) -> Option<&Arc<dyn CertificateAuthority>> {
-        let mut all = self.0.watched.iter().map(|watched| &watched.authority);
+    pub fn at(&self, directory: &str) -> Option<Arc<dyn CertificateAuthority>> {
+        let mut all = self.all().into_iter();
         all.find(|authority| authority.directory() == Some(directory))
     }
 
     /// The authority of this name.
     #[must_use]
-    pub fn find(&self, ca: &CaId) -> Option<&Arc<dyn CertificateAuthority>> {
-        self.watched(ca).map(|watched| &watched.authority)
+    pub fn find(&self, ca: &CaId) -> Option<Arc<dyn CertificateAuthority>> {
+        self.watched(ca)
+            .map(|watched| Arc::clone(&watched.authority))
+    }
+
+    /// Whether this is the authority of its name still: a reload may have put another in its place.
+    #[must_use]
+    pub fn has(&self, authority: &Arc<dyn CertificateAuthority>) -> bool {
+        let watched = self.0.watched.load();
+        watched.iter().any(|one| one.is(authority))
     }
 
     /// Notes that work with an authority begins.
@@ -293,17 +345,16 @@ impl Authorities {
     }
 
     async fn meta_since(&self, ca: &CaId, age: Duration) -> Result<Arc<Meta>, MetaError> {
-        let known = self
-            .watched(ca)
+        let watched = self.watched(ca);
+        let known = watched
+            .as_ref()
             .and_then(|watched| watched.state().meta.clone());
         if let Some((meta, read_at)) = &known
             && monotonic().saturating_duration_since(*read_at) < age
         {
             return Ok(Arc::clone(meta));
         }
-        let until = self
-            .watched(ca)
-            .and_then(|watched| watched.state().unread_until);
+        let until = watched.and_then(|watched| watched.state().unread_until);
         if until.is_some_and(|until| monotonic() < until) {
             return known
                 .map(|(old, _)| old)
@@ -317,7 +368,7 @@ impl Authorities {
 
     /// Has the clock told what time it is by the first authority that answers; nothing happens where none does.
     pub async fn ask_the_time(&self) {
-        for watched in &self.0.watched {
+        for watched in self.0.watched.get().iter() {
             if self.read(watched.authority.id()).await.is_ok() {
                 return;
             }
@@ -326,7 +377,8 @@ impl Authorities {
 
     /// Every authority, in order of preference. What has never been read is read now, within a few seconds.
     pub async fn facts(&self) -> Vec<AuthorityFacts> {
-        let facts = self.0.watched.iter().map(|watched| async {
+        let watched = self.0.watched.get();
+        let facts = watched.iter().map(|watched| async {
             let ca = watched.authority.id();
             let meta = self.meta(ca).await.ok();
             let now = monotonic();
@@ -381,11 +433,11 @@ impl Authorities {
             .unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    fn watched(&self, ca: &CaId) -> Option<&Watched> {
-        self.0
-            .watched
-            .iter()
-            .find(|watched| watched.authority.id() == ca)
+    fn watched(&self, ca: &CaId) -> Option<Arc<Watched>> {
+        let watched = self.0.watched.load();
+        let mut all = watched.iter();
+        all.find(|watched| watched.authority.id() == ca)
+            .map(Arc::clone)
     }
 
     fn doubts_left(&self, ca: &CaId) -> u32 {
@@ -394,14 +446,16 @@ impl Authorities {
     }
 
     fn next_probe(&self) -> Option<Instant> {
-        let all = self.0.watched.iter();
+        let watched = self.0.watched.load();
+        let all = watched.iter();
         all.filter_map(|watched| watched.state().breaker.probe_at())
             .min()
     }
 
     async fn probe_due(&self) {
         let now = monotonic();
-        let due = self.0.watched.iter().filter(|watched| {
+        let watched = self.0.watched.get();
+        let due = watched.iter().filter(|watched| {
             watched
                 .state()
                 .breaker
@@ -413,11 +467,12 @@ impl Authorities {
 
     /// Reads a directory, once for all who want it; the breaker learns how it went.
     async fn read(&self, ca: &CaId) -> Result<Arc<Meta>, MetaError> {
-        let authority = self
-            .find(ca)
+        let watched = self
+            .watched(ca)
             .ok_or_else(|| MetaError::NotConfigured(ca.clone()))?;
-        let (authority, this) = (Arc::clone(authority), self.clone());
+        let this = self.clone();
         let read = || async move {
+            let authority = &watched.authority;
             let ca = authority.id();
             let read = tokio::time::timeout(PROBE, authority.meta()).await;
             let result = read.unwrap_or_else(|_elapsed| {
@@ -426,7 +481,7 @@ impl Authorities {
                     step: crate::ca::error::Step::Directory,
                 })
             });
-            this.note_read(ca, result)
+            this.note_read(&watched, result)
         };
         self.0
             .reading
@@ -438,7 +493,7 @@ impl Authorities {
 
     fn note_read(
         &self,
-        ca: &CaId,
+        watched: &Watched,
         result: Result<Meta, CaError>,
     ) -> Result<Arc<Meta>, Arc<CaError>> {
         let (outcome, words) = match &result {
@@ -446,31 +501,32 @@ impl Authorities {
             Ok(_) | Err(_) => (Outcome::Answered, None),
         };
         let now = monotonic();
-        self.learn(ca, |breaker| {
+        self.learn_of(watched, |breaker| {
             breaker.probed(outcome, now, rand::random());
             words
         });
         let result = result.map(Arc::new).map_err(Arc::new);
-        if let Some(watched) = self.watched(ca) {
-            let mut state = watched.state();
-            match &result {
-                Ok(meta) => {
-                    (state.meta, state.unread_until) = (Some((Arc::clone(meta), now)), None)
-                }
-                Err(error) => {
-                    let wait = error.retry_after().unwrap_or(UNREAD);
-                    state.unread_until = Some(now + wait);
-                }
+        let mut state = watched.state();
+        match &result {
+            Ok(meta) => (state.meta, state.unread_until) = (Some((Arc::clone(meta), now)), None),
+            Err(error) => {
+                let wait = error.retry_after().unwrap_or(UNREAD);
+                state.unread_until = Some(now + wait);
             }
         }
+        drop(state);
         result
     }
 
     /// Tells the breaker, and everybody where it turned.
     fn learn(&self, ca: &CaId, told: impl FnOnce(&mut Breaker) -> Option<Vec<String>>) {
-        let Some(watched) = self.watched(ca) else {
-            return;
-        };
+        if let Some(watched) = self.watched(ca) {
+            self.learn_of(&watched, told);
+        }
+    }
+
+    fn learn_of(&self, watched: &Watched, told: impl FnOnce(&mut Breaker) -> Option<Vec<String>>) {
+        let ca = watched.authority.id();
         let mut state = watched.state();
         let before = state.breaker.standing();
         if let Some(words) = told(&mut state.breaker) {
@@ -485,15 +541,17 @@ impl Authorities {
             note_turn(ca, after, &trouble);
             self.0.turned.notify_one();
         }
-        self.0
-            .metrics
-            .ca_ready
-            .set(ca, i64::from(after != Standing::Open));
+        // One that was replaced meanwhile is nobody's concern any more.
+        if self.has(&watched.authority) {
+            let ready = i64::from(after != Standing::Open);
+            self.0.metrics.ca_ready.set(ca, ready);
+        }
         self.0.readiness.set(Condition::Authorities, self.health());
     }
 
     fn health(&self) -> Health {
-        let troubled = self.0.watched.iter().find_map(|watched| {
+        let watched = self.0.watched.get();
+        let troubled = watched.iter().find_map(|watched| {
             let state = watched.state();
             let trouble = state.trouble.first()?.clone();
             let ca = watched.authority.id();
@@ -507,6 +565,22 @@ impl Authorities {
 }
 
 impl Watched {
+    fn new(authority: Arc<dyn CertificateAuthority>, breaker: breaker::Settings) -> Self {
+        Self {
+            authority,
+            state: Mutex::new(State {
+                breaker: Breaker::new(breaker),
+                meta: None,
+                unread_until: None,
+                trouble: Vec::new(),
+            }),
+        }
+    }
+
+    fn is(&self, authority: &Arc<dyn CertificateAuthority>) -> bool {
+        Arc::ptr_eq(&self.authority, authority)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

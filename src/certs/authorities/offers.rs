@@ -69,7 +69,7 @@ impl Accounts {
             tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            let offer = self.offer(candidate, subject, &caa).await;
+            let offer = self.offer(&candidate, subject, &caa).await;
             offers.push(offer);
         }
         Found { offers, not_opened }
@@ -94,7 +94,7 @@ impl Accounts {
     }
 
     /// Opens the account, and then reads what the authority says of itself; the order needs the one, choosing the other.
-    async fn make_ready(&self, first: Option<&&Watched>) -> Option<(CaId, Arc<AccountError>)> {
+    async fn make_ready(&self, first: Option<&Arc<Watched>>) -> Option<(CaId, Arc<AccountError>)> {
         let ca = first?.authority.id();
         match self.account(ca).await {
             Ok(_account) => {
@@ -240,7 +240,7 @@ impl Authorities {
     #[must_use]
     pub fn in_order(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<CaId> {
         let candidates = self.candidates(tenant, pattern);
-        let certifies = |candidate: &&Watched| candidate.authority.certifies(pattern);
+        let certifies = |candidate: &Arc<Watched>| candidate.authority.certifies(pattern);
         let able = candidates.into_iter().filter(certifies);
         able.map(|candidate| candidate.authority.id().clone())
             .collect()
@@ -249,12 +249,12 @@ impl Authorities {
     /// The authorities that may be asked for a tenant's name, in the tenant's order. Where the one that is preferred for
     /// the name is public, those of our own are among them only if the tenant names its authorities: no browser trusts
     /// theirs, and a public certificate that is still good is worth more.
-    pub(super) fn candidates(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<&Watched> {
+    pub(super) fn candidates(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<Arc<Watched>> {
         let chosen = self.choice(tenant).authorities;
         if !chosen.is_empty() {
             return chosen.iter().filter_map(|ca| self.watched(ca)).collect();
         }
-        let mut all: Vec<&Watched> = self.0.watched.iter().collect();
+        let mut all = Vec::clone(&self.0.watched.load());
         let preferred = all
             .iter()
             .find(|candidate| candidate.authority.certifies(pattern));

@@ -62,7 +62,7 @@ impl Authorities {
         let dns = self.0.dns.as_ref()?;
         let candidates = match question.tenant {
             Some(tenant) => self.candidates(tenant, question.pattern),
-            None => self.0.watched.iter().collect(),
+            None => Vec::clone(&self.0.watched.load()),
         };
         if !candidates.iter().any(|candidate| candidate.is_public()) {
             return None;
@@ -72,7 +72,7 @@ impl Authorities {
         let mut authorities = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let ruling = match candidate.is_public() {
-                true => self.ruling(candidate, question, &found).await,
+                true => self.ruling(&candidate, question, &found).await,
                 false => Ruling::OwnAuthority,
             };
             authorities.push((candidate.authority.id().clone(), ruling));

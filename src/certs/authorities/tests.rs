@@ -243,6 +243,41 @@ async fn what_an_authority_says_of_itself_is_kept_and_longer_while_it_is_away() 
     assert!(world.authorities.meta(&world.two.id).await.is_err());
 }
 
+#[tokio::test]
+async fn a_reload_keeps_what_is_known_of_an_authority_that_stays_and_nothing_of_one_that_went() {
+    let world = World::new();
+    let (one, two) = (&world.one, &world.two);
+    for switched in [one, two] {
+        switched.goes();
+        world.authorities.failed(&switched.outage()).await;
+    }
+    let (other_two, three) = (Switched::new("two"), Switched::new("three"));
+    let went = world.authorities.replace(vec![
+        Arc::clone(&three) as _,
+        Arc::clone(&other_two) as _,
+        Arc::clone(one) as _,
+    ]);
+    assert_eq!(went, std::slice::from_ref(&two.id));
+    let standings = [&three.id, &two.id, &one.id].map(|ca| world.authorities.standing(ca));
+    let expected = [Standing::Closed, Standing::Closed, Standing::Open];
+    assert_eq!(standings, expected);
+    let ready = |ca| world.metrics.ca_ready.value(ca);
+    assert_eq!(
+        [ready(&one.id), ready(&two.id), ready(&three.id)],
+        [Some(0), Some(1), Some(1)]
+    );
+    let all = world.authorities.all();
+    let order: Vec<&str> = all.iter().map(|ca| ca.id().as_str()).collect();
+    assert_eq!(order, ["three", "two", "one"]);
+
+    let went = world.authorities.replace(vec![Arc::clone(&three) as _]);
+    assert_eq!(went, [two.id.clone(), one.id.clone()]);
+    assert_eq!((ready(&one.id), world.reason()), (None, None));
+    // Who still works with one that went harms nobody.
+    world.authorities.failed(&one.outage()).await;
+    assert_eq!((ready(&one.id), world.reason()), (None, None));
+}
+
 /// Those of `configured` that are asked for a name of a tenant that chooses `chosen`. Whose name begins with "public" is
 /// public.
 fn asked(configured: &[&str], chosen: &[&str], pattern: &str) -> Vec<String> {

@@ -110,6 +110,9 @@ impl Attempt<'_> {
     /// What checks the name, where it can be checked at all.
     fn preflight(&self) -> Option<(&Preflight, &DnsName)> {
         let preflight = self.parts.preflight.as_ref()?;
+        if !self.parts.accounts.authorities().prove_names() {
+            return None;
+        }
         match self.pattern {
             NamePattern::Exact(name) if preflight.settings().mode == Mode::On => {
                 Some((preflight, name))
