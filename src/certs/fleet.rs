@@ -463,6 +463,7 @@ impl<'a> Fleet<'a> {
             units: 1,
             refill: limit.refill(),
             capacity: limit.amount(),
+            whole: limit.amount(),
         };
         match self.authority.take(&cost, now) {
             Ok(after) => self.authority = after,

@@ -3,10 +3,23 @@
 //! [`Bucket`] is the algorithm, pure; adapters keep its two times in a row. A bucket knows neither its size nor its
 //! rate: each cost brings them, so that a limit may change from one taking to the next, and one who may not empty a
 //! bucket brings a smaller capacity than one who may.
+//!
+//! Times are by a clock that may jump. What was written while it was ahead counts for no more than can be true
+//! ([`Bucket::put_right`]): a bucket is empty at worst, and a stop that ends later than any is over. While it is ahead,
+//! each bucket seems full and every stop seems over: a jump lets the whole amount be taken once more, not more, and who
+//! stopped us says so again. Rows stay for [`KEPT`] after they are full, so that a smaller jump removes none, and what
+//! was taken before it counts again once the clock is right.
 
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+
+/// The longest stop: nobody is believed who asks to wait for longer.
+pub const LONGEST_STOP: Duration = Duration::from_secs(24 * 3600);
+/// How long a bucket is kept after it is full: clocks that jump mostly jump by less.
+pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A stop that is longer than the longest by so much is no sign of a clock that jumped.
+const SLACK: Duration = Duration::from_secs(3600);
 
 /// A cost to take from a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +31,11 @@ pub struct BucketCost {
     pub units: u32,
     /// One unit comes back after so long.
     pub refill: Duration,
-    /// The most units that a full bucket holds.
+    /// How many units the bucket may be down by afterwards: fewer than [`Self::whole`] for one who must leave some to
+    /// others.
     pub capacity: u32,
+    /// The most units that a full bucket holds, whoever takes them.
+    pub whole: u32,
 }
 
 impl BucketCost {
@@ -59,26 +75,55 @@ impl Bucket {
     /// After how long it could give. Parts of a millisecond count as a whole one; what never fits is refused with the
     /// time that it would take.
     pub fn take(self, cost: &BucketCost, now: Timestamp) -> Result<Self, Duration> {
-        if self.frozen_until > now {
-            return Err(self.frozen_until.since(now));
+        let right = self.put_right(cost, now);
+        if right.frozen_until > now {
+            return Err(right.frozen_until.since(now));
         }
-        let full_at = self.full_at.max(now).plus(cost.lasts(cost.units));
+        let full_at = right.full_at.max(now).plus(cost.lasts(cost.units));
         let allowed = now.plus(cost.lasts(cost.capacity));
         match full_at <= allowed && cost.units <= cost.capacity {
-            true if cost.units == 0 => Ok(self),
-            true => Ok(Self { full_at, ..self }),
+            true if cost.units == 0 => Ok(right),
+            true => Ok(Self { full_at, ..right }),
             false => Err(full_at.since(allowed)),
         }
+    }
+
+    /// The bucket without what can only have been written while the clock was ahead: it is empty at worst, and stopped
+    /// for no longer than anybody is believed. To be kept even where nothing is taken, for it is by this that an empty
+    /// bucket fills again.
+    #[must_use]
+    pub fn put_right(self, cost: &BucketCost, now: Timestamp) -> Self {
+        let empty = now.plus(cost.lasts(cost.whole.max(cost.capacity)));
+        Self {
+            full_at: self.full_at.min(empty),
+            frozen_until: self.stopped_until(now),
+        }
+    }
+
+    /// Until when it is stopped. A stop that ends later than the longest began while the clock was ahead, and nobody
+    /// knows when it would be over: who stopped us will say so again.
+    fn stopped_until(self, now: Timestamp) -> Timestamp {
+        match self.frozen_until > now.plus(LONGEST_STOP).plus(SLACK) {
+            true => Timestamp::EPOCH,
+            false => self.frozen_until,
+        }
+    }
+
+    /// For how long it gives nothing from `now` on.
+    #[must_use]
+    pub fn stopped_for(self, now: Timestamp) -> Duration {
+        self.stopped_until(now).since(now)
     }
 
     /// The bucket after `cost` was spent elsewhere, whatever it holds: at worst it is empty, never in debt.
     #[must_use]
     pub fn charge(self, cost: &BucketCost, now: Timestamp) -> Self {
-        let spent = self.full_at.max(now).plus(cost.lasts(cost.units));
+        let right = self.put_right(cost, now);
+        let spent = right.full_at.max(now).plus(cost.lasts(cost.units));
         let empty = now.plus(cost.lasts(cost.capacity));
         Self {
-            full_at: spent.min(empty).max(self.full_at),
-            ..self
+            full_at: spent.min(empty).max(right.full_at),
+            ..right
         }
     }
 
@@ -91,11 +136,12 @@ impl Bucket {
         }
     }
 
-    /// The bucket, stopped until `until`; a longer stop stays.
+    /// The bucket, stopped for `duration` from `now` on, [`LONGEST_STOP`] at most; a longer stop stays.
     #[must_use]
-    pub fn freeze(self, until: Timestamp) -> Self {
+    pub fn freeze(self, duration: Duration, now: Timestamp) -> Self {
+        let until = now.plus(duration.min(LONGEST_STOP));
         Self {
-            frozen_until: self.frozen_until.max(until),
+            frozen_until: self.stopped_until(now).max(until),
             ..self
         }
     }
@@ -137,6 +183,7 @@ mod tests {
             units,
             refill: Duration::from_secs(36),
             capacity: 3,
+            whole: 3,
         }
     }
 
@@ -158,11 +205,44 @@ mod tests {
 
     #[test]
     fn a_frozen_bucket_gives_nothing_until_it_thaws() {
-        let frozen = Bucket::default().freeze(NOW.plus(Duration::from_secs(60)));
+        let frozen = Bucket::default().freeze(Duration::from_secs(60), NOW);
         assert_eq!(frozen.take(&cost(1), NOW), Err(Duration::from_secs(60)));
         assert_eq!(frozen.take(&cost(0), NOW), Err(Duration::from_secs(60)));
         assert!(frozen.take(&cost(1), frozen.frozen_until).is_ok());
-        assert_eq!(frozen.freeze(NOW), frozen, "a longer stop stays");
+        let shorter = frozen.freeze(Duration::from_secs(6), NOW);
+        assert_eq!(shorter, frozen, "a longer stop stays");
+        assert_eq!(
+            frozen.freeze(Duration::MAX, NOW).stopped_for(NOW),
+            LONGEST_STOP
+        );
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_left_behind_empties_at_worst_and_stops_nothing() {
+        let ahead = NOW.plus(LONGEST_STOP * 10);
+        let one_left = BucketCost {
+            capacity: 1,
+            ..cost(1)
+        };
+        let taken = Bucket::default().take(&one_left, ahead).unwrap();
+        // Of three units none is left, for all that is known: two come back before one who must leave two gets any.
+        let refill = Duration::from_secs(36);
+        assert_eq!(taken.take(&one_left, NOW), Err(refill * 3));
+        assert_eq!(taken.take(&cost(1), NOW), Err(refill));
+        let right = taken.put_right(&one_left, NOW);
+        assert!(right.take(&one_left, NOW.plus(refill * 3)).is_ok());
+        assert_eq!(right.put_right(&one_left, NOW), right);
+        let charged = taken.charge(&cost(1), NOW);
+        assert!(charged.take(&cost(1), NOW.plus(refill)).is_ok());
+
+        let stopped = Bucket::default().freeze(refill, ahead);
+        assert_eq!(stopped.stopped_for(NOW), Duration::ZERO);
+        assert!(stopped.take(&cost(1), NOW).is_ok());
+        assert_eq!(stopped.freeze(refill, NOW).stopped_for(NOW), refill);
+        // A clock that is put back by little ends no stop.
+        let longest = Bucket::default().freeze(LONGEST_STOP, NOW);
+        let before = NOW.minus(Duration::from_secs(60));
+        assert!(longest.take(&cost(1), before).is_err());
     }
 
     #[test]

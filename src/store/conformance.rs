@@ -65,6 +65,7 @@ macro_rules! conforms_to_the_port {
             budgets::a_bucket_gives_exactly_what_it_holds,
             budgets::all_buckets_give_or_none,
             budgets::a_frozen_bucket_gives_nothing_even_after_a_restart,
+            budgets::a_clock_that_was_ahead_keeps_no_bucket_empty_or_stopped,
             budgets::what_was_spent_elsewhere_is_charged_and_can_be_given_back,
             budgets::a_cost_of_nothing_is_refused_where_too_little_is_left,
             budgets::buckets_in_use_are_listed_by_prefix_page_by_page,

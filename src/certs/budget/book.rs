@@ -151,6 +151,7 @@ impl Book {
             units: 0,
             refill: Duration::from_secs(1),
             capacity: 1,
+            whole: 1,
         }
     }
 
@@ -318,6 +319,7 @@ fn take(name: &BucketName, limit: Limit, units: u32) -> BucketCost {
         units,
         refill: limit.refill(),
         capacity: limit.amount(),
+        whole: limit.amount(),
     }
 }
 

@@ -26,6 +26,9 @@ impl Ledger {
     pub fn take(&mut self, costs: &[BucketCost], now: Timestamp) -> Taken {
         let mut taken = Vec::with_capacity(costs.len());
         for cost in costs {
+            if let Some(known) = self.buckets.get_mut(&cost.bucket) {
+                *known = known.put_right(cost, now);
+            }
             match self.bucket(&cost.bucket).take(cost, now) {
                 Ok(after) => taken.push(after),
                 Err(retry_after) => {
@@ -95,7 +98,7 @@ impl Ledger {
     /// The authority refuses for `duration`, by the limit that `bucket` mirrors.
     pub fn freeze(&mut self, book: &Book, bucket: &BucketName, now: Timestamp, duration: Duration) {
         let key = bucket.to_string();
-        let mut frozen = self.bucket(&key).freeze(now.plus(duration));
+        let mut frozen = self.bucket(&key).freeze(duration, now);
         if let Some(all) = book.all_of(bucket) {
             frozen = frozen.charge(&all, now);
         }

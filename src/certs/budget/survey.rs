@@ -227,5 +227,9 @@ fn next_in(record: Option<&BucketRecord>, ours: Limit, capacity: u32) -> Duratio
         return Duration::ZERO;
     };
     let room = ours.refill().saturating_mul(capacity.saturating_sub(1));
-    record.full_in.saturating_sub(room).max(record.frozen_for)
+    // What was taken while the clock was ahead leaves it empty at worst.
+    let full_in = record
+        .full_in
+        .min(ours.refill().saturating_mul(ours.amount()));
+    full_in.saturating_sub(room).max(record.frozen_for)
 }

@@ -15,6 +15,7 @@ pub(crate) fn cost(bucket: &str, units: u32) -> BucketCost {
         units,
         refill: Duration::from_secs(36),
         capacity: 30,
+        whole: 30,
     }
 }
 
@@ -89,6 +90,47 @@ pub(crate) async fn a_frozen_bucket_gives_nothing_even_after_a_restart(factory: 
     assert_eq!(again.take(soon(), &wanted).await.unwrap(), denied);
     fresh.clock.advance(retry_after);
     assert_eq!(again.take(soon(), &wanted).await.unwrap(), Taken::Granted);
+}
+
+pub(crate) async fn a_clock_that_was_ahead_keeps_no_bucket_empty_or_stopped(factory: &Factory) {
+    let fresh = Fresh::of(factory).await;
+    let (now, refill) = (fresh.clock.now(), Duration::from_secs(36));
+    let some = BucketCost {
+        capacity: 20,
+        ..cost("orders", 1)
+    };
+    fresh.clock.advance(Duration::from_secs(10 * 86_400));
+    assert_eq!(
+        take(&fresh, std::slice::from_ref(&some)).await,
+        Taken::Granted
+    );
+    let stop = Operation::FreezeBucket {
+        bucket: "stopped".to_owned(),
+        duration: Duration::from_secs(600),
+    };
+    fresh.apply(Batch::new().then(stop)).await;
+
+    fresh.clock.set(now);
+    assert_eq!(take(&fresh, &[cost("stopped", 1)]).await, Taken::Granted);
+    // Empty, as it may be, and filling from now on.
+    let denied = |bucket: &str, units: u32| Taken::Denied {
+        bucket: bucket.to_owned(),
+        retry_after: refill * units,
+    };
+    assert_eq!(
+        take(&fresh, std::slice::from_ref(&some)).await,
+        denied("orders", 11)
+    );
+    fresh.clock.advance(refill * 11);
+    assert_eq!(
+        take(&fresh, std::slice::from_ref(&some)).await,
+        Taken::Granted
+    );
+    assert_eq!(take(&fresh, &[cost("orders", 10)]).await, Taken::Granted);
+    assert_eq!(
+        take(&fresh, &[cost("orders", 1)]).await,
+        denied("orders", 1)
+    );
 }
 
 pub(crate) async fn what_was_spent_elsewhere_is_charged_and_can_be_given_back(factory: &Factory) {

@@ -150,6 +150,7 @@ async fn take_many(store: &Arc<dyn Store>) -> usize {
         units: 1,
         refill: Duration::from_secs(3600),
         capacity: 90,
+        whole: 90,
     }];
     let taker = || async {
         let mut granted = 0;

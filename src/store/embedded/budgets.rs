@@ -29,14 +29,19 @@ impl Change for TakeCosts {
             let bucket = match taken.get(name) {
                 Some(bucket) => *bucket,
                 None => {
-                    let bucket = read(transaction.connection, name).await?;
+                    let known = read(transaction.connection, name).await?;
+                    let bucket = known.put_right(cost, transaction.now);
+                    // Whether anything is taken or not.
+                    if bucket != known {
+                        write(transaction.connection, name, bucket).await?;
+                    }
                     before.insert(name, bucket);
                     bucket
                 }
             };
             match bucket.take(cost, transaction.now) {
                 Ok(after) => taken.insert(name, after),
-                // Nothing has been written yet.
+                // Nothing has been taken yet.
                 Err(retry_after) => {
                     return Ok(Taken::Denied {
                         bucket: cost.bucket.clone(),
@@ -61,7 +66,7 @@ pub(super) async fn freeze(
     duration: Duration,
 ) -> Result<(), ApplyError> {
     let bucket = read(transaction.connection, name).await?;
-    let frozen = bucket.freeze(transaction.now.plus(duration));
+    let frozen = bucket.freeze(duration, transaction.now);
     Ok(write(transaction.connection, name, frozen).await?)
 }
 
@@ -113,10 +118,13 @@ pub(super) async fn list(
     .bind(fetched(request))
     .fetch_all(connection)
     .await?;
-    let record = |(bucket, tat, frozen_until): (String, i64, i64)| BucketRecord {
-        bucket,
-        full_in: Timestamp::from_millis(tat).since(now),
-        frozen_for: Timestamp::from_millis(frozen_until).since(now),
+    let record = |(name, tat, frozen_until): (String, i64, i64)| {
+        let bucket = bucket((tat, frozen_until));
+        BucketRecord {
+            bucket: name,
+            full_in: bucket.full_at.since(now),
+            frozen_for: bucket.stopped_for(now),
+        }
     };
     let records = rows.into_iter().map(record).collect();
     Ok(page(records, request, |record: &BucketRecord| {
@@ -130,11 +138,15 @@ async fn read(connection: &mut SqliteConnection, name: &str) -> Result<Bucket, S
             .bind(name.to_owned())
             .fetch_optional(connection)
             .await?;
-    let (tat, frozen_until) = found.unwrap_or_default();
-    Ok(Bucket {
+    Ok(bucket(found.unwrap_or_default()))
+}
+
+/// A row's two times.
+const fn bucket((tat, frozen_until): (i64, i64)) -> Bucket {
+    Bucket {
         full_at: Timestamp::from_millis(tat),
         frozen_until: Timestamp::from_millis(frozen_until),
-    })
+    }
 }
 
 async fn write(

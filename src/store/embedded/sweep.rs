@@ -8,6 +8,7 @@ use sqlx::query;
 
 use crate::base::task::Tasks;
 use crate::store::Deadline;
+use crate::store::budget;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::embedded::{Parts, feed, retirement};
@@ -70,7 +71,7 @@ impl Change for SweepPage {
             (
                 "DELETE FROM budget WHERE bucket IN (SELECT bucket FROM budget \
                  WHERE MAX(tat, frozen_until) < ? LIMIT ?)",
-                now,
+                now.minus(budget::KEPT),
             ),
             (
                 "DELETE FROM certificate WHERE certificate_id IN (SELECT c.certificate_id FROM certificate c \

@@ -382,6 +382,7 @@ async fn what_nobody_needs_is_swept_and_what_somebody_needs_stays() {
         units: 1,
         refill: Duration::from_secs(1),
         capacity: 1,
+        whole: 1,
     };
     store.take(soon(), &[cost]).await.unwrap();
     assert_eq!(sweep::sweep(&store.parts).await.unwrap(), 0);
