@@ -10,7 +10,7 @@ use crate::api::endpoint::{Api, Endpoint, Method};
 use crate::api::problem::{ApiProblem, Granted};
 use crate::api::schema::{array, boolean, integer, nullable, object, reference, string, timestamp};
 use crate::base::clock::Timestamp;
-use crate::control::budget::{BucketView, BudgetView, Charged, ClassView, LimitView};
+use crate::control::budget::{BucketView, BudgetView, Charged, ClassView, LimitView, StopView};
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     method: Method::Get,
@@ -43,6 +43,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "in_use": integer(),
         "emptiest": array(&reference("BudgetBucket")),
     }));
+    let stop = object(&json!({
+        "bucket": string(),
+        "subject": string(),
+        "stopped_until": nullable(&timestamp()),
+    }));
     let budget = object(&json!({
         "ca": string(),
         "renewals_charged": boolean(),
@@ -51,11 +56,13 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "stopped_until": nullable(&timestamp()),
         "classes": array(&reference("BudgetClass")),
         "limits": array(&reference("BudgetLimit")),
+        "stops": array(&reference("BudgetStop")),
     }));
     vec![
         ("BudgetClass", class),
         ("BudgetBucket", bucket),
         ("BudgetLimit", limit),
+        ("BudgetStop", stop),
         ("Budget", budget),
         (
             "Budgets",
@@ -78,6 +85,7 @@ struct Budget {
     stopped_until: Option<Timestamp>,
     classes: Vec<Class>,
     limits: Vec<Limit>,
+    stops: Vec<Stop>,
 }
 
 #[derive(Serialize)]
@@ -106,6 +114,13 @@ struct Bucket {
     stopped_until: Option<Timestamp>,
 }
 
+#[derive(Serialize)]
+struct Stop {
+    bucket: &'static str,
+    subject: String,
+    stopped_until: Option<Timestamp>,
+}
+
 impl From<BudgetView> for Budget {
     fn from(view: BudgetView) -> Self {
         Self {
@@ -116,6 +131,17 @@ impl From<BudgetView> for Budget {
             stopped_until: view.stopped_until,
             classes: view.classes.into_iter().map(Class::from).collect(),
             limits: view.limits.into_iter().map(Limit::from).collect(),
+            stops: view.stops.into_iter().map(Stop::from).collect(),
+        }
+    }
+}
+
+impl From<StopView> for Stop {
+    fn from(view: StopView) -> Self {
+        Self {
+            bucket: view.bucket,
+            subject: view.subject,
+            stopped_until: view.stopped_until,
         }
     }
 }

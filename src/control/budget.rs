@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::certs::budget::survey::{BucketSurvey, CaSurvey, ClassSurvey, FamilySurvey};
+use crate::certs::budget::survey::{BucketSurvey, CaSurvey, ClassSurvey, FamilySurvey, StopSurvey};
 use crate::certs::budget::{Renewals, limits};
 use crate::control::caller::Grant;
 use crate::control::views::{ViewError, Views};
@@ -26,6 +26,8 @@ pub struct BudgetView {
     pub classes: Vec<ClassView>,
     /// Its limits.
     pub limits: Vec<LimitView>,
+    /// What it has stopped without a limit of it being known, the longest first.
+    pub stops: Vec<StopView>,
 }
 
 /// Whether an authority charges renewals.
@@ -80,6 +82,17 @@ pub struct BucketView {
     pub stopped_until: Option<Timestamp>,
 }
 
+/// What an authority has stopped of which no limit is known.
+#[derive(Clone, Debug)]
+pub struct StopView {
+    /// What is stopped: `orders`, `domain`, `exact_set`, …
+    pub bucket: &'static str,
+    /// What it is for: a name, a registered domain; empty for the whole account.
+    pub subject: String,
+    /// Until when.
+    pub stopped_until: Option<Timestamp>,
+}
+
 impl Views {
     /// How the budget of every authority stands that has limits or may ask to be left alone. The operator's alone: it is
     /// about all tenants.
@@ -109,6 +122,7 @@ fn view(survey: &CaSurvey, now: Timestamp) -> BudgetView {
         stopped_until: at(survey.calls_frozen_for, now),
         classes: survey.orders.iter().map(|of| class(of, now)).collect(),
         limits: survey.families.iter().map(|of| limit(of, now)).collect(),
+        stops: survey.stops.iter().map(|of| stop(of, now)).collect(),
     }
 }
 
@@ -138,6 +152,14 @@ fn limit(survey: &FamilySurvey, now: Timestamp) -> LimitView {
         left: survey.least(),
         in_use: survey.in_use,
         emptiest: survey.emptiest.iter().map(|of| bucket(of, now)).collect(),
+    }
+}
+
+fn stop(survey: &StopSurvey, now: Timestamp) -> StopView {
+    StopView {
+        bucket: survey.family.as_str(),
+        subject: survey.subject.clone(),
+        stopped_until: at(survey.frozen_for, now),
     }
 }
 

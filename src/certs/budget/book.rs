@@ -78,7 +78,7 @@ pub struct Denied {
     pub ca: CaId,
     /// Which bucket.
     pub bucket: BucketName,
-    /// What the authority allows; nothing where it only asked to be left alone.
+    /// What the authority allows; nothing where that is not known and it only asked to wait.
     pub limit: Option<Limit>,
     /// What of it this order may take at most.
     pub ours: u32,
@@ -87,42 +87,41 @@ pub struct Denied {
 }
 
 impl Book {
-    /// What `order` takes.
+    /// What `order` takes. Where a limit is not known nothing is taken, but a stop is heeded.
     #[must_use]
     pub fn charge(&self, order: &Order<'_>) -> Charge {
         let mut others = vec![self.calls()];
         let mut if_issued = Vec::new();
         let exempt = self.limits.renewals == Renewals::Exempt;
-        let (orders, domain) = match order.history {
+        let charged = match order.history {
             History::Replaces if exempt => return self.only_calls(),
-            History::Certified if exempt => (None, None),
-            History::New | History::Certified | History::Replaces => {
-                (self.limits.orders, self.limits.domain)
-            }
+            History::Certified => !exempt,
+            History::New | History::Replaces => true,
         };
-        if let Some(limit) = domain {
+        if charged {
             for domain in registered_domains(order.names) {
                 let name = self.common(Family::Domain, domain);
-                if_issued.push(self.reserving(&name, limit, order.class, Standing::Within));
+                let domain = (&name, self.limits.domain);
+                if_issued.push(self.reserving(domain, order.class, Standing::Within));
             }
         }
-        if let Some(limit) = self.limits.exact_set {
-            let name = self.common(Family::ExactSet, set(order.names));
-            if_issued.push(take(&name, self.shares.spent(limit), 1));
-        }
+        let set = self.common(Family::ExactSet, set(order.names));
+        let exact_set = self.limit(Family::ExactSet);
+        if_issued.push(exact_set.map_or_else(|| open(&set), |limit| take(&set, limit, 1)));
         for name in bases(order.names) {
             others.extend(self.failures_left(name));
         }
         others.extend(if_issued.iter().cloned());
+        if_issued.retain(|cost| cost.units > 0);
         let mut within = others.clone();
         let mut beyond = Vec::new();
-        if let Some(limit) = orders {
+        if charged {
             let account = |standing| {
                 let name = self.own(Family::Orders, "");
-                self.reserving(&name, limit, order.class, standing)
+                self.reserving((&name, self.limits.orders), order.class, standing)
             };
             within.push(account(Standing::Within));
-            if let Some(share) = self.share(limit, order) {
+            if let Some(share) = self.share(order) {
                 within.push(share);
                 beyond = others;
                 beyond.push(account(Standing::Beyond));
@@ -146,29 +145,25 @@ impl Book {
     /// Takes nothing, and is refused while the authority has asked to be left alone.
     #[must_use]
     pub fn calls(&self) -> BucketCost {
-        BucketCost {
-            bucket: self.own(Family::Calls, "").to_string(),
-            units: 0,
-            refill: Duration::from_secs(1),
-            capacity: 1,
-            whole: 1,
-        }
+        open(&self.own(Family::Calls, ""))
     }
 
-    /// The tenant's share; emergencies need none.
-    fn share(&self, orders: Limit, order: &Order<'_>) -> Option<BucketCost> {
-        let share = self.shares.tenant(orders)?;
+    /// The tenant's share; emergencies need none, nor does anybody where orders are not limited.
+    fn share(&self, order: &Order<'_>) -> Option<BucketCost> {
+        let share = self.limit(Family::TenantShare)?;
         let name = self.own(Family::TenantShare, order.tenant);
         (order.class != Class::Emergency).then(|| take(&name, share, 1))
     }
 
     fn reserving(
         &self,
-        name: &BucketName,
-        limit: Limit,
+        (name, limit): (&BucketName, Option<Limit>),
         class: Class,
         standing: Standing,
     ) -> BucketCost {
+        let Some(limit) = limit else {
+            return open(name);
+        };
         let limit = self.shares.spent(limit);
         BucketCost {
             capacity: self.shares.capacity(limit.amount(), class, standing),
@@ -183,7 +178,9 @@ impl Book {
             capacity: cost.capacity.saturating_sub(1),
             ..cost
         };
-        self.failed(name).into_iter().map(ask)
+        let unlimited = self.limits.failures.is_none();
+        let stopped = unlimited.then(|| open(&self.own(Family::Failures, name)));
+        self.failed(name).into_iter().map(ask).chain(stopped)
     }
 
     /// What a failed validation of `name` has cost already.
@@ -320,6 +317,17 @@ fn take(name: &BucketName, limit: Limit, units: u32) -> BucketCost {
         refill: limit.refill(),
         capacity: limit.amount(),
         whole: limit.amount(),
+    }
+}
+
+/// Takes nothing, and is refused while the bucket is stopped: all that can be asked of one whose limit is not known.
+fn open(name: &BucketName) -> BucketCost {
+    BucketCost {
+        bucket: name.to_string(),
+        units: 0,
+        refill: Duration::from_secs(1),
+        capacity: 1,
+        whole: 1,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is left of each limit now, read from the store: for operators and metrics.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::book::Book;
@@ -35,6 +36,8 @@ pub struct CaSurvey {
     pub calls_frozen_for: Duration,
     /// Its limits; one that it does not set is not here.
     pub families: Vec<FamilySurvey>,
+    /// What it has stopped of what no limit of it is known.
+    pub stops: Vec<StopSurvey>,
     /// What each class of new orders may take at present, where orders are limited.
     pub orders: Vec<ClassSurvey>,
 }
@@ -84,6 +87,17 @@ pub struct BucketSurvey {
     pub frozen_for: Duration,
 }
 
+/// A bucket without a known limit that the authority has stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopSurvey {
+    /// What is stopped.
+    pub family: Family,
+    /// What it is for: a name, a registered domain; empty for the account.
+    pub subject: String,
+    /// For so long.
+    pub frozen_for: Duration,
+}
+
 /// What a class of orders may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassSurvey {
@@ -119,10 +133,17 @@ impl Keeper {
             shares: book.shares,
             calls_frozen_for: calls_frozen_for.unwrap_or_default(),
             families: Vec::new(),
+            stops: Vec::new(),
             orders: Vec::new(),
         };
         for family in Family::ALL {
-            let (Some(limit), Some(ours)) = (book.published(*family), book.limit(*family)) else {
+            let limits = book.published(*family).zip(book.limit(*family));
+            let Some((limit, ours)) = limits else {
+                // What calls are stopped for is told already.
+                if *family != Family::Calls {
+                    let records = self.buckets(book, *family).await?;
+                    survey.stops.extend(stops(*family, &records));
+                }
                 continue;
             };
             let records = self.buckets(book, *family).await?;
@@ -185,6 +206,15 @@ impl Keeper {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let frozen = seconds(survey.calls_frozen_for);
         metrics.budget_frozen.set(&survey.ca, Family::Calls, frozen);
+        let unlimited = Family::ALL
+            .iter()
+            .filter(|family| survey.families.iter().all(|known| known.family != **family));
+        for family in unlimited.filter(|family| **family != Family::Calls) {
+            let stops = survey.stops.iter().filter(|stop| stop.family == *family);
+            let longest = stops.map(|stop| stop.frozen_for).max();
+            let frozen = seconds(longest.unwrap_or_default());
+            metrics.budget_frozen.set(&survey.ca, *family, frozen);
+        }
         for family in &survey.families {
             let left = i64::from(family.least());
             metrics.budget_left.set(&survey.ca, family.family, left);
@@ -194,10 +224,29 @@ impl Keeper {
     }
 }
 
-fn bucket(record: &BucketRecord, ours: Limit) -> BucketSurvey {
+/// The longest first, as many as are told one by one.
+fn stops(family: Family, records: &[BucketRecord]) -> Vec<StopSurvey> {
+    let stopped = records.iter().filter(|record| !record.frozen_for.is_zero());
+    let mut stops: Vec<StopSurvey> = stopped
+        .map(|record| StopSurvey {
+            family,
+            subject: subject(record),
+            frozen_for: record.frozen_for,
+        })
+        .collect();
+    stops.sort_by_key(|stop| Reverse(stop.frozen_for));
+    stops.truncate(MOST_TOLD);
+    stops
+}
+
+fn subject(record: &BucketRecord) -> String {
     let name = BucketName::parse(&record.bucket);
+    name.map(|name| name.subject).unwrap_or_default()
+}
+
+fn bucket(record: &BucketRecord, ours: Limit) -> BucketSurvey {
     BucketSurvey {
-        subject: name.map(|name| name.subject).unwrap_or_default(),
+        subject: subject(record),
         left: record.left(ours.refill(), ours.amount()),
         next_in: next_in(Some(record), ours, ours.amount()),
         frozen_for: record.frozen_for,

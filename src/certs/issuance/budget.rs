@@ -17,6 +17,7 @@ use crate::certs::budget::{Charge, Class, History, Order, TakeError};
 use crate::certs::outcome::Outcome;
 use crate::certs::renewal::{Life, Margin};
 use crate::certs::request::Reason;
+use crate::certs::setback::Lane;
 use crate::model::certificate::CaId;
 use crate::model::problem::{Actor, ProblemCode};
 use crate::store::Deadline;
@@ -24,6 +25,8 @@ use crate::store::batch::{Batch, JobOutcome, Operation};
 
 /// Certificates of a name that are looked at for whether the authority has certified it before.
 const MOST_EARLIER: usize = 8;
+/// For how long an authority that limits us without saying for how long is asked for nothing of the kind.
+const UNSAID: Duration = Duration::from_secs(60);
 /// No job comes back sooner.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -183,7 +186,9 @@ impl Attempt<'_> {
         let error = failure.cause.ca_error();
         let stopped = error.and_then(|error| {
             let book = self.parts.budget.book(error.ca())?;
-            Some((book, error.code(), error.retry_after()?))
+            let (code, said) = (error.code(), error.retry_after());
+            let unsaid = (Lane::of(code) == Lane::Limited).then_some(UNSAID);
+            Some((book, code, said.or(unsaid)?))
         });
         let Some((book, code, duration)) = stopped else {
             return;
@@ -205,7 +210,7 @@ impl Attempt<'_> {
     }
 
     /// How long the job must wait where the budget, ours or the authority's count of it, is what stops it: no failure
-    /// of the domain.
+    /// of the domain. One who does not say for how long is given ten times the first wait.
     pub(super) fn held_for(&self, cause: &Cause) -> Option<Duration> {
         if let Cause::Budget(denied) = cause {
             return Some(denied.retry_after.max(SHORTEST));
@@ -217,10 +222,10 @@ impl Attempt<'_> {
             ProblemCode::RateLimitedExactSet,
             ProblemCode::RateLimitedFailures,
         ];
-        let wait = error.retry_after()?;
-        limited
-            .contains(&error.code())
-            .then(|| wait.max(self.settings.renewal.first_retry))
+        let first = self.settings.renewal.first_retry;
+        let unsaid = (Lane::of(error.code()) == Lane::Limited).then(|| first.saturating_mul(10));
+        let wait = error.retry_after().or(unsaid)?;
+        limited.contains(&error.code()).then(|| wait.max(first))
     }
 
     /// Puts the job back until the budget can give: nothing is counted, the domain says what it waits for, and whoever

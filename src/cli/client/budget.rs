@@ -30,14 +30,21 @@ const EMPTIEST: Columns = &[
     ("STOPPED UNTIL", &["stopped_until"]),
 ];
 
-/// The whole answer: how each CA is shared, its limits, its classes of orders, its emptiest buckets.
+const STOPS: Columns = &[
+    ("CA", &["ca"]),
+    ("STOPPED WITHOUT A KNOWN LIMIT", &["bucket"]),
+    ("FOR", &["subject"]),
+    ("STOPPED UNTIL", &["stopped_until"]),
+];
+
+/// The whole answer: how each CA is shared, its limits, its classes of orders, what it has stopped, its emptiest buckets.
 pub(super) fn budget(answer: &Value) -> String {
     let cas = items(answer, "items");
     if cas.is_empty() {
         return "no CA with limits is configured\n".to_owned();
     }
     let mut text: String = cas.iter().map(shared).collect();
-    for (columns, list) in [(LIMITS, "limits"), (CLASSES, "classes")] {
+    for (columns, list) in [(LIMITS, "limits"), (CLASSES, "classes"), (STOPS, "stops")] {
         let rows: Vec<Value> = cas.iter().flat_map(|ca| rows(ca, list)).collect();
         add(&mut text, columns, &rows);
     }
@@ -106,6 +113,21 @@ fn add(text: &mut String, columns: Columns, rows: &[Value]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_ca_has_stopped_is_told_where_no_limit_of_it_is_known() {
+        let answer = json!({ "items": [{
+            "ca": "zero", "renewals_charged": true, "spend_percent": 80, "tenant_share_percent": 10,
+            "stopped_until": null, "classes": [], "limits": [],
+            "stops": [{"bucket": "orders", "subject": "", "stopped_until": "2027-01-15T09:00:00Z"}],
+        }]});
+        assert_eq!(
+            budget(&answer),
+            "zero: 80 % of each limit is spent; a tenant's share is 10 %; renewals are charged as new orders are\n\n\
+             CA    STOPPED WITHOUT A KNOWN LIMIT  FOR          STOPPED UNTIL\n\
+             zero  orders                         the account  2027-01-15T09:00:00Z\n"
+        );
+    }
 
     #[test]
     fn what_is_left_is_told_for_the_account_and_for_what_is_emptiest() {

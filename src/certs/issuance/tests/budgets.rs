@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ca::CaError;
+use crate::certs::budget::survey::StopSurvey;
 use crate::certs::budget::{Limit, Limits};
+use crate::telemetry::labels::BudgetFamily;
 use script::refused;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -279,6 +281,46 @@ async fn what_an_authority_stops_stays_stopped_over_a_restart_and_renewals_go_on
 }
 
 #[tokio::test]
+async fn what_an_authority_stops_is_left_alone_and_told_though_no_limit_of_it_is_known() {
+    let world = World::limited(Limits::none("test")).await;
+    for name in ["a.test", "b.test"] {
+        world.register(name).await;
+    }
+    world.script.will_refuse(limited(TOO_MANY_ORDERS, HOUR));
+    world.obtain("a.test").await.unwrap_err();
+    let denied = world.obtain("b.test").await.unwrap_err();
+    assert_eq!(denied.code, ProblemCode::RateLimitedAccount);
+    assert_eq!(world.orders_asked_for(), 1);
+    let stop = StopSurvey {
+        family: BudgetFamily::Orders,
+        subject: String::new(),
+        frozen_for: HOUR,
+    };
+    let surveys = world.parts.budget.survey().await.unwrap();
+    assert_eq!(surveys[0].stops, [stop]);
+    world.clock.advance(HOUR);
+    world.obtain("b.test").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_authority_that_limits_us_without_saying_for_how_long_is_left_alone_for_a_minute() {
+    let world = World::limited(Limits::none("test")).await;
+    for name in ["a.test", "b.test"] {
+        world.register(name).await;
+    }
+    world.script.will_refuse(refused("rateLimited", None));
+    world.obtain("a.test").await.unwrap_err();
+    let job = world.job("a.test").await.unwrap();
+    let wait = job.run_at.since(world.clock.now());
+    assert!(wait >= HOUR / 6 && job.failures == 0, "{job:?}");
+    let denied = world.obtain("b.test").await.unwrap_err();
+    assert_eq!(denied.code, ProblemCode::RateLimitedAccount);
+    assert_eq!(world.orders_asked_for(), 1);
+    world.clock.advance(HOUR / 60);
+    world.obtain("b.test").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_busy_authority_is_not_called_at_all_not_even_for_renewals() {
     let world = World::limited(Limits::none("test")).await;
     for name in ["a.test", "b.test"] {
@@ -322,6 +364,11 @@ async fn failed_validations_are_charged_to_the_name_and_a_success_forgets_those_
 }
 
 impl World {
+    /// How often the CA was asked for an order, whatever it said.
+    fn orders_asked_for(&self) -> usize {
+        self.script.replaced.lock().unwrap().len()
+    }
+
     /// How many units of a bucket are in use, by the refill of Let's Encrypt's limits at 80 %.
     async fn used(&self, bucket: &str) -> u32 {
         let by = Deadline::after(LONG);
