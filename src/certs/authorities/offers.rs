@@ -30,6 +30,8 @@ pub struct Subject<'a> {
     pub request: &'a IssuanceRequest,
     /// The authority of an order that is to be taken up: it comes first.
     pub begun_with: Option<&'a CaId>,
+    /// Authorities that are not wanted: they have been asked in vain.
+    pub passed: &'a [CaId],
     /// The kinds of challenge that may be tried, the one to try first first; none where none would pass.
     pub methods: &'a [ChallengeKind],
     /// How long CAA may be waited for: 1 s where a visitor waits.
@@ -55,6 +57,7 @@ impl Accounts {
         let authorities = self.authorities();
         let pattern = &subject.request.pattern;
         let mut candidates = authorities.candidates(&subject.request.tenant, pattern);
+        candidates.retain(|candidate| !subject.passed.contains(candidate.authority.id()));
         // The order that is begun is seen through where it is, whoever is preferred by now.
         if let Some(begun) = subject.begun_with {
             candidates.sort_by_key(|candidate| candidate.authority.id() != begun);

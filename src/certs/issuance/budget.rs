@@ -228,6 +228,15 @@ impl Attempt<'_> {
         limited.contains(&error.code()).then(|| wait.max(first))
     }
 
+    /// After how long an authority would give again, where the budget says so, or it does.
+    pub(super) fn comes_back(&self, cause: &Cause) -> Option<Duration> {
+        self.held_for(cause).or_else(|| {
+            let error = cause.ca_error()?;
+            let is_busy = error.code() == ProblemCode::CaOutage;
+            error.retry_after().filter(|_| is_busy)
+        })
+    }
+
     /// Puts the job back until the budget can give: nothing is counted, the domain says what it waits for, and whoever
     /// waits is told at once.
     pub(super) async fn hold(

@@ -31,83 +31,112 @@ impl Attempt<'_> {
         known: &Known,
         domain: &DomainRecord,
     ) -> Result<(IssuancePermit, Obtained), Failure> {
-        let accounts = &self.parts.accounts;
         let methods = self.kinds(&domain.memory);
+        let mut passed = Passed::default();
         let mut last = None;
-        let mut spent = Spent::default();
         for _ in 0..MOST_AUTHORITIES {
             let subject = Subject {
                 request: &request,
                 begun_with: self.job.order.as_ref().map(|order| &order.ca),
+                passed: &passed.cas,
                 methods: &methods,
                 patience: match self.job.priority {
                     Priority::Handshake => VISITOR,
                     Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,
                 },
             };
-            let Found {
-                mut offers,
-                not_opened,
-            } = accounts.offers(&subject).await;
-            offers.retain(|offer| !spent.cas.contains(&offer.ca));
-            let not_opened = not_opened.filter(|(ca, _)| !spent.cas.contains(ca));
-            if let Some((ca, error)) = not_opened {
-                let is_away = accounts.authorities().standing(&ca) == Standing::Open;
-                if !is_away || !others(&offers, &ca) {
-                    return Err(Cause::Account(error).into());
+            let Found { offers, not_opened } = self.parts.accounts.offers(&subject).await;
+            let (ca, failure) = match not_opened.filter(|(ca, _)| matters(&offers, ca)) {
+                Some((ca, error)) => (ca, Cause::Account(error).into()),
+                None => {
+                    let permit = match policy::decide(request.clone(), Some(domain), &offers) {
+                        Ok(permit) => permit,
+                        Err(denial) => return Err(passed.or(Cause::Denied(denial).into())),
+                    };
+                    match self.obtain_with(&permit, known, domain).await {
+                        Ok(obtained) => return Ok((permit, obtained)),
+                        Err(failure) => (permit.ca().clone(), failure),
+                    }
+                }
+            };
+            let is_last = !others(&offers, &ca);
+            let (tenant, domain, cause) = (self.tenant, self.pattern, &failure.cause);
+            match self.verdict(&ca, cause, &request) {
+                Verdict::Final => return Err(failure),
+                Verdict::Waits { wait, patience } if is_last || wait <= patience => {
+                    passed.add(&ca, Some(wait), failure);
+                    return Err(passed.or(self.late()));
+                }
+                Verdict::Waits { wait, .. } => {
+                    tracing::info!(
+                        %tenant, %domain, %ca, seconds = wait.as_secs(),
+                        "the authority, or its budget, gives nothing in time: another is asked"
+                    );
+                    passed.add(&ca, Some(wait), failure);
+                }
+                Verdict::Away | Verdict::NoAccount if is_last => return Err(passed.or(failure)),
+                Verdict::NoAccount => {
+                    tracing::warn!(
+                        %tenant, %domain, %ca, ?cause,
+                        "the account with the authority cannot be opened: another is asked"
+                    );
+                    passed.add(&ca, None, failure);
+                }
+                Verdict::Away => {
+                    tracing::warn!(
+                        %tenant, %domain, %ca, ?cause,
+                        "the authority is not there: another is asked"
+                    );
+                    last = Some(failure);
                 }
             }
-            let decided = policy::decide(request.clone(), Some(domain), &offers);
-            let denied = |denial| {
-                spent
-                    .soonest
-                    .take()
-                    .map_or(Cause::Denied(denial).into(), |(_, held)| held)
-            };
-            let permit = decided.map_err(denied)?;
-            accounts.authorities().began(permit.ca());
-            let wanted = Wanted {
-                permit: &permit,
-                known,
-                domain,
-            };
-            let failure = match Box::pin(self.obtain(wanted)).await {
-                Ok(obtained) => {
-                    accounts.authorities().worked(permit.ca());
-                    return Ok((permit, obtained));
-                }
-                Err(failure) => failure,
-            };
-            self.note_stops(&failure).await;
-            if let Some(wait) = self.held_for(&failure.cause) {
-                let is_last = !others(&offers, permit.ca());
-                let class = self.class(&request.reason);
-                let limited = failure.cause.code();
-                let patience = policy::patience(class, self.left(&request), limited);
-                spent.add(permit.ca(), wait, failure);
-                if is_last || wait <= patience {
-                    return Err(spent.soonest().unwrap_or_else(|| self.late()));
-                }
-                tracing::info!(
-                    tenant = %self.tenant, domain = %self.pattern, ca = %permit.ca(), seconds = wait.as_secs(),
-                    "the authority's budget gives nothing in time: another is asked"
-                );
-                continue;
-            }
-            let standing = match failure.cause.ca_error() {
-                Some(error) => accounts.authorities().failed(error).await,
-                None => Standing::Closed,
-            };
-            if standing != Standing::Open || !others(&offers, permit.ca()) {
-                return Err(failure);
-            }
-            tracing::warn!(
-                tenant = %self.tenant, domain = %self.pattern, ca = %permit.ca(), cause = ?failure.cause,
-                "the authority is not there: another is asked"
-            );
-            last = Some(failure);
         }
         Err(last.unwrap_or_else(|| self.late()))
+    }
+
+    /// The order placed with one authority; it is told how that went.
+    async fn obtain_with(
+        &self,
+        permit: &IssuancePermit,
+        known: &Known,
+        domain: &DomainRecord,
+    ) -> Result<Obtained, Failure> {
+        let authorities = self.parts.accounts.authorities();
+        authorities.began(permit.ca());
+        let wanted = Wanted {
+            permit,
+            known,
+            domain,
+        };
+        match Box::pin(self.obtain(wanted)).await {
+            Ok(obtained) => {
+                authorities.worked(permit.ca());
+                Ok(obtained)
+            }
+            Err(failure) => {
+                self.note_stops(&failure).await;
+                if let Some(error) = failure.cause.ca_error() {
+                    authorities.failed(error).await;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// What a failure with `ca` says of asking another.
+    fn verdict(&self, ca: &CaId, cause: &Cause, request: &IssuanceRequest) -> Verdict {
+        if let Some(wait) = self.comes_back(cause) {
+            let class = self.class(&request.reason);
+            let patience = policy::patience(class, self.left(request), cause.code());
+            return Verdict::Waits { wait, patience };
+        }
+        let is_open = self.parts.accounts.authorities().standing(ca) == Standing::Open;
+        match (cause.ca_error(), cause) {
+            (None, _) => Verdict::Final,
+            (Some(_), _) if is_open => Verdict::Away,
+            (Some(_), Cause::Account(_)) => Verdict::NoAccount,
+            (Some(_), _) => Verdict::Final,
+        }
     }
 
     fn late(&self) -> Failure {
@@ -122,26 +151,47 @@ impl Attempt<'_> {
     }
 }
 
-/// Authorities whose budget gives nothing in time.
+/// What a failure with one authority says of asking the next.
+enum Verdict {
+    /// It would fail there too, or is none of the authority's.
+    Final,
+    /// This one gives after a wait, and so long may be waited.
+    Waits { wait: Duration, patience: Duration },
+    /// This one is not there.
+    Away,
+    /// This one lets us have no account.
+    NoAccount,
+}
+
+/// Authorities that are asked no more in a run.
 #[derive(Default)]
-struct Spent {
+struct Passed {
     cas: Vec<CaId>,
     /// The one that gives again first, and after how long.
     soonest: Option<(Duration, Failure)>,
 }
 
-impl Spent {
-    fn add(&mut self, ca: &CaId, wait: Duration, failure: Failure) {
+impl Passed {
+    fn add(&mut self, ca: &CaId, wait: Option<Duration>, failure: Failure) {
         self.cas.push(ca.clone());
+        let Some(wait) = wait else {
+            return;
+        };
         if self.soonest.as_ref().is_none_or(|(least, _)| wait < *least) {
             self.soonest = Some((wait, failure));
         }
     }
 
-    /// What the job waits for.
-    fn soonest(self) -> Option<Failure> {
-        self.soonest.map(|(_, failure)| failure)
+    /// What the job waits for: an authority that gives again, else what failed.
+    fn or(self, failure: Failure) -> Failure {
+        self.soonest.map_or(failure, |(_, soonest)| soonest)
     }
+}
+
+/// Whether it matters that the account with `ca` cannot be opened: not where the order would go to another anyhow.
+fn matters(offers: &[Offer], ca: &CaId) -> bool {
+    let own = offers.iter().find(|offer| offer.ca == *ca);
+    own.is_some_and(|offer| offer.unsuitable().is_none()) || !others(offers, ca)
 }
 
 /// Whether another authority than `ca` suits.

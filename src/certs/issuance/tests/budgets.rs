@@ -207,6 +207,47 @@ async fn who_cannot_wait_for_a_budget_gets_the_next_authority_and_bulk_work_wait
 }
 
 #[tokio::test]
+async fn a_visitor_of_an_authority_that_says_when_to_come_back_gets_the_next_one_and_bulk_work_waits()
+ {
+    let world = World::with(quick(), Authority::Two, None).await;
+    world.register("a.test").await;
+    world.script.will(Does::Busy);
+    let credential = world.obtain("a.test").await.unwrap();
+    assert_eq!(credential.facts.ca.as_str(), "second");
+    world.script.will(Does::Busy);
+    world.import(&tenant(), &["b.test".to_owned()]).await;
+    let held = world.job_when("b.test", |job| job.problem.is_some()).await;
+    assert_eq!(held.problem.unwrap().code, ProblemCode::CaOutage);
+    assert_eq!((world.placed(), held.failures), (2, 0));
+}
+
+#[tokio::test]
+async fn where_an_account_cannot_be_opened_the_next_authority_certifies_and_the_last_one_says_why()
+{
+    let ca = || CaId::new("test");
+    for error in [
+        refused("serverInternal", Some(HOUR)),
+        limited("too many registrations", HOUR),
+        CaError::BindingRequired { ca: ca() },
+        CaError::AccountUnknown { ca: ca() },
+        CaError::TermsNotAgreed { ca: ca() },
+    ] {
+        let world = World::with(quick(), Authority::Two, None).await;
+        world.register("a.test").await;
+        world.script.will_not_open(error);
+        let credential = world.obtain("a.test").await.unwrap();
+        assert_eq!(credential.facts.ca.as_str(), "second");
+    }
+    let world = World::new(quick()).await;
+    world.register("a.test").await;
+    world
+        .script
+        .will_not_open(CaError::BindingRequired { ca: ca() });
+    let problem = world.obtain("a.test").await.unwrap_err();
+    assert!(problem.detail.contains("set eab"), "{problem:?}");
+}
+
+#[tokio::test]
 async fn where_no_budget_gives_the_one_that_gives_first_is_waited_for() {
     let world = World::with(quick(), Authority::Two, None).await;
     let limits = |days| Limits {

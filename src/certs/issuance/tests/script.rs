@@ -47,6 +47,7 @@ type Renewal = Result<Option<RenewalInfo>, CaError>;
 pub(super) struct Script {
     ca: Private,
     next: Mutex<VecDeque<Does>>,
+    closed: Mutex<VecDeque<CaError>>,
     refusals: Mutex<VecDeque<CaError>>,
     renewals: Mutex<VecDeque<Renewal>>,
     tells: AtomicBool,
@@ -63,6 +64,7 @@ impl Script {
         Self {
             ca,
             next: Mutex::default(),
+            closed: Mutex::default(),
             refusals: Mutex::default(),
             renewals: Mutex::default(),
             tells: AtomicBool::default(),
@@ -81,6 +83,11 @@ impl Script {
     /// Refuses the next order that is asked for; further ones the one after.
     pub(super) fn will_refuse(&self, error: CaError) {
         self.refusals.lock().unwrap().push_back(error);
+    }
+
+    /// Lets nobody have an account the next time.
+    pub(super) fn will_not_open(&self, error: CaError) {
+        self.closed.lock().unwrap().push_back(error);
     }
 
     /// Tells of renewals from now on; by default when it likes, and these answers first.
@@ -133,6 +140,10 @@ impl CertificateAuthority for Scripted {
     }
 
     async fn open(&self, kept: Vec<Material>, now: Timestamp) -> Result<Opened, CaError> {
+        let closed = self.0.closed.lock().unwrap().pop_front();
+        if let Some(error) = closed {
+            return Err(error);
+        }
         let opened = self.0.ca.open(kept, now).await?;
         let account = ScriptedAccount {
             script: Arc::clone(&self.0),
