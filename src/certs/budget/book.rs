@@ -32,7 +32,8 @@ pub enum History {
     New,
     /// It has.
     Certified,
-    /// The order says which certificate of the authority it replaces (RFC 9773 §5).
+    /// The order says which certificate of the authority it replaces (RFC 9773 §5), and comes within the window that the
+    /// authority suggests for that.
     Replaces,
 }
 
@@ -94,7 +95,7 @@ impl Book {
         let mut if_issued = Vec::new();
         let exempt = self.limits.renewals == Renewals::Exempt;
         let charged = match order.history {
-            History::Replaces if exempt => return self.only_calls(),
+            History::Replaces if exempt => return self.only_guards(order.names),
             History::Certified => !exempt,
             History::New | History::Replaces => true,
         };
@@ -134,10 +135,15 @@ impl Book {
         }
     }
 
-    /// An order that is charged to nothing still waits while the authority asks to be left alone.
-    fn only_calls(&self) -> Charge {
+    /// An order that is charged to nothing still waits while the authority asks to be left alone, and while one failure
+    /// more of its names might have them paused: a pause is looked at whatever the order says.
+    fn only_guards(&self, names: &[NamePattern]) -> Charge {
+        let mut within = vec![self.calls()];
+        for name in bases(names) {
+            within.extend(self.may_fail(name, Family::ConsecutiveFailures));
+        }
         Charge {
-            within: vec![self.calls()],
+            within,
             ..Charge::default()
         }
     }
@@ -173,14 +179,19 @@ impl Book {
 
     /// Whether `name` may fail once more: takes nothing.
     fn failures_left(&self, name: &DnsName) -> impl Iterator<Item = BucketCost> {
-        let ask = |cost: BucketCost| BucketCost {
-            units: 0,
-            capacity: cost.capacity.saturating_sub(1),
-            ..cost
-        };
-        let unlimited = self.limits.failures.is_none();
-        let stopped = unlimited.then(|| open(&self.own(Family::Failures, name)));
-        self.failed(name).into_iter().map(ask).chain(stopped)
+        let stopped = || open(&self.own(Family::Failures, name));
+        let failures = self.may_fail(name, Family::Failures);
+        let in_a_row = self.may_fail(name, Family::ConsecutiveFailures);
+        std::iter::once(failures.unwrap_or_else(stopped)).chain(in_a_row)
+    }
+
+    /// The same, as far as one limit goes.
+    fn may_fail(&self, name: &DnsName, family: Family) -> Option<BucketCost> {
+        let limit = self.limit(family)?;
+        Some(BucketCost {
+            capacity: limit.amount().saturating_sub(1),
+            ..take(&self.own(family, name), limit, 0)
+        })
     }
 
     /// What a failed validation of `name` has cost already.

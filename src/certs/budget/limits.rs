@@ -111,8 +111,10 @@ pub fn span(duration: Duration) -> String {
 /// Whether the authority charges renewals as it does new orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewals {
-    /// As Let's Encrypt: an order with `replaces` (RFC 9773 §5) is charged to no limit, one for exactly the names of a
-    /// certificate of the last 120 days neither to orders nor to registered domains.
+    /// As Let's Encrypt: an order with `replaces` (RFC 9773 §5) is charged to no limit while the window lasts that is
+    /// suggested for it, and may be refused for a paused name all the same; one for exactly the names of a certificate of
+    /// the last 120 days, and one with `replaces` outside the window, neither to orders nor to registered domains. So
+    /// Boulder's `validateReplacementOrder` and `NewOrder` have it.
     Exempt,
     /// It charges every order alike.
     Charged,

@@ -340,6 +340,26 @@ fn replacing_orders_of_lets_encrypt_are_charged_to_nothing_and_known_sets_to_the
 }
 
 #[test]
+fn a_replacing_order_waits_too_where_one_failure_more_might_have_the_name_paused() {
+    let (book, mut ledger) = (
+        book(Limits::lets_encrypt(), Shares::default()),
+        Ledger::new(),
+    );
+    let (names, tenant) = ([pattern("a.test")], tenant("acme"));
+    let replacing = Order {
+        history: History::Replaces,
+        ..order(&names, &tenant, Class::Emergency)
+    };
+    let name = DnsName::parse("a.test").unwrap();
+    for _ in 0..115 {
+        assert!(ledger.order(&book, &replacing, START).is_ok());
+        ledger.failed(&book, &name, START);
+    }
+    let denied = ledger.order(&book, &replacing, START).unwrap_err();
+    assert_eq!(denied.bucket.family, Family::ConsecutiveFailures);
+}
+
+#[test]
 fn a_frozen_account_stops_new_orders_and_no_replacing_one_but_an_outage_stops_all() {
     let (book, mut ledger) = (
         book(Limits::lets_encrypt(), Shares::default()),

@@ -13,7 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::ca::CaError;
 use crate::ca::error::Step;
 use crate::certs::budget::book::comes_back_after;
-use crate::certs::budget::{Charge, Class, History, Order, TakeError};
+use crate::certs::budget::{Book, Charge, Class, History, Order, Renewals, TakeError};
 use crate::certs::outcome::Outcome;
 use crate::certs::renewal::{Life, Margin};
 use crate::certs::request::Reason;
@@ -34,6 +34,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     charge: Charge,
+    /// What it was charged as; nothing where it was charged to nobody.
+    history: Option<History>,
     /// Whether there is an order for it.
     placed: bool,
 }
@@ -43,6 +45,15 @@ pub(super) struct Spent {
 pub(super) enum Replacing {
     Said,
     Unsaid,
+}
+
+impl Wanted<'_> {
+    /// Whether the authority wants what serves replaced just now.
+    fn is_in_window(&self, now: Timestamp) -> bool {
+        let certificate = self.known.certificate.as_ref();
+        let window = certificate.and_then(|record| record.standing.renewal_info.as_ref());
+        window.is_some_and(|window| window.start <= now && now < window.end)
+    }
 }
 
 impl From<TakeError> for Cause {
@@ -73,18 +84,7 @@ impl Attempt<'_> {
             return Ok(());
         };
         let names = std::slice::from_ref(self.pattern);
-        let history = match replacing {
-            Replacing::Said => History::Replaces,
-            Replacing::Unsaid => {
-                let by = Deadline::after(PATIENCE);
-                let store = &self.parts.store;
-                let had = store.certificates_of(by, &self.scope, self.pattern, MOST_EARLIER);
-                let had = had.await.map_err(Cause::Store)?;
-                let facts = had.iter().map(|record| &record.facts);
-                let now = self.parts.clock.now();
-                self.parts.budget.history(&book, names, facts, now)
-            }
-        };
+        let history = self.history(&book, wanted, replacing).await?;
         let order = Order {
             names,
             tenant: self.tenant,
@@ -94,11 +94,33 @@ impl Attempt<'_> {
         let charge = self.parts.budget.take(&book, &order).await?;
         let taken = Spent {
             charge,
+            history: Some(history),
             placed: false,
         };
         let before = std::mem::replace(&mut *self.spent(), taken);
         self.give_back(before).await;
         Ok(())
+    }
+
+    /// What the authority will charge the order as.
+    async fn history(
+        &self,
+        book: &Book,
+        wanted: &Wanted<'_>,
+        replacing: Replacing,
+    ) -> Result<History, Cause> {
+        let now = self.parts.clock.now();
+        let exempt = replacing == Replacing::Said && book.limits.renewals == Renewals::Exempt;
+        if exempt && wanted.is_in_window(now) {
+            return Ok(History::Replaces);
+        }
+        let by = Deadline::after(PATIENCE);
+        let store = &self.parts.store;
+        let had = store.certificates_of(by, &self.scope, self.pattern, MOST_EARLIER);
+        let had = had.await.map_err(Cause::Store)?;
+        let facts = had.iter().map(|record| &record.facts);
+        let names = std::slice::from_ref(self.pattern);
+        Ok(self.parts.budget.history(book, names, facts, now))
     }
 
     /// Gives back what was taken for an order that was not placed: another is, or the same of another authority.
@@ -118,14 +140,11 @@ impl Attempt<'_> {
     }
 
     /// Takes what the order costs after all, now that it does not say what it replaces.
-    pub(super) async fn spend_unsaid(
-        &self,
-        wanted: &Wanted<'_>,
-        before: Replacing,
-    ) -> Result<(), Cause> {
-        match before {
-            Replacing::Said => self.spend(wanted, Replacing::Unsaid).await,
-            Replacing::Unsaid => Ok(()),
+    pub(super) async fn spend_unsaid(&self, wanted: &Wanted<'_>) -> Result<(), Cause> {
+        let history = self.spent().history;
+        match history {
+            Some(History::Replaces) => self.spend(wanted, Replacing::Unsaid).await,
+            Some(History::New | History::Certified) | None => Ok(()),
         }
     }
 

@@ -63,7 +63,7 @@ impl Attempt<'_> {
         } else {
             return Err(Cause::Ca(error).into());
         };
-        self.spend_unsaid(wanted, replacing).await?;
+        self.spend_unsaid(wanted).await?;
         let placed = account.order(&plain).await.map_err(Cause::Ca)?;
         self.placed();
         Ok((placed, account))

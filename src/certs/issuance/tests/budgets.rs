@@ -4,6 +4,7 @@ use super::*;
 use crate::ca::CaError;
 use crate::certs::budget::survey::StopSurvey;
 use crate::certs::budget::{Limit, Limits};
+use crate::model::standing::{CertificateStanding, RenewalWindow, Replace};
 use crate::telemetry::labels::BudgetFamily;
 use script::refused;
 
@@ -359,6 +360,42 @@ async fn an_authority_that_limits_us_without_saying_for_how_long_is_left_alone_f
     assert_eq!(world.orders_asked_for(), 1);
     world.clock.advance(HOUR / 60);
     world.obtain("b.test").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_replaced_outside_the_suggested_window_is_charged_as_a_renewal_and_within_it_to_nothing()
+ {
+    let set = "exact_set:letsencrypt:a.test";
+    for (days, charged) in [((0, 1), 0), ((6, 7), 1)] {
+        let world = World::limited(Limits::lets_encrypt()).await;
+        world.register("a.test").await;
+        world.obtain("a.test").await.unwrap();
+        world.clock.advance(DAY * 3);
+        let used = world.used(set).await;
+        let first = world.serving("a.test").await;
+        let now = world.clock.now();
+        let standing = CertificateStanding {
+            replace: Some(Replace::Asked),
+            renewal_info: Some(RenewalWindow {
+                start: now.plus(DAY * days.0),
+                end: now.plus(DAY * days.1),
+                renew_at: now.plus(DAY * days.0),
+                explanation: None,
+            }),
+            ..first.standing
+        };
+        let asked = Batch::new().then(Operation::SetCertificateStanding {
+            certificate: first.facts.id,
+            standing: Box::new(standing),
+        });
+        world.apply(asked).await;
+        world.obtain("a.test").await.unwrap();
+        let replaced = world.script.replaced.lock().unwrap().clone();
+        assert_eq!(replaced, [None, Some(first.leaf)]);
+        assert_eq!(world.used(set).await, used + charged);
+        // Neither way is it charged to the account, or to the registered domain.
+        assert_eq!(world.used("orders:test:").await, 0);
+    }
 }
 
 #[tokio::test]
