@@ -181,7 +181,8 @@ impl Attempt<'_> {
     /// To be done with the end of the job, once.
     pub(super) fn settled(&self, mut batch: Batch, failure: &Failure) -> Batch {
         let spent = std::mem::take(&mut *self.spent());
-        if !spent.placed || failure.order == Fate::Dead {
+        let is_issued = failure.cause.is_of_a_certificate();
+        if !spent.placed || (failure.order == Fate::Dead && !is_issued) {
             for cost in spent.charge.if_issued {
                 batch = batch.then(Operation::GiveBack(cost));
             }

@@ -141,6 +141,11 @@ impl Cause {
         ))
     }
 
+    /// Whether the authority has issued a certificate all the same, of which we make no use.
+    pub(super) const fn is_of_a_certificate(&self) -> bool {
+        matches!(self, Self::Chain(..) | Self::Credential(_))
+    }
+
     fn detail(&self) -> String {
         match self {
             Self::Denied(denial) => denial.to_string(),

@@ -441,6 +441,18 @@ async fn failed_validations_are_charged_to_the_name_and_a_success_forgets_those_
     assert_eq!(world.used("exact_set:letsencrypt:a.test").await, 1);
 }
 
+#[tokio::test]
+async fn a_certificate_that_is_not_what_was_ordered_is_charged_all_the_same() {
+    let world = World::limited(Limits::lets_encrypt()).await;
+    world.register("a.test").await;
+    world.script.will(Does::OtherName);
+    let problem = world.obtain("a.test").await.unwrap_err();
+    assert_eq!(problem.code, ProblemCode::CaRejected);
+    for bucket in ["domain:letsencrypt:a.test", "exact_set:letsencrypt:a.test"] {
+        assert_eq!(world.used(bucket).await, 1, "{bucket}");
+    }
+}
+
 impl World {
     /// How often the CA was asked for an order, whatever it said.
     fn orders_asked_for(&self) -> usize {
