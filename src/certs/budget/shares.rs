@@ -17,7 +17,7 @@ pub enum Class {
     Emergency,
     /// A renewal in good time.
     Renewal,
-    /// The first certificate of a name whose visitor waits in a handshake.
+    /// The first certificate of a name whose visitor waits in a handshake, or that somebody asks for by hand.
     Visitor,
     /// The first certificate of a name, without a visitor.
     Bulk,
@@ -32,8 +32,8 @@ impl Class {
     #[must_use]
     pub const fn of(why: Why, margin: Margin, priority: Priority, failures: u32) -> Self {
         match (why, priority) {
-            (Why::First, Priority::Expiring) => Self::Emergency,
-            (Why::First, Priority::Handshake) => Self::Visitor,
+            // Nothing has served yet that could end: whoever asks for it urgently waits for it as a visitor does.
+            (Why::First, Priority::Handshake | Priority::Expiring) => Self::Visitor,
             (Why::First, Priority::Renewal | Priority::Background) => Self::Bulk,
             (Why::Renewal, _) if failures > MOST_EMERGENCIES => Self::Renewal,
             (Why::Renewal, Priority::Expiring) => Self::Emergency,
@@ -153,7 +153,7 @@ mod tests {
         check(Why::First, (Short, Handshake, 0), Class::Visitor);
         check(Why::First, (Short, Background, 0), Class::Bulk);
         check(Why::First, (Short, Renewal, 0), Class::Bulk);
-        check(Why::First, (Short, Expiring, 9), Class::Emergency);
+        check(Why::First, (Short, Expiring, 9), Class::Visitor);
         check(Why::Renewal, (Ample, Renewal, 0), Class::Renewal);
         check(Why::Renewal, (Ample, Expiring, 0), Class::Emergency);
         check(Why::Renewal, (Ample, Expiring, 4), Class::Renewal);
