@@ -159,10 +159,20 @@ impl Breaker {
         }
     }
 
-    /// Notes that somebody works with the authority from now on: in a half-open breaker that is the trial.
-    pub fn began(&mut self, now: Instant) {
+    /// Notes that somebody works with the authority from now on: in a half-open breaker that is the trial, which may go
+    /// without an outcome until the given time.
+    pub fn began(&mut self, now: Instant) -> Option<Instant> {
+        let State::HalfOpen { tried_until } = &mut self.state else {
+            return None;
+        };
+        *tried_until = Some(now + self.settings.trial);
+        *tried_until
+    }
+
+    /// Notes that the trial which might have gone until then ended without a word of the authority's: another may begin.
+    pub fn gave_up(&mut self, until: Instant) {
         if let State::HalfOpen { tried_until } = &mut self.state {
-            *tried_until = Some(now + self.settings.trial);
+            *tried_until = tried_until.filter(|current| *current != until);
         }
     }
 
@@ -296,7 +306,7 @@ mod tests {
             match event {
                 Worked(outcome) => breaker.worked(*outcome, now, 0.5),
                 Probed(outcome) => breaker.probed(*outcome, now, 0.5),
-                Began => breaker.began(now),
+                Began => _ = breaker.began(now),
             }
         }
         now
@@ -382,6 +392,20 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_that_ends_without_a_word_of_the_authority_lets_another_begin() {
+        let mut breaker = Breaker::new(Settings::default());
+        let mut now = play(&mut breaker, monotonic(), &[(1, Worked(Outage)); 3]);
+        assert_eq!(breaker.began(now), None, "it is open");
+        now = play(&mut breaker, now, &[(60, Probed(Answered))]);
+        let first = breaker.began(now).unwrap();
+        breaker.gave_up(first);
+        assert!(breaker.admits(now));
+        breaker.began(now + Duration::from_secs(1));
+        breaker.gave_up(first);
+        assert!(!breaker.admits(now), "it is the other's turn");
+    }
+
+    #[test]
     fn pauses_grow_up_to_the_longest() {
         let mut breaker = Breaker::new(Settings::default());
         let mut now = play(&mut breaker, monotonic(), &[(1, Worked(Outage)); 3]);
@@ -421,7 +445,7 @@ mod tests {
                 match event {
                     Worked(outcome) => breaker.worked(outcome, now, random),
                     Probed(outcome) => breaker.probed(outcome, now, random),
-                    Began => breaker.began(now),
+                    Began => _ = breaker.began(now),
                 }
                 outages += u32::from(matches!(event, Worked(Outage) | Probed(Outage)));
                 let opened = before != Standing::Open && breaker.standing() == Standing::Open;

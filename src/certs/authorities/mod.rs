@@ -2,12 +2,14 @@
 //! of them suit a name.
 //!
 //! Reading order: [`breaker`] (pure), [`choice`] (what makes an authority unsuitable, and in which words), this file
-//! (what is known of each, and its upkeep), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
+//! (what is known of each, and its upkeep), [`trial`] (work with one), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
 //! each).
 
 pub mod breaker;
 
 pub mod choice;
+
+mod trial;
 
 mod offers;
 
@@ -35,6 +37,7 @@ use crate::telemetry::readiness::{Condition, Health, Readiness};
 use breaker::{Breaker, Outcome, Standing};
 
 pub use offers::{Found, Subject};
+pub use trial::Trial;
 
 /// How long reading a directory may take where somebody waits for it or it is a probe.
 const PROBE: Duration = Duration::from_secs(5);
@@ -288,13 +291,6 @@ impl Authorities {
     pub fn has(&self, authority: &Arc<dyn CertificateAuthority>) -> bool {
         let watched = self.0.watched.load();
         watched.iter().any(|one| one.is(authority))
-    }
-
-    /// Notes that work with an authority begins.
-    pub fn began(&self, ca: &CaId) {
-        if let Some(watched) = self.watched(ca) {
-            watched.state().breaker.began(monotonic());
-        }
     }
 
     /// Notes that an authority did what it was asked.

@@ -174,6 +174,23 @@ async fn an_authority_that_is_not_there_is_given_up_at_once_and_shown() {
 }
 
 #[tokio::test]
+async fn a_trial_that_is_dropped_without_an_outcome_lets_another_try_at_once() {
+    let world = World::new();
+    world.one.goes();
+    world.authorities.failed(&world.one.outage()).await;
+    world.one.comes_back();
+    world.authorities.read(&world.one.id).await.unwrap();
+    let admits = || {
+        let watched = world.authorities.watched(&world.one.id).unwrap();
+        watched.state().breaker.admits(monotonic())
+    };
+    let trial = world.authorities.began(&world.one.id);
+    assert!(!admits());
+    drop(trial);
+    assert!(admits());
+}
+
+#[tokio::test]
 async fn a_slip_of_an_authority_that_is_there_does_not_give_it_up() {
     let world = World::new();
     for _ in 0..2 {
@@ -219,7 +236,7 @@ async fn an_authority_comes_back_by_itself_and_no_order_is_placed_to_find_out() 
         tokio::task::yield_now().await;
     }
     assert_eq!(world.metrics.ca_ready.value(&world.one.id), Some(1));
-    world.authorities.began(&world.one.id);
+    let _trial = world.authorities.began(&world.one.id);
     world.authorities.worked(&world.one.id);
     assert_eq!(world.authorities.standing(&world.one.id), Standing::Closed);
     assert_eq!(world.reason(), None);

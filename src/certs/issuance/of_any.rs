@@ -102,7 +102,7 @@ impl Attempt<'_> {
         domain: &DomainRecord,
     ) -> Result<Obtained, Failure> {
         let authorities = self.parts.accounts.authorities();
-        authorities.began(permit.ca());
+        let _trial = authorities.began(permit.ca());
         let wanted = Wanted {
             permit,
             known,
