@@ -2,7 +2,7 @@
 //! of them suit a name.
 //!
 //! Reading order: [`breaker`] (pure), [`choice`] (what makes an authority unsuitable, and in which words), this file
-//! (what is known of each, and its upkeep), [`trial`] (work with one), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
+//! (what is known of each, and its upkeep), [`trial`] (work with one), [`silence`] (of name servers), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
 //! each).
 
 pub mod breaker;
@@ -10,6 +10,8 @@ pub mod breaker;
 pub mod choice;
 
 mod trial;
+
+mod silence;
 
 mod offers;
 
@@ -35,8 +37,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Health, Readiness};
 
 use breaker::{Breaker, Outcome, Standing};
+use silence::Silence;
 
-pub use offers::{Found, Subject};
+pub use offers::{Found, Subject, Waits};
 pub use trial::Trial;
 
 /// How long reading a directory may take where somebody waits for it or it is a probe.
@@ -109,8 +112,7 @@ struct Shared {
     tasks: Tasks,
     turned: Notify,
     reading: SingleFlight<CaId, Result<Arc<Meta>, Arc<CaError>>>,
-    /// While resolvers are silent, visitors do not wait for them.
-    silent_until: Mutex<Option<Instant>>,
+    silence: Silence,
 }
 
 /// One authority and what is known of it. Another configuration of the same name is another one.
@@ -188,7 +190,7 @@ impl Authorities {
             readiness: parts.readiness,
             tasks: tasks.clone(),
             turned: Notify::new(),
-            silent_until: Mutex::default(),
+            silence: Silence::default(),
         }));
         this.replace(parts.authorities);
         this
@@ -411,22 +413,6 @@ impl Authorities {
             .get(tenant)
             .cloned()
             .unwrap_or_default()
-    }
-
-    fn silent(&self) -> Option<Instant> {
-        *self
-            .0
-            .silent_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_silent(&self, until: Option<Instant>) {
-        *self
-            .0
-            .silent_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     fn watched(&self, ca: &CaId) -> Option<Arc<Watched>> {

@@ -16,10 +16,12 @@ use crate::model::challenge::ChallengeKind;
 use crate::model::problem::ProblemCode;
 use crate::model::{NamePattern, TenantId};
 
-/// How long CAA is waited for while resolvers have been silent lately.
+/// How long CAA is waited for while a visitor waits.
+const VISITOR: Duration = Duration::from_secs(1);
+/// How long else.
+const NOBODY: Duration = Duration::from_secs(5);
+/// How long a visitor waits where silence is to be expected.
 const SILENT: Duration = Duration::from_millis(100);
-/// For how long silent resolvers are remembered.
-const REMEMBERED: Duration = Duration::from_secs(30);
 /// A profile that a directory did not have is looked for again after this time.
 const PROFILE_AGE: Duration = Duration::from_secs(60);
 
@@ -34,8 +36,17 @@ pub struct Subject<'a> {
     pub passed: &'a [CaId],
     /// The kinds of challenge that may be tried, the one to try first first; none where none would pass.
     pub methods: &'a [ChallengeKind],
-    /// How long CAA may be waited for: 1 s where a visitor waits.
-    pub patience: Duration,
+    /// Who waits: it decides how long CAA is waited for.
+    pub waits: Waits,
+}
+
+/// Who waits for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// A visitor in a handshake: a second for CAA, and less where silence is to be expected.
+    Visitor,
+    /// Nobody: five seconds.
+    Nobody,
 }
 
 /// The authorities for one name.
@@ -65,11 +76,11 @@ impl Accounts {
         let first = candidates
             .iter()
             .find(|candidate| candidate.authority.certifies(pattern) && candidate.admits());
-        let patience = first
+        let waits = first
             .filter(|candidate| candidate.is_public())
-            .map(|_| subject.patience);
+            .map(|_| subject.waits);
         let (caa, not_opened) =
-            tokio::join!(authorities.caa(pattern, patience), self.make_ready(first));
+            tokio::join!(authorities.caa(pattern, waits), self.make_ready(first));
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let offer = self.offer(&candidate, subject, &caa).await;
@@ -267,18 +278,26 @@ impl Authorities {
         all
     }
 
-    /// The CAA records of a name, unless nobody wants them or nobody can read them.
-    async fn caa(&self, pattern: &NamePattern, patience: Option<Duration>) -> Caa {
-        let (dns, mut patience) = (self.0.dns.as_ref()?, patience?);
-        if self.silent().is_some_and(|until| monotonic() < until) {
-            patience = patience.min(SILENT);
-        }
+    /// The CAA records of a name, unless nobody wants them or nobody can read them. Only a look-up that waited for as long
+    /// as it may tells of silence, else one slow answer would make every later one come too late.
+    async fn caa(&self, pattern: &NamePattern, waits: Option<Waits>) -> Caa {
+        let (dns, waits) = (self.0.dns.as_ref()?, waits?);
+        let (silence, domain) = (&self.0.silence, pattern.base().registered_domain());
+        let hurries = waits == Waits::Visitor && silence.is_expected(&domain, monotonic());
+        let patience = match waits {
+            Waits::Visitor if hurries => SILENT,
+            Waits::Visitor => VISITOR,
+            Waits::Nobody => NOBODY,
+        };
         let found = caa::lookup(dns, pattern.base(), Freshness::Cached, patience).await;
         if let Err(error) = &found {
             tracing::info!(domain = %pattern, %error, "CAA is not known");
         }
-        let is_silent = matches!(found, Err(CaaError::Deadline { .. }));
-        self.set_silent(is_silent.then(|| monotonic() + REMEMBERED));
+        match &found {
+            Err(CaaError::Deadline { .. }) if hurries => {}
+            Err(CaaError::Deadline { .. }) => silence.note(domain, monotonic()),
+            Ok(_) | Err(_) => silence.heard(&domain),
+        }
         Some(found)
     }
 }

@@ -7,17 +7,13 @@ use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::order::{Obtained, Wanted};
 use crate::certs::authorities::breaker::Standing;
-use crate::certs::authorities::{Found, Subject};
+use crate::certs::authorities::{Found, Subject, Waits};
 use crate::certs::policy::{self, IssuancePermit, Offer};
 use crate::certs::request::IssuanceRequest;
 use crate::model::certificate::CaId;
 use crate::store::job::Priority;
 use crate::store::record::DomainRecord;
 
-/// How long CAA is waited for while a visitor waits.
-const VISITOR: Duration = Duration::from_secs(1);
-/// How long else.
-const NOBODY: Duration = Duration::from_secs(5);
 /// Authorities that one run tries: more than anybody configures.
 const MOST_AUTHORITIES: usize = 16;
 
@@ -40,9 +36,9 @@ impl Attempt<'_> {
                 begun_with: self.job.order.as_ref().map(|order| &order.ca),
                 passed: &passed.cas,
                 methods: &methods,
-                patience: match self.job.priority {
-                    Priority::Handshake => VISITOR,
-                    Priority::Expiring | Priority::Renewal | Priority::Background => NOBODY,
+                waits: match self.job.priority {
+                    Priority::Handshake => Waits::Visitor,
+                    Priority::Expiring | Priority::Renewal | Priority::Background => Waits::Nobody,
                 },
             };
             let Found { offers, not_opened } = self.parts.accounts.offers(&subject).await;
