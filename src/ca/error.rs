@@ -218,6 +218,28 @@ impl CaError {
         }
     }
 
+    /// What was being asked of the authority; nothing where nobody was asked, or that follows from the failure.
+    #[must_use]
+    pub const fn step(&self) -> Option<Step> {
+        match self {
+            Self::Unreachable { step, .. }
+            | Self::Refused { step, .. }
+            | Self::Status { step, .. }
+            | Self::Garbled { step, .. }
+            | Self::Deadline { step, .. } => Some(*step),
+            Self::TermsNotAgreed { .. }
+            | Self::BindingRequired { .. }
+            | Self::BindingRefused { .. }
+            | Self::AccountUnknown { .. }
+            | Self::NoKeyChange { .. }
+            | Self::NoSuchOrder { .. }
+            | Self::NotOffered { .. }
+            | Self::Material { .. }
+            | Self::CannotRevoke { .. }
+            | Self::NotCertified { .. } => None,
+        }
+    }
+
     /// The problem code that a tenant and the operator read.
     #[must_use]
     pub fn code(&self) -> ProblemCode {

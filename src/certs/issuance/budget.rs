@@ -202,12 +202,17 @@ impl Attempt<'_> {
 
     /// What an authority has stopped is stopped here, at once and over restarts, whether another one is asked then or
     /// not.
-    pub(super) async fn note_stops(&self, failure: &Failure) {
-        let error = failure.cause.ca_error();
+    pub(super) async fn note_stops(&self, error: Option<&CaError>) {
         let stopped = error.and_then(|error| {
             let book = self.parts.budget.book(error.ca())?;
             let (code, said) = (error.code(), error.retry_after());
-            let unsaid = (Lane::of(code) == Lane::Limited).then_some(UNSAID);
+            let limited = Lane::of(code) == Lane::Limited;
+            // Whoever limits questions about renewals means calls, and nothing that is ordered.
+            let code = match limited && error.step() == Some(Step::RenewalInfo) {
+                true => ProblemCode::CaOutage,
+                false => code,
+            };
+            let unsaid = limited.then_some(UNSAID);
             Some((book, code, said.or(unsaid)?))
         });
         let Some((book, code, duration)) = stopped else {

@@ -46,16 +46,7 @@ impl Attempt<'_> {
         let standing = match (place, self.job.priority) {
             // A visitor waits for the certificate that is there.
             (Err(_), _) | (_, Priority::Handshake) => None,
-            (Ok(_place), _) => {
-                let asked = tokio::time::timeout(PATIENCE, self.ask(record)).await;
-                let answer = asked.unwrap_or_else(|_elapsed| {
-                    Err(CaError::Deadline {
-                        ca: record.facts.ca.clone(),
-                        step: crate::ca::error::Step::RenewalInfo,
-                    })
-                });
-                Some(self.note(record, answer, now))
-            }
+            (Ok(_place), _) => Some(self.told(record, now).await?),
         };
         let run_at = match &standing {
             Some(standing) => {
@@ -72,6 +63,37 @@ impl Attempt<'_> {
             standing: standing.map(Box::new),
             run_at,
         }))
+    }
+
+    /// What is known of the certificate once the authority was asked, unless it wants to be left alone.
+    async fn told(
+        &self,
+        record: &CertificateRecord,
+        now: Timestamp,
+    ) -> Result<CertificateStanding, Cause> {
+        if let Some(wait) = self.stopped_for(record).await? {
+            let ask_at = Some(now.plus(pause(Some(wait))));
+            let standing = record.standing.clone();
+            return Ok(CertificateStanding { ask_at, ..standing });
+        }
+        let asked = tokio::time::timeout(PATIENCE, self.ask(record)).await;
+        let answer = asked.unwrap_or_else(|_elapsed| {
+            Err(CaError::Deadline {
+                ca: record.facts.ca.clone(),
+                step: crate::ca::error::Step::RenewalInfo,
+            })
+        });
+        self.note_stops(answer.as_ref().err()).await;
+        Ok(self.note(record, answer, now))
+    }
+
+    /// For how long the authority still wants to be left alone, where it does: it is asked nothing meanwhile.
+    async fn stopped_for(&self, record: &CertificateRecord) -> Result<Option<Duration>, Cause> {
+        match self.may_call(&record.facts.ca).await {
+            Ok(()) => Ok(None),
+            Err(Cause::Budget(denied)) => Ok(Some(denied.retry_after)),
+            Err(cause) => Err(cause),
+        }
     }
 
     async fn ask(&self, record: &CertificateRecord) -> Result<Option<RenewalInfo>, CaError> {

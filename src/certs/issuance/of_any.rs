@@ -110,7 +110,7 @@ impl Attempt<'_> {
                 Ok(obtained)
             }
             Err(failure) => {
-                self.note_stops(&failure).await;
+                self.note_stops(failure.cause.ca_error()).await;
                 if let Some(error) = failure.cause.ca_error() {
                     authorities.failed(error).await;
                 }

@@ -111,6 +111,45 @@ async fn answers_that_fail_or_make_no_sense_never_put_a_renewal_off() {
 }
 
 #[tokio::test]
+async fn an_authority_that_wants_to_be_left_alone_is_not_asked_and_one_that_says_so_stops_orders() {
+    let world = World::new(quick()).await;
+    let limits = budget::Limits::none("test");
+    world.shares.publish(budget::Settings {
+        limits: [(CaId::new("test"), limits)].into(),
+        ..budget::Settings::default()
+    });
+    let mut busy = refused("rateLimited", Some(HOUR));
+    if let CaError::Refused { step, .. } = &mut busy {
+        *step = crate::ca::error::Step::RenewalInfo;
+    }
+    world.script.will_tell(vec![Err(busy)]);
+    for name in ["a.test", "b.test"] {
+        world.register(name).await;
+    }
+    world.obtain("a.test").await.unwrap();
+    let job = world.run_once().await;
+    assert_eq!(world.asked(), 1);
+    let wait = job.run_at.since(world.clock.now());
+    assert!(wait >= HOUR && wait <= HOUR * 2, "{wait:?}");
+    // It said so of all calls: no order is placed.
+    let stopped = world.obtain("b.test").await.unwrap_err();
+    assert_eq!((stopped.code, world.placed()), (ProblemCode::CaOutage, 1));
+
+    // Somebody else is told to stay away meanwhile.
+    let until = world.clock.now().plus(HOUR * 4);
+    let stop = Operation::FreezeBucket {
+        bucket: "calls:test:".to_owned(),
+        duration: HOUR * 4,
+    };
+    world.apply(Batch::new().then(stop)).await;
+    let job = world.run_once().await;
+    assert_eq!(world.asked(), 1);
+    assert!(job.run_at >= until, "{job:?}");
+    world.run_once().await;
+    assert_eq!(world.asked(), 2);
+}
+
+#[tokio::test]
 async fn whoever_asks_gets_a_new_certificate_before_the_old_one_is_due() {
     for why in [Replace::Asked, Replace::KeyCompromised, Replace::Revoked] {
         let world = World::new(quick()).await;
