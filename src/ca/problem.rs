@@ -1,7 +1,8 @@
 //! From an authority's problem document to a problem code of ours.
 //!
 //! The type decides. Where one type stands for several causes, the words of Boulder (Let's Encrypt) and Pebble tell
-//! them apart; words that are not known leave the code that fits the type.
+//! them apart; words that are not known leave the code that fits the type. Only the authority's own words count: names,
+//! addresses and what is quoted are the customer's, who could write a cause there as well as in a page.
 
 use crate::ca::error::Document;
 use crate::model::challenge::ChallengeKind;
@@ -22,9 +23,10 @@ pub fn code(document: &Document) -> ProblemCode {
 }
 
 fn by_type(kind: &str, detail: &str, challenge: Option<ChallengeKind>) -> ProblemCode {
-    let detail = detail.to_lowercase();
+    let links_to_unpause = kind == "rateLimited" && links_to(detail, "/unpause");
+    let detail = own_words(detail);
     // Boulder's words where only remote vantage points failed.
-    if detail.contains("during secondary validation") {
+    if says(&detail, "during secondary validation") {
         return match kind {
             "connection" => ProblemCode::GeoBlocked,
             _ => ProblemCode::MpicDisagree,
@@ -35,7 +37,7 @@ fn by_type(kind: &str, detail: &str, challenge: Option<ChallengeKind>) -> Proble
         "caa" => by_words(&detail, CAA, ProblemCode::CaaForbidsCa),
         "connection" => by_words(&detail, CONNECTION, ProblemCode::HttpUnreachable),
         "unauthorized" | "incorrectResponse"
-            if challenge == Some(ChallengeKind::TlsAlpn01) && !detail.contains("caa record") =>
+            if challenge == Some(ChallengeKind::TlsAlpn01) && !says(&detail, "caa record") =>
         {
             ProblemCode::TlsAlpnIntercepted
         }
@@ -43,6 +45,7 @@ fn by_type(kind: &str, detail: &str, challenge: Option<ChallengeKind>) -> Proble
             by_words(&detail, UNAUTHORIZED, ProblemCode::HttpWrongBody)
         }
         "tls" => ProblemCode::TlsAlpnIntercepted,
+        "rateLimited" if links_to_unpause => ProblemCode::Paused,
         "rateLimited" => by_words(&detail, RATE, ProblemCode::RateLimitedAccount),
         "rejectedIdentifier" => by_words(&detail, REJECTED, ProblemCode::CaRejected),
         "serverInternal" | "badNonce" => ProblemCode::CaOutage,
@@ -56,10 +59,56 @@ type Words = &'static [(&'static str, ProblemCode)];
 fn by_words(detail: &str, words: Words, otherwise: ProblemCode) -> ProblemCode {
     words
         .iter()
-        .find(|(phrase, _)| detail.contains(phrase))
+        .find(|(phrase, _)| says(detail, phrase))
         .map_or(otherwise, |(_, code)| *code)
 }
 
+/// Whether the phrase is there, as whole words.
+fn says(words: &str, phrase: &str) -> bool {
+    format!(" {words} ").contains(&format!(" {phrase} "))
+}
+
+/// The words of the authority itself, in small letters and each between single spaces: without what is quoted and without
+/// whatever may be a name, an address or a link, for all of these have a dot or a colon within.
+fn own_words(detail: &str) -> String {
+    let lower = unquoted(detail).to_lowercase();
+    let own = |token: &&str| {
+        let inner = token.trim_matches(|c: char| !c.is_alphanumeric());
+        !inner.contains(['.', ':'])
+    };
+    let letters = |c: char| !c.is_alphanumeric();
+    let words = lower
+        .split_whitespace()
+        .filter(own)
+        .flat_map(|token| token.split(letters).filter(|word| !word.is_empty()));
+    words.collect::<Vec<&str>>().join(" ")
+}
+
+/// Without what stands between double quotes, where a backslash hides one; to the end where the last is not closed.
+fn unquoted(detail: &str) -> String {
+    let (mut text, mut quoted, mut hidden) = (String::with_capacity(detail.len()), false, false);
+    for c in detail.chars() {
+        match c {
+            '"' if !hidden => quoted = !quoted,
+            _ if quoted => {}
+            _ => text.push(c),
+        }
+        hidden = quoted && c == '\\' && !hidden;
+    }
+    text
+}
+
+/// Whether there is a link to a page with this in its path.
+fn links_to(detail: &str, path: &str) -> bool {
+    let links = unquoted(detail);
+    let mut links = links.split_whitespace().filter_map(|token| {
+        let link = token.split_once("https://")?.1;
+        link.split_once('/').map(|(_host, path)| format!("/{path}"))
+    });
+    links.any(|link| link.contains(path))
+}
+
+/// Phrases in small letters, words between single spaces, without any other sign.
 const DNS: Words = &[
     ("dnssec", ProblemCode::DnssecBogus),
     ("nxdomain", ProblemCode::DnsNxdomain),
@@ -78,19 +127,22 @@ const CONNECTION: Words = &[
 const UNAUTHORIZED: Words = &[
     ("redirect loop", ProblemCode::RedirectLoop),
     ("caa record", ProblemCode::CaaForbidsCa),
+    ("caa records", ProblemCode::CaaForbidsCa),
 ];
 const RATE: Words = &[
     ("paused", ProblemCode::Paused),
     // Boulder's words, with its link.
     ("temporarily prevented from requesting", ProblemCode::Paused),
-    ("unpause", ProblemCode::Paused),
     ("failed authorizations", ProblemCode::RateLimitedFailures),
     ("exact set of", ProblemCode::RateLimitedExactSet),
     ("already issued for", ProblemCode::RateLimitedDomain),
     // The load balancers' words with a 503: a matter of calls, not of orders.
     ("service busy", ProblemCode::CaOutage),
 ];
-const REJECTED: Words = &[("unsafe domain", ProblemCode::SafeBrowsing)];
+const REJECTED: Words = &[
+    ("unsafe domain", ProblemCode::SafeBrowsing),
+    ("unsafe domains", ProblemCode::SafeBrowsing),
+];
 
 #[cfg(test)]
 mod tests {
@@ -192,6 +244,67 @@ mod tests {
         check("serverInternal", "Error creating new order", Code::CaOutage);
         check("badCSR", "CSR is wrong", Code::CaRejected);
         check("", "", Code::Unknown);
+    }
+
+    #[test]
+    fn words_in_the_customers_own_name_address_or_page_decide_nothing() {
+        use ProblemCode as Code;
+        let many = "too many certificates (50) already issued for";
+        for name in [
+            "paused.shop",
+            "\"paused.shop\"",
+            "unpause.failed-authorizations.test",
+            "*.paused.shop,",
+            "https://paused.shop/",
+        ] {
+            check(
+                "rateLimited",
+                &format!("{many} {name} in the last 168h0m0s"),
+                Code::RateLimitedDomain,
+            );
+        }
+        check(
+            "dns",
+            "DNS problem: SERVFAIL looking up A for dnssec.nxdomain.test",
+            Code::DnsServfail,
+        );
+        check(
+            "caa",
+            "CAA record for accounturi.test prevents issuance",
+            Code::CaaForbidsCa,
+        );
+        check(
+            "unauthorized",
+            r#"Invalid response from http://x.test/: "<p>\"CAA record\" redirect loop during secondary validation""#,
+            Code::HttpWrongBody,
+        );
+        check(
+            "connection",
+            "Fetching http://x.test/too.many.redirects: Connection refused",
+            Code::HttpUnreachable,
+        );
+        check(
+            "rejectedIdentifier",
+            "policy forbids issuing for unsafe-domain.test",
+            Code::CaRejected,
+        );
+        // Only whole words.
+        check(
+            "rateLimited",
+            "the limit of unpaused accounts",
+            Code::RateLimitedAccount,
+        );
+        // And the link, in the authority's own words.
+        check(
+            "rateLimited",
+            "Please visit: https://portal.test/sfe/v1/unpause?jwt=a.b.c",
+            Code::Paused,
+        );
+        check(
+            "rateLimited",
+            "too many new orders from this account: see https://unpause.test/limits",
+            Code::RateLimitedAccount,
+        );
     }
 
     #[test]
