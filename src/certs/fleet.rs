@@ -7,8 +7,9 @@
 //! [`Book`]. What is made up here is the world: time, the authority, and names whose DNS is broken.
 //!
 //! The authority charges renewals as it does new orders, the harder case, and counts its own orders independently. While
-//! it is away it costs no orders, for the circuit breaker sees to that. An order takes no time: how fast a server works
-//! is not simulated.
+//! it is away it costs no orders, for the circuit breaker sees to that; that names which wait for it are brought forward
+//! once it is back is not simulated, so that here they come later. An order takes no time: how fast a server works is
+//! not simulated either.
 
 mod report;
 

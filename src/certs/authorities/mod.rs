@@ -39,7 +39,7 @@ use crate::telemetry::readiness::{Condition, Health, Readiness};
 use breaker::{Breaker, Outcome, Standing};
 use silence::Silence;
 
-pub use offers::{Found, Subject, Waits};
+pub use offers::{Found, Outlook, Subject, Waits};
 pub use trial::Trial;
 
 /// How long reading a directory may take where somebody waits for it or it is a probe.
@@ -222,7 +222,7 @@ impl Authorities {
         }
         self.0.watched.publish(after);
         self.0.readiness.set(Condition::Authorities, self.health());
-        self.0.turned.notify_one();
+        self.0.turned.notify_waiters();
         went
     }
 
@@ -521,7 +521,7 @@ impl Authorities {
         drop(state);
         if before != after {
             note_turn(ca, after, &trouble);
-            self.0.turned.notify_one();
+            self.0.turned.notify_waiters();
         }
         // One that was replaced meanwhile is nobody's concern any more.
         if self.has(&watched.authority) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaker::Standing;
 use super::choice::Unsuitable;
 use super::{Authorities, Watched};
 use crate::base::clock::monotonic;
@@ -56,6 +57,17 @@ pub struct Found {
     pub offers: Vec<Offer>,
     /// Why the account with the first one could not be opened.
     pub not_opened: Option<(CaId, Arc<AccountError>)>,
+}
+
+/// Whether anybody may be asked for a name at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// An authority is; or none certifies such a name, away or not.
+    Clear,
+    /// One order may try an authority that was away.
+    Trial,
+    /// All that certify such a name are away, or being tried by another order.
+    Away,
 }
 
 /// What CAA came to.
@@ -276,6 +288,53 @@ impl Authorities {
             all.retain(|candidate| candidate.is_public());
         }
         all
+    }
+
+    /// Whether anybody may be asked for a tenant's name at present. Asks nobody.
+    #[must_use]
+    pub fn outlook(&self, tenant: &TenantId, pattern: &NamePattern) -> Outlook {
+        let mut outlook = None;
+        for candidate in self.candidates(tenant, pattern) {
+            if !candidate.authority.certifies(pattern) {
+                continue;
+            }
+            let state = candidate.state();
+            let admits = state.breaker.admits(monotonic());
+            match (state.breaker.standing(), admits) {
+                (Standing::Closed, _) => return Outlook::Clear,
+                (Standing::HalfOpen, true) => outlook = Some(Outlook::Trial),
+                (Standing::HalfOpen | Standing::Open, _) => {
+                    outlook = outlook.or(Some(Outlook::Away));
+                }
+            }
+        }
+        outlook.unwrap_or(Outlook::Clear)
+    }
+
+    /// The tenant's authorities, each away or of no use for the name: what [`Outlook::Away`] means, for people.
+    #[must_use]
+    pub fn absent(&self, tenant: &TenantId, pattern: &NamePattern) -> Vec<Offer> {
+        let absent = |candidate: &Watched| Offer {
+            ca: candidate.authority.id().clone(),
+            suitable: Suitable::No(match candidate.authority.certifies(pattern) {
+                true => Unsuitable::Away {
+                    trouble: candidate.state().trouble.clone(),
+                },
+                false => Unsuitable::NotCertified,
+            }),
+            methods: Vec::new(),
+            profile: None,
+        };
+        let candidates = self.candidates(tenant, pattern);
+        candidates
+            .iter()
+            .map(|candidate| absent(candidate))
+            .collect()
+    }
+
+    /// Waits until an authority turns: is given up, or tried, or asked again.
+    pub fn turned(&self) -> impl Future<Output = ()> {
+        self.0.turned.notified()
     }
 
     /// The CAA records of a name, unless nobody wants them or nobody can read them. Only a look-up that waited for as long

@@ -9,9 +9,11 @@ use super::budget::Spent;
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
 use super::life::{self, Due};
+use super::waiting::Waiting;
 use super::{PATIENCE, Parts, Shared};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::certs::Settings;
+use crate::certs::authorities::Outlook;
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle::State;
 use crate::certs::policy::Denial;
@@ -28,6 +30,8 @@ pub(super) struct Attempt<'a> {
     pub parts: &'a Parts,
     /// Places of those who ask an authority about renewals.
     pub inquiries: &'a Semaphore,
+    /// Who waits for an authority that is away.
+    pub waiting: &'a Waiting,
     pub job: &'a ClaimedJob,
     pub pattern: &'a NamePattern,
     pub tenant: &'a TenantId,
@@ -90,6 +94,7 @@ impl<'a> Attempt<'a> {
         let attempt = Attempt {
             parts,
             inquiries: &shared.inquiries,
+            waiting: &shared.waiting,
             job: &job,
             pattern,
             tenant,
@@ -99,6 +104,7 @@ impl<'a> Attempt<'a> {
             by: began + settings.job_deadline,
             spent: Mutex::default(),
         };
+        attempt.waiting.forget(pattern);
         let known = attempt.known().await;
         let work = async {
             let known = known
@@ -158,6 +164,8 @@ impl<'a> Attempt<'a> {
             .domain
             .as_ref()
             .ok_or(Cause::Denied(Denial::NotRegistered))?;
+        // Whether anybody is there to certify it: else nobody is bothered.
+        self.somebody_is_there()?;
         // Whether the name is still allowed.
         self.ask_again(domain, &request.reason).await?;
         // Whether it can be proved at all.
@@ -176,6 +184,17 @@ impl<'a> Attempt<'a> {
             .resolver
             .put_loaded(self.pattern, &credential, ticket);
         Ok(Success::Issued(credential))
+    }
+
+    fn somebody_is_there(&self) -> Result<(), Cause> {
+        let authorities = self.parts.accounts.authorities();
+        match authorities.outlook(self.tenant, self.pattern) {
+            Outlook::Clear | Outlook::Trial => Ok(()),
+            Outlook::Away => {
+                let absent = authorities.absent(self.tenant, self.pattern);
+                Err(Cause::Denied(Denial::NoneSuitable(absent)))
+            }
+        }
     }
 
     fn left_alone(&self, known: &Known, at: Timestamp) -> Result<Success, Failure> {

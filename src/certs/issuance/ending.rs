@@ -10,8 +10,8 @@ use super::attempt::{Attempt, Known, StillGood, Success};
 use super::failure::{Cause, Failure, Fate};
 use super::lease::Gone;
 use super::life;
-use crate::base::backoff::jittered;
 use crate::base::clock::{Timestamp, monotonic};
+use crate::certs::authorities::Outlook;
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle::{self, Effect, Event, MOVED_LOOK, State};
 use crate::certs::outcome::Outcome;
@@ -31,8 +31,6 @@ use crate::telemetry::labels::{IssuanceKind, IssuanceOutcome};
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
-/// How far the wait for an authority is spread, for many wait.
-const SPREAD: f64 = 0.5;
 /// How long putting a job back at shutdown may take.
 const PUT_BACK: Duration = Duration::from_secs(2);
 /// How often a domain's state is written anew because the domain changed meanwhile.
@@ -170,6 +168,11 @@ impl Attempt<'_> {
         let outcome = if let Cause::Gone(gone) = &failure.cause {
             tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
             IssuanceOutcome::Deferred
+        } else if let Cause::Denied(denial) = &failure.cause
+            && denial.is_passing()
+        {
+            self.await_authority(&failure, known, now).await;
+            IssuanceOutcome::Deferred
         } else if let Cause::Denied(denial) = &failure.cause {
             self.denied(denial, &failure, known, now).await;
             IssuanceOutcome::Denied
@@ -214,9 +217,6 @@ impl Attempt<'_> {
                 self.tell(Outcome::Failed(Arc::new(problem)));
             }
             Denial::NotServed(_) => self.defer(MOVED_LOOK, &failure.cause).await,
-            Denial::NoneSuitable(_) if denial.is_passing() => {
-                self.await_authority(failure, known, now).await;
-            }
             Denial::HookDenies | Denial::NoAuthority | Denial::NoneSuitable(_) => {
                 self.back_off(failure, known, now).await;
             }
@@ -224,15 +224,27 @@ impl Attempt<'_> {
     }
 
     /// Puts the job back until an authority that is away may be there again: nobody was asked, and it is no failure of
-    /// the domain's.
+    /// the domain's. It waits as after an outage, longer the longer that lasts, and is brought forward once an authority
+    /// is back.
     async fn await_authority(&self, failure: &Failure, known: Option<&Known>, now: Timestamp) {
-        let wait = jittered(self.settings.renewal.first_retry, SPREAD, rand::random());
+        let (state, effects) = self.set_back(known, &failure.cause, now);
+        let wait = renewal::wait_until(life::run_at(&effects, now), now);
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
+        tracing::info!(
+            tenant = %self.tenant, domain = %self.pattern, detail = problem.detail, evidence = ?problem.evidence,
+            retry_in_seconds = wait.as_secs(), "issuance waits for an authority"
+        );
         self.parts.metrics.issuance_problems.count(problem.code);
-        let batch = Batch::new().then(self.finished(JobOutcome::Deferred, wait));
-        let (state, _) = self.set_back(known, &failure.cause, now);
-        self.finish_with_state(batch, state.name(), &problem).await;
+        let held = self.finished(JobOutcome::Held(problem.clone()), wait);
+        self.finish_with_state(Batch::new().then(held), state.name(), &problem)
+            .await;
+        self.wait_for_authority();
         self.tell(Outcome::Failed(Arc::new(problem)));
+    }
+
+    fn wait_for_authority(&self) {
+        let (pattern, tenant) = (self.pattern, self.tenant);
+        self.waiting.note(pattern, tenant, self.job.priority);
     }
 
     /// Puts the job back without counting a failure.
@@ -292,6 +304,11 @@ impl Attempt<'_> {
                 json!({ "problem": problem.code, "failures": failures }),
             ));
         self.finish_with_state(batch, state.name(), &problem).await;
+        let authorities = self.parts.accounts.authorities();
+        let is_away = authorities.outlook(self.tenant, self.pattern) == Outlook::Away;
+        if is_away && Lane::of(problem.code) == Lane::Authority {
+            self.wait_for_authority();
+        }
         self.tell(Outcome::Failed(Arc::new(problem.clone())));
         self.watch(&problem);
         if !matches!(failure.cause, Cause::Preflight(_)) {

@@ -13,7 +13,7 @@
 //!
 //! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`life`], [`inquiry`],
 //! [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then [`ending`],
-//! [`failure`], [`again`], [`commit`], [`lease`].
+//! [`waiting`], [`failure`], [`again`], [`commit`], [`lease`].
 
 mod attempt;
 
@@ -38,6 +38,8 @@ mod proof;
 mod accept;
 
 mod ending;
+
+mod waiting;
 
 mod failure;
 
@@ -75,6 +77,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
 use attempt::Attempt;
+use waiting::Waiting;
 
 /// How long one call of the store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,6 +125,7 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Fewer than places, so that an authority that answers no question about renewals holds up no visitor.
     inquiries: Semaphore,
+    waiting: Waiting,
     parallel: usize,
     holder: Uuid,
 }
@@ -149,6 +153,7 @@ impl Issuer {
             nudge: Notify::new(),
             places: Arc::new(Semaphore::new(parallel)),
             inquiries: Semaphore::new((parallel / 4).max(1)),
+            waiting: Waiting::default(),
             parallel,
             holder,
         }))
@@ -186,6 +191,7 @@ impl Issuer {
     /// Claims due jobs and works on them, until the group is cancelled; then jobs in progress are put back and keep
     /// their orders. Wait for them with [`Tasks::finish`].
     pub async fn run(self, tasks: Tasks) {
+        self.watch_waiting(&tasks);
         let cancelled = tasks.token();
         while let Some(Ok(place)) = cancelled
             .run_until_cancelled(Arc::clone(&self.0.places).acquire_owned())

@@ -3,6 +3,7 @@
 mod script;
 mod time;
 
+mod absent;
 mod passing;
 mod replaced;
 mod told;
@@ -16,10 +17,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
 use super::*;
+use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::ca::CertificateAuthority;
 use crate::ca::private::{self, Private};
 use crate::certs::accounts;
+use crate::certs::authorities::{self, breaker};
 use crate::certs::budget;
 use crate::certs::credential::Credential;
 use crate::certs::outcome::Outcome;
@@ -99,13 +102,14 @@ impl World {
             }
             Authority::None => Vec::new(),
         };
-        let accounts = Accounts::new(accounts::Parts {
+        let parts = accounts::Parts {
             authorities,
             store: Arc::clone(&store),
             vault: vault.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
-        });
+        };
+        let accounts = Accounts::watched(parts, watch());
         let shares = Published::new(budget::Settings::default());
         let metrics = Metrics::default();
         let parts = Parts {
@@ -260,6 +264,22 @@ impl World {
 
     fn resumed(&self) -> usize {
         self.script.resumed.load(Ordering::SeqCst)
+    }
+}
+
+/// An authority that is away is looked at again within milliseconds.
+fn watch() -> authorities::Parts {
+    let pauses = Backoff {
+        first: Duration::from_millis(2),
+        factor: 2,
+        most: Duration::from_millis(8),
+    };
+    authorities::Parts {
+        breaker: breaker::Settings {
+            pauses,
+            ..breaker::Settings::default()
+        },
+        ..authorities::Parts::default()
     }
 }
 

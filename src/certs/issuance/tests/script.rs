@@ -51,6 +51,8 @@ pub(super) struct Script {
     refusals: Mutex<VecDeque<CaError>>,
     renewals: Mutex<VecDeque<Renewal>>,
     tells: AtomicBool,
+    /// Whether nothing of it can be reached.
+    away: AtomicBool,
     /// How often it was asked about a renewal.
     pub(super) asked: AtomicUsize,
     /// What each order asked for said that it replaces.
@@ -68,6 +70,7 @@ impl Script {
             refusals: Mutex::default(),
             renewals: Mutex::default(),
             tells: AtomicBool::default(),
+            away: AtomicBool::default(),
             asked: AtomicUsize::default(),
             replaced: Mutex::default(),
             placed: AtomicUsize::new(0),
@@ -83,6 +86,26 @@ impl Script {
     /// Refuses the next order that is asked for; further ones the one after.
     pub(super) fn will_refuse(&self, error: CaError) {
         self.refusals.lock().unwrap().push_back(error);
+    }
+
+    /// Cannot be reached from now on, or again.
+    pub(super) fn goes(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    /// Can be reached again.
+    pub(super) fn comes_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+    }
+
+    fn reached(&self) -> Result<(), CaError> {
+        match self.away.load(Ordering::SeqCst) {
+            false => Ok(()),
+            true => Err(CaError::Deadline {
+                ca: self.ca.id().clone(),
+                step: Step::NewOrder,
+            }),
+        }
     }
 
     /// Lets nobody have an account the next time.
@@ -156,6 +179,7 @@ impl CertificateAuthority for Scripted {
     }
 
     async fn meta(&self) -> Result<Meta, CaError> {
+        self.0.reached()?;
         self.0.ca.meta().await
     }
 
@@ -217,6 +241,7 @@ impl Account for ScriptedAccount {
     }
 
     async fn order(&self, wanted: &NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
+        self.script.reached()?;
         let replaces = wanted.replaces.map(<[u8]>::to_vec);
         self.script.replaced.lock().unwrap().push(replaces);
         let refusal = self.script.refusals.lock().unwrap().pop_front();
