@@ -36,10 +36,7 @@ impl Attempt<'_> {
                 begun_with: self.job.order.as_ref().map(|order| &order.ca),
                 passed: &passed.cas,
                 methods: &methods,
-                waits: match self.job.priority {
-                    Priority::Handshake => Waits::Visitor,
-                    Priority::Expiring | Priority::Renewal | Priority::Background => Waits::Nobody,
-                },
+                waits: self.who_waits(),
             };
             let Found { offers, not_opened } = self.parts.accounts.offers(&subject).await;
             let (ca, failure) = match not_opened.filter(|(ca, _)| matters(&offers, ca)) {
@@ -56,33 +53,24 @@ impl Attempt<'_> {
                 }
             };
             let is_last = !others(&offers, &ca);
-            let (tenant, domain, cause) = (self.tenant, self.pattern, &failure.cause);
-            match self.verdict(&ca, cause, &request) {
+            match self.verdict(&ca, &failure.cause, &request) {
                 Verdict::Final => return Err(failure),
                 Verdict::Waits { wait, patience } if is_last || wait <= patience => {
                     passed.add(&ca, Some(wait), failure);
                     return Err(passed.or(self.late()));
                 }
+                Verdict::Away | Verdict::NoAccount if is_last => return Err(passed.or(failure)),
                 Verdict::Waits { wait, .. } => {
-                    tracing::info!(
-                        %tenant, %domain, %ca, seconds = wait.as_secs(),
-                        "the authority, or its budget, gives nothing in time: another is asked"
-                    );
+                    self.tell_passed(&ca, &failure.cause);
                     passed.add(&ca, Some(wait), failure);
                 }
-                Verdict::Away | Verdict::NoAccount if is_last => return Err(passed.or(failure)),
                 Verdict::NoAccount => {
-                    tracing::warn!(
-                        %tenant, %domain, %ca, ?cause,
-                        "the account with the authority cannot be opened: another is asked"
-                    );
+                    self.tell_passed(&ca, &failure.cause);
                     passed.add(&ca, None, failure);
                 }
+                // From now on it is no offer any more.
                 Verdict::Away => {
-                    tracing::warn!(
-                        %tenant, %domain, %ca, ?cause,
-                        "the authority is not there: another is asked"
-                    );
+                    self.tell_passed(&ca, &failure.cause);
                     last = Some(failure);
                 }
             }
@@ -132,6 +120,20 @@ impl Attempt<'_> {
             (Some(_), _) if is_open => Verdict::Away,
             (Some(_), Cause::Account(_)) => Verdict::NoAccount,
             (Some(_), _) => Verdict::Final,
+        }
+    }
+
+    fn tell_passed(&self, ca: &CaId, cause: &Cause) {
+        tracing::warn!(
+            tenant = %self.tenant, domain = %self.pattern, %ca, ?cause,
+            "the authority certifies nothing in time: another is asked"
+        );
+    }
+
+    const fn who_waits(&self) -> Waits {
+        match self.job.priority {
+            Priority::Handshake => Waits::Visitor,
+            Priority::Expiring | Priority::Renewal | Priority::Background => Waits::Nobody,
         }
     }
 
