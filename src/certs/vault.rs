@@ -28,7 +28,7 @@ use crate::keys::custody::Custody;
 use crate::keys::destroyed::Destroyed;
 use crate::keys::ring::KeyRing;
 use crate::keys::sealed::sealed_by;
-use crate::keys::{self, DataKey, KekError, KeyEncryptionKey, OpenError, UnwrapError};
+use crate::keys::{self, DataKey, KekError, KekId, KeyEncryptionKey, OpenError, UnwrapError};
 use crate::model::TenantScope;
 use crate::store::batch::{ApplyError, AuditEvent, Batch, Guard, Operation};
 use crate::store::error::StoreError;
@@ -51,14 +51,16 @@ pub enum VaultError {
     OwnKek {
         /// Whose.
         owner: KeyOwner,
-        /// Why not.
+        /// The key that is wanted; nothing where none is wanted yet.
+        wrapped_by: Option<KekId>,
+        /// Why it cannot be used.
         source: Arc<KekError>,
     },
     /// The store's data keys were wrapped by another key-encryption key, or were changed.
     Unwrap {
         /// Whose data key it is.
         owner: KeyOwner,
-        /// The file of the key-encryption key at hand.
+        /// Where the key-encryption key that opens it is looked for.
         key_file: std::path::PathBuf,
         /// Why it does not open.
         source: UnwrapError,
@@ -97,17 +99,43 @@ impl fmt::Display for VaultError {
                 path.display()
             ),
             Self::Kek(_) => f.write_str("there is no usable key-encryption key"),
+            Self::OwnKek {
+                owner,
+                wrapped_by: Some(id),
+                ..
+            } => write!(
+                f,
+                "the data key of tenant {} is wrapped by key-encryption key {id}, and the tenant's own cannot be used",
+                named(owner)
+            ),
             Self::OwnKek { owner, .. } => write!(
                 f,
                 "tenant {} is to have a key-encryption key of its own, which cannot be used",
                 named(owner)
             ),
             Self::Unwrap {
-                owner, key_file, ..
+                owner: owner @ KeyOwner::Platform,
+                key_file,
+                ..
             } => write!(
                 f,
                 "{} does not open the data key of {}; put the key-encryption key that belongs to this store there",
                 key_file.display(),
+                named(owner)
+            ),
+            Self::Unwrap {
+                owner,
+                key_file,
+                source: UnwrapError::OtherKek { wrapped_by, .. },
+            } => write!(
+                f,
+                "no key at hand opens the data key of tenant {}: put the file of key-encryption key {wrapped_by} at {}",
+                named(owner),
+                key_file.display()
+            ),
+            Self::Unwrap { owner, .. } => write!(
+                f,
+                "the data key of tenant {} in the store cannot be used: restore it from a backup",
                 named(owner)
             ),
             Self::KeyGone { owner, number } => {
@@ -373,7 +401,11 @@ impl Vault {
         let ring = custody.ring(owner.as_str()).map_err(|source| {
             let owner = owner.clone();
             let source = Arc::clone(source);
-            VaultError::OwnKek { owner, source }
+            VaultError::OwnKek {
+                owner,
+                wrapped_by: None,
+                source,
+            }
         })?;
         let created = DataKey::create(ring.current(), owner.as_str(), number);
         let (_, wrapped) = created.ok_or(VaultError::NoRandomness)?;
@@ -416,18 +448,25 @@ impl Vault {
 
     fn refused(&self, record: &DataKeyRecord, source: UnwrapError) -> VaultError {
         let custody = self.parts.custody.load();
-        let key_file = match &source {
-            UnwrapError::OtherKek { wrapped_by, .. }
-                if custody.own(record.owner.as_str()).is_some() =>
-            {
-                custody.place(record.owner.as_str(), *wrapped_by)
+        let owner = record.owner.clone();
+        let key_file = match (&owner, &source) {
+            (KeyOwner::Tenant(tenant), UnwrapError::OtherKek { wrapped_by, .. }) => {
+                if let Err(why) = custody.ring(tenant.as_str()) {
+                    return VaultError::OwnKek {
+                        owner,
+                        wrapped_by: Some(*wrapped_by),
+                        source: Arc::clone(why),
+                    };
+                }
+                custody.place(tenant.as_str(), *wrapped_by)
             }
-            UnwrapError::OtherKek { .. } | UnwrapError::UnknownFormat | UnwrapError::Forged => {
-                custody.platform().file().to_owned()
-            }
+            (
+                _,
+                UnwrapError::OtherKek { .. } | UnwrapError::UnknownFormat | UnwrapError::Forged,
+            ) => custody.platform().file().to_owned(),
         };
         VaultError::Unwrap {
-            owner: record.owner.clone(),
+            owner,
             key_file,
             source,
         }

@@ -1,5 +1,6 @@
 //! Reads the configuration for a start: the file, or the last good one where the file is broken.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use crate::config::last_good;
 use crate::config::mistake::Mistake;
 use crate::config::settings::Settings;
 use crate::config::text::{FileText, Texts};
+use crate::model::TenantId;
 
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
@@ -47,7 +49,14 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
     let data = last_good::data_folder(path, &seen.main);
     let previous = last_good::read(path, &data);
     let mistakes = match assemble(&seen, previous.as_ref()) {
-        Ok(assembled) => return Ok(loaded(assembled, Origin::File, path, seen.clone())),
+        Ok(assembled) => {
+            let mut loaded = loaded(assembled, Origin::File, path, seen.clone());
+            let own = &mut loaded.settings.declaration.own_keys;
+            if !own.files.is_empty() {
+                own.before = key_files(previous.as_ref());
+            }
+            return Ok(loaded);
+        }
         Err(mistakes) => mistakes,
     };
     let Some(previous) = previous else {
@@ -61,6 +70,14 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
         // What was good is not any more: a file of roots or a secret is gone. The file's own mistakes matter.
         Err(_) => Err(mistakes),
     }
+}
+
+/// Where tenants' own keys lay by the configuration before; nothing where that cannot be used any more.
+fn key_files(previous: Option<&Texts>) -> BTreeMap<TenantId, PathBuf> {
+    let assembled = previous.and_then(|texts| assemble(texts, None).ok());
+    assembled.map_or_else(BTreeMap::new, |assembled| {
+        assembled.settings.declaration.own_keys.files
+    })
 }
 
 fn loaded(assembled: Assembled<'_>, origin: Origin, path: &Path, seen: Texts) -> Loaded {

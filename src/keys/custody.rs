@@ -27,6 +27,8 @@ pub struct Own {
     pub file: PathBuf,
     /// What it holds.
     pub ring: Result<Arc<KeyRing>, Arc<KekError>>,
+    /// What another file held that was in use before: it opens until nothing needs it any more.
+    pub before: Option<Arc<KeyRing>>,
     /// What it is for.
     pub role: Role,
 }
@@ -58,7 +60,75 @@ impl Own {
         Self {
             file: file.to_owned(),
             ring: ring.map(Arc::new).map_err(Arc::new),
+            before: None,
             role: Role::Wraps,
+        }
+    }
+
+    /// The same key after `earlier`. Where that one is of another file, it opens on, and of a missing file it is said which there
+    /// was.
+    #[must_use]
+    pub fn after(self, earlier: &Self) -> Self {
+        let is_elsewhere = |ring: &&Arc<KeyRing>| place(ring.file()) != place(&self.file);
+        let mut rings = earlier
+            .ring
+            .as_ref()
+            .ok()
+            .into_iter()
+            .chain(&earlier.before);
+        let before = rings.find(is_elsewhere).cloned();
+        let file = match (&before, earlier.ring.as_ref().map_err(|why| &**why)) {
+            (Some(ring), _) => Some(ring.file().to_owned()),
+            (None, Err(KekError::Moved { before, .. })) => Some(before.clone()),
+            (None, _) => None,
+        };
+        let is_here = |ring: &KeyRing| {
+            self.ring
+                .as_ref()
+                .is_ok_and(|own| own.find(ring.current().id()).is_some())
+        };
+        Self {
+            before: before.filter(|ring| !is_here(ring)),
+            ..match file {
+                Some(file) => self.moved_from(&file),
+                None => self,
+            }
+        }
+    }
+
+    /// The same key where it only opens what it wrapped, as its tenant goes back to the platform's; nothing where there is none.
+    #[must_use]
+    pub fn leaving(self) -> Option<Self> {
+        let ring = self.ring.ok().or(self.before)?;
+        Some(Self {
+            file: ring.file().to_owned(),
+            ring: Ok(ring),
+            before: None,
+            role: Role::Opens,
+        })
+    }
+
+    /// The files with the keys in them: the present one, and one that was in use before.
+    pub fn holdings(&self) -> impl Iterator<Item = (&Path, Option<&KeyRing>)> {
+        let before = self.before.iter().map(|ring| (ring.file(), Some(&**ring)));
+        std::iter::once((self.file.as_path(), self.ring.as_deref().ok())).chain(before)
+    }
+
+    /// Says of a missing file where the key was before.
+    #[must_use]
+    pub fn moved_from(self, before: &Path) -> Self {
+        let is_missing =
+            matches!(self.ring.as_deref(), Err(why) if matches!(**why, KekError::Missing(_)));
+        if !is_missing {
+            return self;
+        }
+        let moved = KekError::Moved {
+            path: self.file.clone(),
+            before: before.to_owned(),
+        };
+        Self {
+            ring: Err(Arc::new(moved)),
+            ..self
         }
     }
 
@@ -133,7 +203,11 @@ impl Custody {
     pub fn with_ring(&self, owner: &str, ring: KeyRing) -> Self {
         match self.own(owner) {
             Some(own) if own.role == Role::Wraps => {
-                self.with_own(owner, Some(Own::from(&own.file, Ok(ring))))
+                let own = Own {
+                    ring: Ok(Arc::new(ring)),
+                    ..own.clone()
+                };
+                self.with_own(owner, Some(own))
             }
             Some(_) | None => self.with_platform(ring),
         }
@@ -176,7 +250,7 @@ impl Custody {
     }
 
     /// The same data key, wrapped by the key that is to wrap it; nothing where that is so already, and it opens. While a
-    /// tenant's own key cannot be used, the platform's goes on wrapping what it wraps.
+    /// tenant's own key cannot be used, all stays wrapped as it is.
     ///
     /// # Errors
     /// As [`Custody::unwrap`].
@@ -187,7 +261,7 @@ impl Custody {
         wrapped: &[u8],
     ) -> Result<Option<Vec<u8>>, UnwrapError> {
         let by = self.wrapped_by(owner, wrapped)?;
-        let to = self.ring(owner).unwrap_or(&self.platform).current();
+        let to = self.ring(owner).map_or(by, KeyRing::current);
         if by.id() == to.id() {
             return DataKey::unwrap_with(by, owner, number, wrapped).map(|_| None);
         }
@@ -199,34 +273,43 @@ impl Custody {
         let id = wrapped_by(wrapped).ok_or(UnwrapError::UnknownFormat)?;
         self.find(owner, id).ok_or_else(|| UnwrapError::OtherKek {
             wrapped_by: id,
-            held: self.ring(owner).unwrap_or(&self.platform).current().id(),
+            held: self.ring(owner).ok().map(|ring| ring.current().id()),
         })
     }
 
     fn find(&self, owner: &str, id: KekId) -> Option<&KeyEncryptionKey> {
-        let own = self.own(owner).and_then(|own| own.ring.as_deref().ok());
-        own.and_then(|ring| ring.find(id))
+        let own = self.own(owner).into_iter();
+        let mut rings = own.flat_map(|own| own.ring.as_ref().ok().into_iter().chain(&own.before));
+        rings
+            .find_map(|ring| ring.find(id))
             .or_else(|| self.platform.find(id))
     }
 
-    /// Who else uses the file or a key of an owner's own: a tenant's slug, nothing for the platform.
+    /// Who else uses a file of an owner, or a key in it: a tenant's slug, nothing for the platform.
     #[must_use]
-    pub fn also_used_by(&self, owner: &str) -> Option<String> {
+    pub fn also_used_by(
+        &self,
+        owner: &str,
+        (file, ring): (&Path, Option<&KeyRing>),
+    ) -> Option<String> {
         let own = self.own(owner)?;
-        if let Err(KekError::Shared { with, .. }) = own.ring.as_deref().map_err(|why| &**why) {
+        let configured = own.ring.as_deref().map_err(|why| &**why);
+        if let Err(KekError::Shared { path, with }) = configured
+            && path == file
+        {
             return Some(with.clone());
         }
-        let (own_place, own_ring) = (place(&own.file), own.ring.as_deref().ok());
-        let is_theirs = |file: &Path, ring: Option<&KeyRing>| {
-            let mut ids = own_ring.into_iter().flat_map(KeyRing::ids);
-            own_place == place(file)
-                || ring.is_some_and(|ring| ids.any(|id| ring.find(id).is_some()))
+        let here = place(file);
+        let is_theirs = |(file, theirs): (&Path, Option<&KeyRing>)| {
+            let mut ids = ring.into_iter().flat_map(KeyRing::ids);
+            here == place(file)
+                || theirs.is_some_and(|theirs| ids.any(|id| theirs.find(id).is_some()))
         };
-        if is_theirs(self.platform.file(), Some(&self.platform)) {
+        if is_theirs((self.platform.file(), Some(&self.platform))) {
             return Some(String::new());
         }
         let mut others = self.owners().filter(|(slug, _)| *slug != owner);
-        let other = others.find(|(_, other)| is_theirs(&other.file, other.ring.as_deref().ok()));
+        let other = others.find(|(_, other)| other.holdings().any(is_theirs));
         other.map(|(slug, _)| slug.to_owned())
     }
 
@@ -236,12 +319,13 @@ impl Custody {
         self.find(owner, id).is_some()
     }
 
-    /// Where a key of an owner that is not at hand is looked for.
+    /// Where a key of an owner that is not at hand is looked for: beside the one that is, or in the file of one that is missing.
     #[must_use]
     pub fn place(&self, owner: &str, id: KekId) -> PathBuf {
-        match self.own(owner) {
-            Some(own) if own.role == Role::Wraps => own.file.clone(),
-            Some(_) | None => retired_file(self.platform.file(), id),
+        match self.own(owner).filter(|own| own.role == Role::Wraps) {
+            Some(own) if own.ring.is_err() => own.file.clone(),
+            Some(own) => retired_file(&own.file, id),
+            None => retired_file(self.platform.file(), id),
         }
     }
 
@@ -253,9 +337,11 @@ impl Custody {
     pub fn read_again(&self, owner: &str, id: KekId) -> Result<Option<Self>, KekError> {
         let mut next = self.clone();
         if let Some(own) = self.own(owner) {
-            let ring = KeyRing::load_with(&own.file, id);
-            let read = Own::from(&own.file, ring).playing(own.role);
-            next = next.with_own(owner, Some(read));
+            // What is in memory stays where its file cannot be read.
+            if let Ok(ring) = KeyRing::load_with(&own.file, id) {
+                let read = Own::of(&own.file, ring).playing(own.role).after(own);
+                next = next.with_own(owner, Some(read));
+            }
         }
         if !next.holds(owner, id) {
             next = next.with_platform(KeyRing::load_with(self.platform.file(), id)?);

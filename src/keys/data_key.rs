@@ -33,8 +33,8 @@ pub enum UnwrapError {
     OtherKek {
         /// The one that did.
         wrapped_by: KekId,
-        /// The one at hand.
-        held: KekId,
+        /// The owner's that is at hand; nothing where it is to have one of its own that cannot be used.
+        held: Option<KekId>,
     },
     /// It is of a format that this version does not know.
     UnknownFormat,
@@ -45,9 +45,19 @@ pub enum UnwrapError {
 impl fmt::Display for UnwrapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherKek { wrapped_by, held } => write!(
+            Self::OtherKek {
+                wrapped_by,
+                held: Some(held),
+            } => write!(
                 f,
                 "the data key was wrapped by key-encryption key {wrapped_by}, but {held} is configured"
+            ),
+            Self::OtherKek {
+                wrapped_by,
+                held: None,
+            } => write!(
+                f,
+                "the data key was wrapped by key-encryption key {wrapped_by}, which is not at hand"
             ),
             Self::UnknownFormat => f.write_str("the data key has an unknown format"),
             Self::Forged => f.write_str("the data key was changed or belongs to another owner"),
@@ -159,7 +169,7 @@ fn open(
     if id != kek.id() {
         return Err(UnwrapError::OtherKek {
             wrapped_by: id,
-            held: kek.id(),
+            held: Some(kek.id()),
         });
     }
     let mut key = Zeroizing::new(sealed.to_vec());

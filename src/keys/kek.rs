@@ -69,6 +69,13 @@ impl fmt::Debug for KekId {
 pub enum KekError {
     /// There is no such file.
     Missing(PathBuf),
+    /// There is no such file, and the key was in another before.
+    Moved {
+        /// The file that is named now.
+        path: PathBuf,
+        /// The one that was in use before.
+        before: PathBuf,
+    },
     /// Others than its owner may read or change the file.
     Exposed {
         /// The file.
@@ -118,6 +125,13 @@ impl fmt::Display for KekError {
                 "the key-encryption key {} does not exist; put the file that belongs to this data there",
                 path.display()
             ),
+            Self::Moved { path, before } => write!(
+                f,
+                "the key-encryption key {0} does not exist; copy the one that was in use before there: cp -p {1} {0}, or name \
+                 {1} again",
+                path.display(),
+                before.display()
+            ),
             Self::Exposed { path, mode } => write!(
                 f,
                 "others may read the key-encryption key {path} (mode {mode:03o}); run: chmod 600 {path}",
@@ -162,6 +176,7 @@ impl std::error::Error for KekError {
         match self {
             Self::Read { source, .. } | Self::Create { source, .. } => Some(source),
             Self::Missing(_)
+            | Self::Moved { .. }
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::Exists(_)

@@ -18,7 +18,7 @@ use crate::store::record::{AuditActor, DataKeyRecord, KeyOwner};
 pub struct DestroyedKeys {
     /// The highest number of a data key.
     pub through: u32,
-    /// The file of the tenant's own key-encryption key, where it had one.
+    /// The file of the tenant's own key-encryption key, where it had one that is removed.
     pub own_file: Option<PathBuf>,
 }
 
@@ -49,21 +49,26 @@ impl Vault {
         Ok((!nothing).then_some(DestroyedKeys { through, own_file }))
     }
 
-    /// Removes the files of a tenant's own key. One that is somebody else's too is left.
+    /// Removes the files of a tenant's own key, that of one that was in use before too. One that is somebody else's too is left.
     fn destroy_own(&self, owner: &KeyOwner) -> Result<Option<PathBuf>, ExchangeError> {
-        let custody = self.parts.custody.load();
-        let own = custody.own(owner.as_str()).cloned();
-        let Some(own) = own.filter(|own| own.file.exists()) else {
+        let custody = self.parts.custody.get();
+        let Some(own) = custody.own(owner.as_str()) else {
             return Ok(None);
         };
-        if let Some(other) = custody.also_used_by(owner.as_str()) {
-            tracing::warn!(file = %own.file.display(), other, "the key file is another owner's too, and stays");
-            return Ok(None);
+        let mut removed = None;
+        for (file, ring) in own.holdings().filter(|(file, _)| file.exists()) {
+            if let Some(other) = custody.also_used_by(owner.as_str(), (file, ring)) {
+                tracing::warn!(file = %file.display(), other, "the key file is another owner's too, and stays");
+                continue;
+            }
+            ring::destroy(file).map_err(ExchangeError::Files)?;
+            tracing::info!(file = %file.display(), "the files of a tenant's own key-encryption key are removed");
+            removed = removed.or_else(|| Some(file.to_owned()));
         }
-        ring::destroy(&own.file).map_err(ExchangeError::Files)?;
-        self.set_own(owner.as_str(), None);
-        tracing::info!(file = %own.file.display(), "the files of a tenant's own key-encryption key are removed");
-        Ok(Some(own.file))
+        if removed.is_some() {
+            self.set_own(owner.as_str(), None);
+        }
+        Ok(removed)
     }
 
     async fn destroy_data_keys(

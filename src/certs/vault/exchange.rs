@@ -319,7 +319,7 @@ impl Vault {
         let _alone = self.parts.settling.lock().await;
         let files = self.read_files();
         let exchanging = self.exchanging();
-        let leaving = self.leaving();
+        let (leaving, moving) = (self.leaving(), self.moving());
         let mut rewrapped = 0;
         // Until a whole pass finds nothing more to do.
         let mut census = loop {
@@ -337,6 +337,7 @@ impl Vault {
         for slug in leaving {
             self.set_own(&slug, None);
         }
+        self.forget_before(&moving);
         for (reason, owner) in files {
             census.add_unreadable(reason, &owner, 0);
         }

@@ -24,6 +24,8 @@ pub struct OwnKeys {
     /// Declared tenants that are to have none: one that had goes back to the platform's. A tenant that is in neither (its file
     /// could not be read, or it is gone) keeps what it has.
     pub without: Vec<TenantId>,
+    /// Where the keys lay by the configuration that was in force before, at a start.
+    pub before: BTreeMap<TenantId, PathBuf>,
 }
 
 /// The owner that a slug stands for.
@@ -71,6 +73,12 @@ impl Vault {
             if shared.is_none() {
                 places.insert(place, tenant.to_string());
                 let loaded = self.load_own(tenant, file).await?;
+                let loaded = match wanted.before.get(tenant) {
+                    Some(before) if self::place(before) != self::place(file) => {
+                        loaded.moved_from(before)
+                    }
+                    Some(_) | None => loaded,
+                };
                 if let Ok(ring) = &loaded.ring {
                     shared = ring.ids().find_map(|id| keys.get(&id).cloned());
                     if shared.is_none() {
@@ -87,6 +95,10 @@ impl Vault {
                     Own::unusable(file, KekError::Shared { path, with })
                 }
             };
+            let own = match self.parts.custody.load().own(tenant.as_str()) {
+                Some(earlier) => own.after(earlier),
+                None => own,
+            };
             if let Err(error) = &own.ring {
                 tracing::error!(%tenant, error = whole(error.as_ref()), "a tenant's own key-encryption key cannot be used");
             }
@@ -95,8 +107,7 @@ impl Vault {
         for tenant in &wanted.without {
             let own = self.parts.custody.load().own(tenant.as_str()).cloned();
             if let Some(own) = own {
-                let leaving = own.ring.is_ok().then(|| own.playing(Role::Opens));
-                self.set_own(tenant.as_str(), leaving);
+                self.set_own(tenant.as_str(), own.leaving());
             }
         }
         self.parts.nudge.notify_one();
@@ -132,6 +143,35 @@ impl Vault {
         let custody = self.parts.custody.load();
         let leaving = custody.owners().filter(|(_, own)| own.role == Role::Opens);
         leaving.map(|(slug, _)| slug.to_owned()).collect()
+    }
+
+    /// Forgets the keys of files that were in use before, where the present file's has taken over: after a pass that found nothing
+    /// more to wrap anew.
+    pub(super) fn forget_before(&self, owners: &[String]) {
+        self.put_custody(|custody| {
+            owners.iter().fold(custody.clone(), |next, slug| {
+                let own = next.own(slug).filter(|own| own.ring.is_ok()).cloned();
+                match own {
+                    Some(own) => next.with_own(
+                        slug,
+                        Some(Own {
+                            before: None,
+                            ..own
+                        }),
+                    ),
+                    None => next,
+                }
+            })
+        });
+    }
+
+    /// The tenants whose key lay in another file before, and is taken over by the present one.
+    pub(super) fn moving(&self) -> Vec<String> {
+        let custody = self.parts.custody.load();
+        let moving = custody
+            .owners()
+            .filter(|(_, own)| own.ring.is_ok() && own.before.is_some());
+        moving.map(|(slug, _)| slug.to_owned()).collect()
     }
 
     pub(super) fn set_own(&self, slug: &str, own: Option<Own>) {
@@ -202,7 +242,7 @@ fn read_own(own: &Own) -> (Own, Option<Reason>) {
     let file = &own.file;
     match &own.ring {
         Ok(ring) => match read_on(ring) {
-            Ok(read) => (Own::of(file, read).playing(own.role), None),
+            Ok(read) => (Own::of(file, read).playing(own.role).after(own), None),
             Err(error) => (own.clone(), Some(vanished(file, &error))),
         },
         // It is the configuration that has to change.
@@ -210,7 +250,7 @@ fn read_own(own: &Own) -> (Own, Option<Reason>) {
             (own.clone(), Some(unusable(file, error)))
         }
         Err(_) => {
-            let read = Own::load(file).playing(own.role);
+            let read = Own::load(file).playing(own.role).after(own);
             let trouble = read.ring.as_ref().err().map(|error| unusable(file, error));
             (read, trouble)
         }

@@ -173,7 +173,7 @@ pub(super) async fn all_open(vault: &Vault, blobs: &[Vec<u8>]) {
 }
 
 /// The key-encryption keys that wrap anything.
-async fn wrapping(store: &dyn Store) -> Vec<keys::KekId> {
+async fn wrapping(store: &dyn Store) -> Vec<KekId> {
     let scope = TenantScope::operator();
     let page = crate::store::PageRequest::first();
     let by = Deadline::after(PATIENCE);

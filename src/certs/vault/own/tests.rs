@@ -22,6 +22,7 @@ fn own_in(file: &Path) -> OwnKeys {
     OwnKeys {
         files: BTreeMap::from([(id(0), file.to_owned())]),
         without: vec![id(1), id(2)],
+        ..OwnKeys::default()
     }
 }
 
@@ -31,6 +32,7 @@ fn nobody() -> OwnKeys {
         without: (0..3)
             .map(|number| TenantId::parse(&format!("tenant{number}")).unwrap())
             .collect(),
+        ..OwnKeys::default()
     }
 }
 
@@ -140,6 +142,101 @@ async fn an_own_key_that_cannot_be_used_concerns_its_tenant_alone_and_is_never_m
         assert!(later.open(&named(0), "n", &blobs[0]).await.is_ok());
         assert_eq!(told(&later.settle().await.unwrap()), "");
     }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_tenants_own_key_and_file_and_not_the_platforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 2).await;
+    let file = folder.path().join("tenant0.key");
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let own = wraps(&*store, &named(0)).await.to_string();
+    let platform = wraps(&*store, &named(1)).await.to_string();
+    let refusal = async |harm: &dyn Fn()| {
+        harm();
+        let later = Vault::unlock(Arc::clone(&store), &at(folder.path())).await;
+        let later = later.unwrap();
+        later.take_own(&own_in(&file)).await.unwrap();
+        whole(&later.open(&named(0), "n", &blobs[0]).await.err().unwrap())
+    };
+    let aside = folder.path().join("aside");
+    let missing = refusal(&|| fs::rename(&file, &aside).unwrap()).await;
+    let another = refusal(&|| drop(KeyEncryptionKey::create(&file).unwrap())).await;
+    for text in [&missing, &another] {
+        assert!(text.contains(&own) && !text.contains(&platform), "{text}");
+        assert!(text.contains(file.to_str().unwrap()), "{text}");
+    }
+    // A key that lies there is not to be overwritten.
+    let beside = retired_file(&file, wraps(&*store, &named(0)).await);
+    assert!(another.contains(beside.to_str().unwrap()), "{another}");
+}
+
+#[tokio::test]
+async fn a_key_file_named_elsewhere_and_not_copied_there_opens_on_and_the_old_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 2).await;
+    let (file, next) = (folder.path().join("own"), folder.path().join("next"));
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+
+    vault.take_own(&own_in(&next)).await.unwrap();
+    let text = told(&vault.settle().await.unwrap());
+    for part in [&file, &next] {
+        assert!(text.contains(part.to_str().unwrap()), "{text}");
+    }
+    assert!(!next.exists());
+    // Nothing of it is lost to what is not in memory yet.
+    vault.forget(&named(0));
+    all_open(&vault, &blobs).await;
+
+    // A start knows the file from the configuration before.
+    let later = Vault::unlock(Arc::clone(&store), &at(folder.path())).await;
+    let later = later.unwrap();
+    let moved = OwnKeys {
+        before: own_in(&file).files,
+        ..own_in(&next)
+    };
+    later.take_own(&moved).await.unwrap();
+    for _ in 0..2 {
+        let text = told(&later.settle().await.unwrap());
+        assert!(text.contains(file.to_str().unwrap()), "{text}");
+    }
+
+    fs::copy(&file, &next).unwrap();
+    for vault in [&vault, &later] {
+        assert_eq!(told(&vault.settle().await.unwrap()), "");
+        all_open(vault, &blobs).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_in_a_new_file_takes_over_what_the_one_before_wrapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 2).await;
+    let (file, next) = (folder.path().join("own"), folder.path().join("next"));
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let new = KeyEncryptionKey::create(&next).unwrap().id();
+    vault.take_own(&own_in(&next)).await.unwrap();
+    assert_eq!(vault.settle().await.unwrap().rewrapped, 1);
+    assert_eq!(wraps(&*store, &named(0)).await, new);
+    assert!(vault.custody().own("tenant0").unwrap().before.is_none());
+    all_open(&vault, &blobs).await;
+}
+
+#[tokio::test]
+async fn destroyed_keys_take_the_file_before_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, _) = sealed(folder.path(), 1).await;
+    let (file, next) = (folder.path().join("own"), folder.path().join("next"));
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    vault.take_own(&own_in(&next)).await.unwrap();
+    let id = TenantId::parse("tenant0").unwrap();
+    let done = vault.destroy(&id, AuditActor::Operator).await.unwrap();
+    assert_eq!(done.unwrap().own_file, Some(file.clone()));
+    assert!(!file.exists());
 }
 
 #[tokio::test]
