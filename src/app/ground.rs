@@ -105,6 +105,7 @@ async fn open_vault(store: &Arc<dyn Store>, settings: &Settings) -> Result<Vault
         .map_err(StartError::while_doing(failed))?;
     let own = &settings.declaration.own_keys;
     let taken = vault.take_own(own).await;
-    taken.map_err(StartError::while_doing(failed))?;
+    // What cannot be used is in the log already.
+    drop(taken.map_err(StartError::while_doing(failed))?);
     Ok(vault)
 }

@@ -20,6 +20,7 @@ use crate::certs;
 use crate::certs::accounts::Accounts;
 use crate::certs::budget;
 use crate::certs::vault::Vault;
+use crate::certs::vault::own::whole;
 use crate::config::reload::{Applied, Reload, Reloader};
 use crate::config::watch::{Trigger, Watch};
 use crate::control::actions::{self, ReloadRefused, Reloaded};
@@ -164,9 +165,7 @@ impl InForce {
         self.choices.publish(Arc::new(choices));
         self.proxy.publish(settings.proxy);
         // Before its domains are known, so that their first keys are wrapped by the right one.
-        if let Err(error) = self.vault.take_own(&settings.declaration.own_keys).await {
-            tracing::warn!(%error, "the tenants' own key-encryption keys stay as they were; a reload tries again");
-        }
+        let keys = self.take_keys(&settings.declaration).await;
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));
         names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;
@@ -174,7 +173,11 @@ impl InForce {
         self.metrics.reloaded(Outcome::Success, self.clock.now());
         Standing::Current(&warnings).tell(&self.readiness, &self.metrics);
         Reloaded {
-            warnings: warnings.iter().map(ToString::to_string).collect(),
+            warnings: warnings
+                .iter()
+                .map(ToString::to_string)
+                .chain(keys)
+                .collect(),
             needs_restart: changes.needs_restart,
         }
     }
@@ -194,5 +197,16 @@ impl InForce {
         self.accounts
             .replace_authorities(self.configured.adapters());
         roots::write(settings, &self.accounts, &self.data, &self.tasks).await;
+    }
+
+    /// Takes over which tenants have a key of their own, and gives what is wrong with them.
+    async fn take_keys(&self, declaration: &Declaration) -> Vec<String> {
+        let taken = self.vault.take_own(&declaration.own_keys).await;
+        taken.unwrap_or_else(|error| {
+            let what =
+                "the tenants' own key-encryption keys stay as they were; a reload tries again";
+            tracing::warn!(%error, "{what}");
+            vec![format!("{what}: {}", whole(&error))]
+        })
     }
 }

@@ -189,6 +189,8 @@ async fn start_control(
         preflight: work.preflight.clone(),
         authorities: work.accounts.authorities().clone(),
         budget: work.budget.clone(),
+        vault: Some(ground.vault.clone()),
+        resolver: work.resolver.clone(),
         troubles: ground.troubles.clone(),
         readiness: ground.readiness.clone(),
         clock: ground.clock.clone(),

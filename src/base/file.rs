@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Who may read a file that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,19 +68,29 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where `path` leads, however it is spelt and over symbolic links; also of a file that is not there yet, in a folder that is.
-/// As it is where the folder is not there either.
+/// Where `path` leads, however it is spelt and over symbolic links; also of a file that is not there yet, nor its folder.
 #[must_use]
 pub fn place(path: &Path) -> PathBuf {
-    let missing = || {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = whole
+        .ancestors()
+        .find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, mut place)) = there else {
+        return whole;
     };
-    let found = path.canonicalize().ok().or_else(missing);
-    found.unwrap_or_else(|| path.to_owned())
+    // What is not there has no symbolic links.
+    for part in whole
+        .strip_prefix(above)
+        .into_iter()
+        .flat_map(Path::components)
+    {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => place.push(part),
+        }
+    }
+    place
 }
 
 /// The content of `path`, refused above `most` bytes.
@@ -127,6 +137,26 @@ mod tests {
             0o600
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_place_is_the_same_however_it_is_spelt_there_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        fs::create_dir(folder.join("d")).unwrap();
+        replace(&folder.join("d/key"), b"", Access::Owner).unwrap();
+        std::os::unix::fs::symlink(folder.join("d"), folder.join("link")).unwrap();
+        for (spelt, expected) in [
+            ("d/key", "d/key"),
+            ("./d/../d/key", "d/key"),
+            ("link/key", "d/key"),
+            ("link/none", "d/none"),
+            ("none/../d/key", "d/key"),
+            ("none/./deep/../key", "none/key"),
+            ("link/../none/key", "none/key"),
+        ] {
+            assert_eq!(place(&folder.join(spelt)), folder.join(expected), "{spelt}");
+        }
     }
 
     #[test]

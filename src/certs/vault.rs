@@ -333,6 +333,40 @@ impl Vault {
         })
     }
 
+    /// Whether what an owner's data key of this number sealed can be opened, or, without a number, whether its newest data key is
+    /// there to seal or could be made. Makes nothing.
+    ///
+    /// # Errors
+    /// [`VaultError`] says why not.
+    pub async fn check(&self, owner: &KeyOwner, number: Option<u32>) -> Result<(), VaultError> {
+        if number.is_some_and(|number| self.remembered(owner, number).is_some()) {
+            return Ok(());
+        }
+        let by = Deadline::after(PATIENCE);
+        let found = self.parts.store.data_key(by, owner, number).await?;
+        match (found, number) {
+            (Some(record), None) if self.is_destroyed(owner, record.id) => self.can_wrap(owner),
+            (Some(record), _) => self.opened(&record).map(drop),
+            (None, Some(number)) => Err(VaultError::KeyGone {
+                owner: owner.clone(),
+                number,
+            }),
+            (None, None) => self.can_wrap(owner),
+        }
+    }
+
+    fn can_wrap(&self, owner: &KeyOwner) -> Result<(), VaultError> {
+        let custody = self.parts.custody.load();
+        custody
+            .ring(owner.as_str())
+            .map(drop)
+            .map_err(|source| VaultError::OwnKek {
+                owner: owner.clone(),
+                wrapped_by: None,
+                source: Arc::clone(source),
+            })
+    }
+
     /// Forgets the opened data keys of an owner: after its keys were destroyed in the store.
     pub fn forget(&self, owner: &KeyOwner) {
         self.lock().retain(|(of, _), _| of != owner);

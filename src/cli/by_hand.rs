@@ -15,16 +15,17 @@ use crate::cli::MISTAKES;
 use crate::cli::args::{BackupOptions, ConfigOption, HealthOptions};
 use crate::cli::output::{chain, complain, line};
 use crate::config;
+use crate::config::key_files::{KeyFile, KeyFiles};
 use crate::config::load::load;
 use crate::config::mistake::Report;
 use crate::config::settings::Settings;
-use crate::keys::KekId;
-use crate::keys::ring::{KeyRing, retired_file};
 use crate::net::{self, HttpClient, Schemes};
 use crate::store::embedded::backup::{self as stored, Summary};
 
 /// For an instance to say that it is alive.
 const HEALTH: Duration = Duration::from_secs(3);
+/// Key files that are named one by one.
+const MOST_FILES: usize = 50;
 
 pub(super) fn check(options: &ConfigOption) -> ExitCode {
     let checked = config::check::check(&options.config);
@@ -57,10 +58,7 @@ pub(super) fn backup(options: &BackupOptions) -> ExitCode {
             options.file.display(),
             contents(&summary)
         ));
-        line(format_args!(
-            "The key-encryption key is not in it: keep a copy of {} elsewhere.",
-            settings.key_file.display()
-        ));
+        keep_apart(&summary, settings);
         Ok(())
     })
 }
@@ -74,33 +72,67 @@ pub(super) fn restore(options: &BackupOptions) -> ExitCode {
             settings.data.display(),
             contents(&summary)
         ));
-        for id in &summary.key_encryption_keys {
-            if !is_at_hand(*id, settings) {
-                line(format_args!(
-                    "Before `vestibule run`, put the file of key-encryption key {id}, which this backup needs, at {}{}.",
-                    settings.key_file.display(),
-                    if_it_is_taken(*id, &settings.key_file)
-                ));
-            }
-        }
-        Ok(())
+        put_back(&summary, settings)
     })
 }
 
-/// Whether one of the configured files, or a retired one beside them, holds this key.
-fn is_at_hand(id: KekId, settings: &Settings) -> bool {
-    let own = settings.declaration.own_keys.files.values();
-    let mut files = std::iter::once(&settings.key_file).chain(own);
-    files.any(|file| KeyRing::load_with(file, id).is_ok_and(|ring| ring.find(id).is_some()))
+/// Says which files open a backup that was made; that one of them cannot be read does not undo it.
+fn keep_apart(summary: &Summary, settings: &Settings) {
+    let keys = match KeyFiles::of(settings) {
+        Ok(keys) => keys,
+        Err(error) => {
+            complain(format_args!("the key files are not looked at: {error}"));
+            return;
+        }
+    };
+    let mut files = keys.needed(&summary.wrapped);
+    files.extend(Some(destroyed(&keys)).filter(|list| list.file.exists()));
+    key_files(
+        "No key-encryption key is in it. Keep copies elsewhere, apart from it, of",
+        &files,
+    );
+    key_files(
+        "NOT AT HAND, and needed to open it, as by the next start",
+        &keys.missing(&summary.wrapped),
+    );
 }
 
-fn if_it_is_taken(id: KekId, key_file: &Path) -> String {
-    match key_file.exists() {
-        true => format!(
-            " or, beside the key that lies there, at {}",
-            retired_file(key_file, id).display()
-        ),
-        false => String::new(),
+/// Says which files have to be put back before a restored store is of use.
+fn put_back(summary: &Summary, settings: &Settings) -> Result<(), String> {
+    let keys = KeyFiles::of(settings).map_err(|error| chain(&error))?;
+    key_files(
+        "Before `vestibule run`, put back, mode 0600",
+        &keys.missing(&summary.wrapped),
+    );
+    let list = Some(destroyed(&keys)).filter(|list| !list.file.exists());
+    key_files(
+        "Where you have a copy of it, put back too, or keys that were destroyed open again",
+        list.as_slice(),
+    );
+    Ok(())
+}
+
+/// The list of destroyed keys.
+fn destroyed(keys: &KeyFiles) -> KeyFile {
+    KeyFile {
+        file: keys.destroyed(),
+        what: "which tenants' data keys were destroyed for good; no secret".to_owned(),
+    }
+}
+
+/// Files, one a line, below what is to be done with them; nothing where there are none.
+fn key_files(what: &str, files: &[KeyFile]) {
+    if files.is_empty() {
+        return;
+    }
+    line(format_args!("{what}:"));
+    for KeyFile { file, what } in files.iter().take(MOST_FILES) {
+        line(format_args!("  {}  ({what})", file.display()));
+    }
+    if let more @ 1.. = files.len().saturating_sub(MOST_FILES) {
+        line(format_args!(
+            "  and {more} more: each key_file of a [[tenant]]"
+        ));
     }
 }
 

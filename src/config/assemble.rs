@@ -46,7 +46,9 @@ pub(super) fn assemble<'t>(
     };
     let mistakes = Mistakes::new(source);
     let main = file::read_main(source, &mistakes);
-    let claims = Claims::of(&main.declared, &Claims::default(), source, &mistakes);
+    let platform = Claims::of_platform(&settings::key_file(&main, source));
+    let mut claims = Claims::of(&main.declared, &platform, source, &mistakes);
+    claims.join(platform);
     let claims = claims.with_authorities(main.cas.iter().map(|ca| ca.name.value.clone()));
     claims.check_uses(&main.declared, Reader::Main, &mistakes);
     let joined = join(texts, previous, &claims);
@@ -282,6 +284,48 @@ mod tests {
         assert_eq!(refused[0].fix.as_deref(), Some("did you mean \"acme2\"?"));
         let broken = texts(main, &[("a", "oops"), ("b", &tenant("acme2", "b.test"))]);
         assert!(assemble(&broken, None).is_ok());
+    }
+
+    #[test]
+    fn a_tenants_key_file_is_nobody_elses_under_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
+        let keys = format!("[keys]\nfile = {:?}\n", at("kek"));
+        let own = |tenant: &str, file: &str| {
+            format!("[[tenant]]\nname = {tenant:?}\nkey_file = {:?}\n", at(file))
+        };
+        for (file, whose) in [
+            ("kek", "[keys] file"),
+            ("./kek", "[keys] file"),
+            ("a/../kek", "[keys] file"),
+            ("link/kek", "[keys] file"),
+            ("b.key", "tenant b"),
+            ("link/./b.key", "tenant b"),
+        ] {
+            let b = own("b", "b.key");
+            let alone = texts(&format!("{keys}{b}{}", own("a", file)), &[]);
+            let refused = assemble(&alone, None).unwrap_err();
+            assert!(
+                refused[0].what.contains(whose),
+                "{file}: {}",
+                refused[0].what
+            );
+            let a = own("a", file);
+            let included = texts(&keys, &[("b", &b), ("c", &a)]);
+            let assembled = assemble(&included, None).unwrap();
+            let warning = &assembled.warnings[0];
+            assert!(
+                warning.file == "c" && warning.what.contains(whose),
+                "{file}: {}",
+                warning.what
+            );
+        }
+        let apart = texts(
+            &format!("{keys}{}{}", own("a", "a.key"), own("b", "b.key")),
+            &[],
+        );
+        assert_eq!(assemble(&apart, None).unwrap().warnings.len(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::ca::Kind;
 use crate::config::assemble::{Assembled, assemble};
 use crate::config::mistake::{Mistake, Report};
+use crate::config::settings::Settings;
 use crate::config::text::Texts;
 
 /// What a check found: the text to print and whether it is good.
@@ -63,6 +64,7 @@ fn summary(path: &Path, assembled: &Assembled<'_>) -> String {
          \x20 http       {http}\n\
          \x20 https      {https}\n\
          \x20 data       {data}, opened by {key}\n\
+         {own}\
          \x20 ca         {authorities}\n\
          \x20 on demand  {hook}\n\
          \x20 declares   {counts}",
@@ -71,9 +73,28 @@ fn summary(path: &Path, assembled: &Assembled<'_>) -> String {
         https = listening(&settings.proxy.https),
         data = settings.data.display(),
         key = settings.key_file.display(),
+        own = own_keys(settings),
         authorities = authorities.join(", then "),
         counts = counts.join(", "),
     )
+}
+
+/// A line on tenants' own keys, where there are any.
+fn own_keys(settings: &Settings) -> String {
+    let files = &settings.declaration.own_keys.files;
+    let missing = files.values().filter(|file| !file.exists()).count();
+    let count = match files.len() {
+        0 => return String::new(),
+        1 => "1 tenant has a key file of its own".to_owned(),
+        count => format!("{count} tenants have a key file of their own"),
+    };
+    let missing = match missing {
+        0 => String::new(),
+        missing => format!(
+            "; {missing} not there: `vestibule doctor` tells whether the data needs what it held"
+        ),
+    };
+    format!("  own keys   {count}{missing}\n")
 }
 
 fn counted(count: usize, noun: &str) -> String {
@@ -120,6 +141,16 @@ mod tests {
             at("key-encryption.key"),
         );
         assert_eq!((checked.text, checked.exit_code), (expected, 0));
+        write(
+            "more.toml",
+            "[[tenant]]\nname = \"a\"\nkey_file = \"a.key\"\n",
+        );
+        let own = "  own keys   1 tenant has a key file of its own; 1 not there: `vestibule doctor` tells";
+        let text = check(&folder.path().join("proxy.toml")).text;
+        assert!(text.contains(own), "{text}");
+        write("a.key", "");
+        let text = check(&folder.path().join("proxy.toml")).text;
+        assert!(text.contains("key file of its own\n"), "{text}");
         write("more.toml", "[[tenant]]\nnam = \"a\"\n");
         let checked = check(&folder.path().join("proxy.toml"));
         assert!(checked.text.ends_with("2 mistakes"), "{}", checked.text);

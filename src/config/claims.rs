@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::hash::Hash;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::config::file::{Declared, Route};
+use crate::base::file::place;
+use crate::config::file::{Declared, Route, Tenant};
 use crate::config::mistake::{Finding, Mistakes, nearest, quoted_list};
 use crate::config::reader::At;
 use crate::config::source::Source;
@@ -27,8 +29,19 @@ pub(super) struct Claims<'s> {
     tenants: HashMap<TenantId, Place<'s>>,
     domains: HashMap<NamePattern, Place<'s>>,
     routes: HashMap<RouteKey, Place<'s>>,
+    /// By where each leads.
+    key_files: HashMap<PathBuf, KeyFile<'s>>,
     /// Of the main file alone, which declares all of them.
     authorities: Vec<String>,
+}
+
+/// Whose a key-encryption key's file is.
+#[derive(Clone, Debug)]
+enum KeyFile<'s> {
+    /// The platform's.
+    Platform,
+    /// A tenant's, and where that is said.
+    Tenant(TenantId, Place<'s>),
 }
 
 /// A place in a file; its line is counted only where it is told.
@@ -76,6 +89,7 @@ impl<'s> Claims<'s> {
         for tenant in &declared.tenants {
             let name = tenant.name.clone();
             claim(file, "tenant", name, (&mut own.tenants, &others.tenants));
+            own.claim_key_file(tenant, others, file);
             for domain in &tenant.domains {
                 let domain = domain.clone();
                 claim(file, "domain", domain, (&mut own.domains, &others.domains));
@@ -100,6 +114,51 @@ impl<'s> Claims<'s> {
         own
     }
 
+    /// The platform's claim on the file of its key.
+    pub(super) fn of_platform(key_file: &Path) -> Self {
+        Self {
+            key_files: HashMap::from([(place(key_file), KeyFile::Platform)]),
+            ..Self::default()
+        }
+    }
+
+    /// A tenant's own key is nobody else's, under whatever name the file goes.
+    fn claim_key_file(
+        &mut self,
+        tenant: &Tenant,
+        others: &Self,
+        (source, mistakes): (&'s Source, &Mistakes<'_>),
+    ) {
+        let Some(file) = &tenant.key_file else {
+            return;
+        };
+        let place = place(&source.resolve(&file.value));
+        let first = others.key_files.get(&place);
+        let Some(first) = first.or_else(|| self.key_files.get(&place)) else {
+            let at = file.at.start;
+            let claim = KeyFile::Tenant(tenant.name.value.clone(), Place { source, at });
+            self.key_files.insert(place, claim);
+            return;
+        };
+        let whose = match first {
+            KeyFile::Platform => "the platform's, [keys] file".to_owned(),
+            KeyFile::Tenant(other, _) => format!("the key_file of tenant {other}"),
+        };
+        let what = format!(
+            "key_file of tenant {}: {} is {whose} already",
+            tenant.name.value,
+            file.value.display()
+        );
+        let finding = Finding::new(what)
+            .expected("a file for this tenant alone")
+            .fix("name another file; where there is none, a key is made in it");
+        let finding = match first {
+            KeyFile::Platform => finding,
+            KeyFile::Tenant(_, place) => finding.see(format!("{place}: the first one")),
+        };
+        mistakes.add(file.at.clone(), finding);
+    }
+
     /// Adds the authorities that the main file declares.
     pub(super) fn with_authorities(mut self, names: impl Iterator<Item = String>) -> Self {
         self.authorities.extend(names);
@@ -112,6 +171,7 @@ impl<'s> Claims<'s> {
         self.tenants.extend(other.tenants);
         self.domains.extend(other.domains);
         self.routes.extend(other.routes);
+        self.key_files.extend(other.key_files);
     }
 
     /// Records each use of a name that `reader` may not use or that nobody declares.

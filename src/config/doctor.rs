@@ -15,13 +15,18 @@ use futures_util::future::join_all;
 use crate::base::clock::Clock;
 use crate::base::task::Tasks;
 use crate::ca::Kind;
+use crate::config::key_files::KeyFiles;
 use crate::config::load::{Loaded, Origin, load};
 use crate::config::settings::Settings;
+use crate::store::embedded::wrapped::{self, Wrapped};
+use probe::KeyFile;
 
 /// How long one look over the network may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Addresses of upstreams that are tried.
 const MOST_UPSTREAMS: usize = 64;
+/// Key files that are told of one by one.
+const MOST_KEYS: usize = 64;
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,8 +115,16 @@ pub async fn examine(path: &Path, tasks: &Tasks, clock: &Clock) -> Diagnosis {
     };
     let mut lines = vec![configuration(&loaded)];
     let settings = Box::new(loaded.settings);
+    let wrapped = wrapped::in_folder(&settings.data).await;
     let local = settings.clone();
-    let local = tasks.blocking("doctor_local", move || look_around(&local));
+    let local = tasks.blocking("doctor_local", move || {
+        let mut lines = look_around(&local);
+        lines.extend(look_at_keys(
+            &local,
+            wrapped.map_err(|error| error.to_string()),
+        ));
+        lines
+    });
     let (local, ports, authorities, upstreams) = tokio::join!(
         local,
         Box::pin(look_at_ports(&settings)),
@@ -143,6 +156,30 @@ fn look_around(settings: &Settings) -> Vec<Line> {
         judge::key(&settings.key_file, probe::key(&settings.key_file, data)),
     ];
     lines.extend(judge::key_place(&settings.key_file, data));
+    lines
+}
+
+/// The keys of tenants' own, and those that the data needs and that are not there.
+fn look_at_keys(settings: &Settings, wrapped: Result<Vec<Wrapped>, String>) -> Vec<Line> {
+    let keys = KeyFiles::of(settings).map_err(|error| error.to_string());
+    let (keys, wrapped) = match (keys, wrapped) {
+        (Ok(keys), Ok(wrapped)) => (keys, wrapped),
+        (Err(error), _) | (_, Err(error)) => return vec![judge::unknown_keys(&error)],
+    };
+    let mut missing = keys.missing(&wrapped);
+    // It has a line of its own.
+    missing.retain(|missing| missing.file != settings.key_file);
+    let own = settings.declaration.own_keys.files.iter();
+    let own = own.filter(|(_, file)| !missing.iter().any(|missing| missing.file == **file));
+    let own = own.map(|(tenant, file)| (tenant.as_str(), &**file, probe::key_file(file)));
+    let (good, bad): (Vec<_>, Vec<_>) = own.partition(|(.., found)| matches!(found, KeyFile::Good));
+    let mut lines: Vec<Line> = judge::own_keys(good.len()).into_iter().collect();
+    lines.extend(
+        bad.into_iter()
+            .take(MOST_KEYS)
+            .map(|(tenant, file, found)| judge::own_key(tenant, file, found)),
+    );
+    lines.extend(missing.iter().take(MOST_KEYS).map(judge::missing_key));
     lines
 }
 
@@ -196,8 +233,16 @@ async fn look_at_upstreams(settings: &Settings) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::file::{Access, replace};
+    use crate::base::secret::Secret;
+    use crate::certs::vault::Vault;
+    use crate::keys;
+    use crate::model::TenantId;
+    use crate::store::embedded::{self, Embedded};
+    use crate::store::record::KeyOwner;
 
     #[tokio::test]
     async fn a_small_configuration_is_examined_without_leaving_a_trace() {
@@ -229,6 +274,69 @@ mod tests {
         assert_eq!(diagnosis.exit_code(), 1);
         let left = std::fs::read_dir(folder.path().join("data")).unwrap();
         assert_eq!(left.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_tenants_are_looked_at_and_those_that_the_data_needs_are_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = "[listen]\nhttp = []\nhttps = [\"127.0.0.1:0\"]\n[telemetry]\naddress = \"off\"\n\
+             [[ca]]\nname = \"internal\"\nkind = \"private\"\n\
+             [[tenant]]\nname = \"acme\"\nkey_file = \"acme.key\"\n\
+             [[tenant]]\nname = \"globex\"\nkey_file = \"globex.key\"\n\
+             [[tenant]]\nname = \"initech\"\nkey_file = \"initech.key\"\n";
+        let path = at("proxy.toml");
+        replace(&path, text.as_bytes(), Access::Everyone).unwrap();
+        let settings = load(&path).unwrap().settings;
+        let tasks = Tasks::new();
+        let store = embedded::Settings::in_folder(settings.data.clone());
+        let opened = Embedded::open(store, Clock::system(), &tasks)
+            .await
+            .unwrap();
+        let keys = keys::Settings {
+            key_file: settings.key_file.clone(),
+        };
+        let vault = Vault::unlock(Arc::new(opened), &keys).await.unwrap();
+        vault
+            .take_own(&settings.declaration.own_keys)
+            .await
+            .unwrap();
+        for slug in ["acme", "globex"] {
+            let owner = KeyOwner::Tenant(TenantId::parse(slug).unwrap());
+            let secret = Secret::from("private".to_owned());
+            vault.seal(&owner, "n", &secret).await.unwrap();
+        }
+        let lines = async |what: &str| {
+            let found = examine(&path, &Tasks::new(), &Clock::system()).await.0;
+            let lines = found.into_iter().filter(|line| line.what == what);
+            lines.collect::<Vec<Line>>()
+        };
+        assert_eq!(lines("missing key").await, []);
+        assert!(
+            lines("tenant key").await[0]
+                .detail
+                .starts_with("3 key_files")
+        );
+
+        // One is needed, one has sealed nothing, one is open to everybody.
+        let exposed = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(at("globex.key"), exposed).unwrap();
+        for name in ["acme.key", "initech.key"] {
+            std::fs::remove_file(at(name)).unwrap();
+        }
+        let missing = lines("missing key").await;
+        assert!(missing.iter().any(|line| line.verdict == Verdict::Fail && line.detail.contains("of tenant acme")), "{missing:?}");
+        let own = lines("tenant key").await;
+        let verdict = |tenant: &str| {
+            own.iter()
+                .find(|line| line.detail.starts_with(tenant))
+                .unwrap()
+                .verdict
+        };
+        assert_eq!(
+            (verdict("globex: "), verdict("initech: ")),
+            (Verdict::Fail, Verdict::Ok)
+        );
     }
 
     #[tokio::test]

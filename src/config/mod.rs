@@ -7,8 +7,8 @@
 //! Reading order: [`mistake`] is what a user sees; `source`, `reader` and `value` read a file key by key;
 //! `file` mirrors it section by section; `text` finds the files, `claims` and `assemble` put them together;
 //! `settings` makes of them what each module takes; [`load`](mod@load) and [`reload`] bring it into force,
-//! [`change`] and [`watch`] tell what differs and when to look, `last_good` remembers; [`check`](mod@check) tells
-//! what is wrong with the files, [`doctor`] what is wrong with the world.
+//! [`change`] and [`watch`] tell what differs and when to look, `last_good` remembers; [`key_files`] tells which keys a
+//! store needs and where they belong, [`check`](mod@check) what is wrong with the files, [`doctor`] what is wrong with the world.
 
 pub mod mistake;
 mod source;
@@ -36,6 +36,8 @@ pub mod change;
 pub mod watch;
 
 pub mod reload;
+
+pub mod key_files;
 
 pub mod check;
 pub mod doctor;

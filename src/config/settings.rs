@@ -75,8 +75,7 @@ pub(super) const SOCKET: &str = "admin.sock";
 /// returned is of no use.
 pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> Settings {
     check_admin(&main.admin, mistakes);
-    let data = main.store.data.as_ref();
-    let data = source.resolve(data.map_or_else(|| Path::new(DEFAULT_DATA), |at| &at.value));
+    let data = data(main, source);
     let resolved = |path: &Option<At<PathBuf>>| path.as_ref().map(|at| source.resolve(&at.value));
     Settings {
         proxy: listen::settle(main, mistakes),
@@ -88,7 +87,7 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
             .retired_kept
             .as_ref()
             .map_or(RETIRED_KEYS, |at| at.value),
-        key_file: resolved(&main.keys.file).unwrap_or_else(|| data.with_file_name(KEY_FILE)),
+        key_file: key_file(main, source),
         data,
         dns: dns(&main.dns),
         ca: ca::settle(&main.cas, &edge(main), source, mistakes),
@@ -97,6 +96,19 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         on_demand: on_demand::settle(&main.on_demand, mistakes),
         permission: on_demand::permission(&main.on_demand, source, mistakes),
         declaration: Declaration::default(),
+    }
+}
+
+fn data(main: &Main, source: &Source) -> PathBuf {
+    let data = main.store.data.as_ref();
+    source.resolve(data.map_or_else(|| Path::new(DEFAULT_DATA), |at| &at.value))
+}
+
+/// Where the platform's key-encryption key lies.
+pub(super) fn key_file(main: &Main, source: &Source) -> PathBuf {
+    match &main.keys.file {
+        Some(file) => source.resolve(&file.value),
+        None => data(main, source).with_file_name(KEY_FILE),
     }
 }
 

@@ -4,7 +4,7 @@
 //! served from), [`domains`] (names registered and removed); [`caller`] (who asks, and what that lets them reach),
 //! [`views`] (what there is to read) over [`state`] (the one state of a domain), [`check`] (a look at a name),
 //! [`budget`] (what is left of the authorities' limits),
-//! [`stuck`] (what nobody works on), [`waiting`] (what waits for a budget), [`upstreams`] (what visitors meet behind the edge), [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients), [`keys`] (exchanged and destroyed), [`drill`] (what would happen if); [`names`] (whether every name has
+//! [`stuck`] (what nobody works on), [`waiting`] (what waits for a budget), `unreadable` (keys that do not open), [`upstreams`] (what visitors meet behind the edge), [`actions`] (what can be set in motion), [`imports`] (certificates brought along), [`clients`] (certificates for clients), [`keys`] (exchanged and destroyed), [`drill`] (what would happen if); [`names`] (whether every name has
 //! been read).
 
 pub mod declare;
@@ -26,6 +26,8 @@ pub mod stuck;
 pub mod waiting;
 
 mod upstreams;
+
+mod unreadable;
 
 pub mod authorities;
 

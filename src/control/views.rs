@@ -11,9 +11,12 @@ use crate::base::published::Published;
 use crate::certs::authorities::Authorities;
 use crate::certs::budget::Keeper;
 use crate::certs::preflight::Preflight;
+use crate::certs::resolver::Resolver;
+use crate::certs::vault::Vault;
 use crate::control::caller::Grant;
 use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
 use crate::control::stuck;
+use crate::control::unreadable;
 use crate::control::upstreams;
 use crate::control::waiting;
 use crate::model::certificate::{CertificateFacts, CertificateId};
@@ -53,6 +56,10 @@ pub struct Sources {
     pub authorities: Authorities,
     /// What is left of the authorities' limits.
     pub budget: Keeper,
+    /// Tells which keys open; nothing is said of keys without it.
+    pub vault: Option<Vault>,
+    /// What serves from memory.
+    pub resolver: Resolver,
     /// Whose upstreams fail at present.
     pub troubles: UpstreamTroubles,
     /// How the process is.
@@ -383,13 +390,18 @@ impl Views {
             }
         };
         let (job, certificate) = futures_util::try_join!(job, certificate)?;
+        let keys = self.keys(&record, certificate.as_ref()).await?;
         let (certificate, standing) = certificate
             .map(|certificate| (certificate.facts, certificate.standing))
             .unzip();
         let standing = standing.unwrap_or_default();
         let now = self.0.clock.now();
         let job = job.map(|job| self.told_what_it_waits_for(&record, job, now));
-        let (state, tls_status) = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
+        let derived = state::derive(&record, certificate.as_ref(), job.as_ref(), now);
+        let (state, tls_status) = match &keys {
+            Some(_) => unreadable::standing(&record, derived, &self.0.resolver),
+            None => derived,
+        };
         let dns_requirements = self.0.edge.load().requirements(&record.pattern);
         let of_job = job.as_ref().and_then(|job| job.problem.clone());
         let obtain = self.0.preflight.obtain();
@@ -403,7 +415,7 @@ impl Views {
             state,
             tls_status,
             upstream: record.upstream.map(|name| name.to_string()),
-            problem: record.problem.or(of_job).or(stuck).or(upstream),
+            problem: keys.or(record.problem).or(of_job).or(stuck).or(upstream),
             certificate: certificate.map(|facts| {
                 let status = CertificateStatus::of(&facts, &standing, now);
                 (facts, status)
@@ -417,6 +429,20 @@ impl Views {
 }
 
 impl Views {
+    /// The problem of a domain whose keys do not open.
+    async fn keys(
+        &self,
+        domain: &DomainRecord,
+        certificate: Option<&CertificateRecord>,
+    ) -> Result<Option<Problem>, StoreError> {
+        let Some(vault) = &self.0.vault else {
+            return Ok(None);
+        };
+        let edge = self.0.edge.get();
+        let now = self.0.clock.now();
+        unreadable::problem(vault, (domain, certificate), &edge, now).await
+    }
+
     /// The job with the problem that it waits for its authority's budget, where that is so.
     fn told_what_it_waits_for(
         &self,

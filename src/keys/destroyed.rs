@@ -79,7 +79,9 @@ impl Destroyed {
     }
 }
 
-fn place(key_file: &Path) -> PathBuf {
+/// Where the list lies of the keys that the one in `key_file` wrapped.
+#[must_use]
+pub fn place(key_file: &Path) -> PathBuf {
     let mut name = key_file.file_name().unwrap_or_default().to_owned();
     name.push(".destroyed");
     key_file.with_file_name(name)

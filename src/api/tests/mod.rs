@@ -24,6 +24,7 @@ use crate::certs::authorities::Authorities;
 use crate::certs::budget::{self, Keeper, Limits};
 use crate::certs::challenge::Challenges;
 use crate::certs::preflight::{self, Preflight};
+use crate::certs::resolver::Resolver;
 use crate::control::actions::{Reload, ReloadRefused, Reloaded};
 use crate::control::views::Sources;
 use crate::dns;
@@ -117,6 +118,8 @@ impl Running {
             preflight: no_preflight(),
             authorities: one_authority(),
             budget: keeper(&store),
+            vault: None,
+            resolver: Resolver::new(1 << 20),
             troubles: UpstreamTroubles::default(),
             readiness,
             clock: Clock::manual(NOW),

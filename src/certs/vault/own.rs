@@ -49,12 +49,13 @@ pub fn whole(error: &dyn Error) -> String {
 
 impl Vault {
     /// Takes over which tenants have a key of their own. A missing file is made where nothing of its tenant is wrapped by a key
-    /// that is not at hand. A key that cannot be used concerns its tenant alone. The data keys are then wrapped anew by
-    /// [`Vault::settle`].
+    /// that is not at hand. A key that cannot be used concerns its tenant alone: each is told of, with what repairs it. The
+    /// data keys are then wrapped anew by [`Vault::settle`].
     ///
     /// # Errors
     /// [`VaultError::Store`]; tenants after the one that the store failed for keep what they have.
-    pub async fn take_own(&self, wanted: &OwnKeys) -> Result<(), VaultError> {
+    pub async fn take_own(&self, wanted: &OwnKeys) -> Result<Vec<String>, VaultError> {
+        let mut troubles = Vec::new();
         // Whose each file and each key is: a slug, nothing for the platform. The first of two has it.
         let (mut places, mut keys) = {
             let custody = self.parts.custody.load();
@@ -100,7 +101,11 @@ impl Vault {
                 None => own,
             };
             if let Err(error) = &own.ring {
-                tracing::error!(%tenant, error = whole(error.as_ref()), "a tenant's own key-encryption key cannot be used");
+                let error = whole(error.as_ref());
+                tracing::error!(%tenant, error, "a tenant's own key-encryption key cannot be used");
+                troubles.push(format!(
+                    "key_file of tenant {tenant} cannot be used: {error}"
+                ));
             }
             self.set_own(tenant.as_str(), Some(own));
         }
@@ -111,7 +116,7 @@ impl Vault {
             }
         }
         self.parts.nudge.notify_one();
-        Ok(())
+        Ok(troubles)
     }
 
     async fn load_own(&self, tenant: &TenantId, file: &Path) -> Result<Own, VaultError> {

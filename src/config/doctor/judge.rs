@@ -7,9 +7,11 @@ use std::path::Path;
 use super::probe::{Directory, Folder, KeyFile, Port, Room};
 use super::{Line, Verdict};
 use crate::base::clock::Timestamp;
+use crate::config::key_files::KeyFile as Missing;
 use crate::model::route::UpstreamAddress;
 
 pub(super) const CONFIGURATION: &str = "configuration";
+const TENANT_KEY: &str = "tenant key";
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 /// Files that are open beside connections: the store, logs, timers, sockets that listen.
@@ -179,6 +181,46 @@ pub(super) fn key(file: &Path, found: KeyFile) -> Line {
             "let the user that runs the proxy own it".to_owned(),
         ),
     }
+}
+
+/// Keys of tenants' own that are as they should be.
+pub(super) fn own_keys(good: usize) -> Option<Line> {
+    let detail = match good {
+        0 => return None,
+        1 => "1 key_file of a tenant is there, for its owner only".to_owned(),
+        good => format!("{good} key_files of tenants are there, for their owner only"),
+    };
+    Some(ok(TENANT_KEY, detail))
+}
+
+/// The key of a tenant's own, which is not there or not as it should be.
+pub(super) fn own_key(tenant: &str, file: &Path, found: KeyFile) -> Line {
+    let line = key(file, found);
+    Line {
+        what: TENANT_KEY,
+        detail: format!("{tenant}: {}", line.detail),
+        ..line
+    }
+}
+
+/// A key that the data needs and that is nowhere.
+pub(super) fn missing_key(missing: &Missing) -> Line {
+    bad(
+        Verdict::Fail,
+        "missing key",
+        format!("{} is not there: {}", missing.file.display(), missing.what),
+        "put your copy of it there, mode 0600; until then nothing that it opens is served after a start".to_owned(),
+    )
+}
+
+/// It cannot be told which keys the data needs.
+pub(super) fn unknown_keys(error: &str) -> Line {
+    bad(
+        Verdict::Warn,
+        TENANT_KEY,
+        format!("which keys the data needs cannot be read: {error}"),
+        "run it as the user that runs the proxy".to_owned(),
+    )
 }
 
 /// Whoever copies the data directory should not get the key with it.

@@ -94,18 +94,24 @@ pub(super) enum KeyFile {
     Unreadable(io::Error),
 }
 
-/// Looks at the key-encryption key's file without reading it.
+/// Looks at the platform's key-encryption key's file without reading it.
 pub(super) fn key(file: &Path, data: &Path) -> KeyFile {
+    let found = key_file(file);
+    match matches!(found, KeyFile::NotYet) && has_database(data) {
+        true => KeyFile::Lost,
+        false => found,
+    }
+}
+
+/// Looks at a key-encryption key's file without reading it; whether anything needs it is not looked at.
+pub(super) fn key_file(file: &Path) -> KeyFile {
     use std::os::unix::fs::PermissionsExt as _;
     match fs::File::open(file).and_then(|file| file.metadata()) {
         Ok(metadata) => match metadata.permissions().mode() & 0o777 {
-            mode if mode & 0o077 == 0 => KeyFile::Good,
-            mode => KeyFile::Exposed(mode),
+            mode if mode & 0o077 != 0 => KeyFile::Exposed(mode),
+            _ => KeyFile::Good,
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match has_database(data) {
-            true => KeyFile::Lost,
-            false => KeyFile::NotYet,
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => KeyFile::NotYet,
         Err(error) => KeyFile::Unreadable(error),
     }
 }

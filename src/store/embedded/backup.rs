@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, query, query_as, query_scalar};
 
-use crate::keys::KekId;
-use crate::keys::data_key::wrapped_by;
 use crate::store::embedded::folder::DATABASE;
 use crate::store::embedded::open::{OpenError, reading, writing};
 use crate::store::embedded::schema;
+use crate::store::embedded::wrapped::{self, Wrapped};
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub struct Summary {
     pub domains: u64,
     /// Certificates in it.
     pub certificates: u64,
-    /// The key-encryption keys without which it is of no use; one, but for a store whose keys are being exchanged.
-    pub key_encryption_keys: Vec<KekId>,
+    /// Its data keys, and what wraps each: the key-encryption keys without which it is of no use.
+    pub wrapped: Vec<Wrapped>,
 }
 
 /// Why a backup was not made or not restored. What was there before is untouched.
@@ -207,11 +206,7 @@ pub async fn inspect(file: &Path) -> Result<Summary, BackupError> {
                   (SELECT COUNT(*) FROM certificate)";
     let (tenants, domains, certificates): (i64, i64, i64) =
         query_as(counts).fetch_one(&mut connection).await?;
-    // The identity of the key-encryption key is the same part of every wrapped key (`keys::data_key`).
-    let keys: Vec<Vec<u8>> =
-        query_scalar("SELECT MIN(wrapped) FROM data_key GROUP BY SUBSTR(wrapped, 2, 8)")
-            .fetch_all(&mut connection)
-            .await?;
+    let wrapped = wrapped::read(&mut connection).await?;
     connection.close().await?;
     let count = |rows| u64::try_from(rows).unwrap_or_default();
     Ok(Summary {
@@ -219,7 +214,7 @@ pub async fn inspect(file: &Path) -> Result<Summary, BackupError> {
         tenants: count(tenants),
         domains: count(domains),
         certificates: count(certificates),
-        key_encryption_keys: keys.iter().filter_map(|key| wrapped_by(key)).collect(),
+        wrapped,
     })
 }
 

@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`open`] (from a folder to connections), [`folder`] (what a folder must be), [`schema`], [`writer`],
 //! [`transaction`] (what a change works in), [`apply`] (a batch), then a file per kind of row, [`sweep`] (what nobody
-//! needs any more), [`backup`].
+//! needs any more), [`backup`], [`wrapped`] (which keys a store needs).
 
 mod open;
 
@@ -51,6 +51,8 @@ mod sweep;
 mod failure;
 
 pub mod backup;
+
+pub mod wrapped;
 
 use std::future::Future;
 use std::path::PathBuf;
