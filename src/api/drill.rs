@@ -76,12 +76,15 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let tenant = object(&json!({
         "tenant": string(),
         "names": integer(),
+        "in_memory": integer(),
         "renewals": word(&["go_on", "stop"]),
     }));
     let name = object(&json!({ "domain": string(), "why": string() }));
+    let loss = object(&json!({ "tenant": string(), "names": integer(), "why": string() }));
     let keys = object(&json!({
         "file": string(),
         "restart_fails": nullable(&string()),
+        "restart_loses": array(&reference("DrillLoss")),
         "opened": integer(),
         "unreadable": integer(),
         "tenants": array(&reference("DrillTenant")),
@@ -105,6 +108,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("DrillExpiry", expiry),
         ("DrillNext", next),
         ("DrillKeys", keys),
+        ("DrillLoss", loss),
         ("DrillTenant", tenant),
         ("DrillKey", name),
     ]
@@ -178,6 +182,7 @@ struct DrillNext {
 struct DrillKeys {
     file: String,
     restart_fails: Option<String>,
+    restart_loses: Vec<DrillLoss>,
     opened: u64,
     unreadable: u64,
     tenants: Vec<DrillTenant>,
@@ -185,9 +190,17 @@ struct DrillKeys {
 }
 
 #[derive(Serialize)]
+struct DrillLoss {
+    tenant: TenantId,
+    names: u64,
+    why: String,
+}
+
+#[derive(Serialize)]
 struct DrillTenant {
     tenant: TenantId,
     names: u64,
+    in_memory: u64,
     renewals: &'static str,
 }
 
@@ -287,10 +300,15 @@ impl From<Next> for DrillNext {
 impl From<DrilledKeys> for DrillKeys {
     fn from(keys: DrilledKeys) -> Self {
         let tenants = keys.tenants.into_iter().map(|(tenant, affected)| {
-            let Affected { names, renewals } = affected;
+            let Affected {
+                names,
+                in_memory,
+                renewals,
+            } = affected;
             DrillTenant {
                 tenant,
                 names,
+                in_memory,
                 renewals: match renewals {
                     Renewals::GoOn => "go_on",
                     Renewals::Stop => "stop",
@@ -298,9 +316,15 @@ impl From<DrilledKeys> for DrillKeys {
             }
         });
         let names = keys.unreadable_names.into_iter();
+        let lost = keys.lost.into_iter().map(|(tenant, lost)| DrillLoss {
+            tenant,
+            names: lost.names,
+            why: lost.why,
+        });
         Self {
             file: keys.file.display().to_string(),
             restart_fails: keys.restart,
+            restart_loses: lost.collect(),
             opened: keys.opened,
             unreadable: keys.unreadable,
             tenants: tenants.collect(),

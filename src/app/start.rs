@@ -224,6 +224,8 @@ fn drills(settings: &Settings, ground: &Ground, work: &Work) -> Drills {
         settings: work.certificates.clone(),
         metrics: ground.metrics.clone(),
         clock: ground.clock.corrected(),
+        declaration: work.declaration.clone(),
+        resolver: work.resolver.clone(),
     })
 }
 

@@ -16,14 +16,17 @@ use crate::certs::budget::{Class, Keeper};
 use crate::certs::drill::{Means, Orders, Rehearsal, Serving};
 use crate::certs::load::{LoadError, Loader};
 use crate::certs::renewal::Life;
+use crate::certs::resolver::Resolver;
 use crate::certs::vault::{Vault, VaultError};
 use crate::control::actions::ActionError;
 use crate::control::caller::Grant;
+use crate::control::declare::Declaration;
 use crate::keys;
+use crate::keys::sealed::sealed_by;
 use crate::model::certificate::CaId;
 use crate::model::domain::DomainState;
 use crate::model::{NamePattern, TenantId, TenantScope};
-use crate::store::record::{CertificateRecord, DomainRecord};
+use crate::store::record::{CertificateRecord, DomainRecord, KeyOwner};
 use crate::store::{Deadline, PageRequest, Store, StoreError};
 use crate::telemetry::labels::IssuanceKind;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +64,10 @@ pub struct Parts {
     pub vault: Vault,
     /// Where the next start finds the key-encryption key.
     pub keys: keys::Settings,
+    /// Where it finds those of tenants' own.
+    pub declaration: Published<Arc<Declaration>>,
+    /// What serves from memory.
+    pub resolver: Resolver,
     /// The authorities.
     pub accounts: Accounts,
     /// What is left of their limits.
@@ -172,16 +179,29 @@ pub struct DrilledKeys {
     pub tenants: BTreeMap<TenantId, Affected>,
     /// What a start would say now that reads the key-encryption key from its file: nothing where it would serve.
     pub restart: Option<String>,
+    /// Tenants with names that are served now and would not be after a start that serves.
+    pub lost: BTreeMap<TenantId, Lost>,
     /// The file.
     pub file: std::path::PathBuf,
+}
+
+/// What a start would cost a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// So many of its names.
+    pub names: u64,
+    /// Why, of the first.
+    pub why: String,
 }
 
 /// What unreadable keys mean for a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affected {
-    /// So many of its names are served only until this process forgets their certificates, at the next start at the
-    /// latest.
+    /// Its names with such a key.
     pub names: u64,
+    /// So many of them are served only until this process forgets their certificates, at the next start at the latest. The
+    /// others are not served.
+    pub in_memory: u64,
     /// Whether it gets new certificates all the same.
     pub renewals: Renewals,
 }
@@ -220,13 +240,14 @@ impl Drills {
         let mut read = Read {
             rehearsal: Rehearsal::new(self.parts.settings.load().renewal, self.parts.clock.now()),
             keys: DrilledKeys {
-                restart: self.restart().await,
                 file: self.parts.keys.key_file.clone(),
                 ..DrilledKeys::default()
             },
             complete: false,
         };
-        self.read(grant.scope(), &mut read)
+        let restarted = self.restart().await;
+        read.keys.restart = restarted.as_ref().err().cloned();
+        self.read(grant.scope(), restarted.ok().as_ref(), &mut read)
             .await
             .map_err(ActionError::Store)?;
         let drilled = self.reckon(read, speed, &means);
@@ -279,14 +300,21 @@ impl Drills {
         Ok(means.collect())
     }
 
-    /// What a start would come to that happened now: the same steps, with the file as it is.
-    async fn restart(&self) -> Option<String> {
+    /// What a start would open keys with that happened now: the same steps, with the files as they are. Or why it would not.
+    async fn restart(&self) -> Result<Vault, String> {
         let store = Arc::clone(&self.parts.store);
         let unlocked = Vault::unlock(store, &self.parts.keys).await;
-        unlocked.err().map(|error| chain(&error))
+        let vault = unlocked.map_err(|error| chain(&error))?;
+        vault.rehearse_own(&self.parts.declaration.load().own_keys);
+        Ok(vault)
     }
 
-    async fn read(&self, scope: &TenantScope, read: &mut Read) -> Result<(), StoreError> {
+    async fn read(
+        &self,
+        scope: &TenantScope,
+        restarted: Option<&Vault>,
+        read: &mut Read,
+    ) -> Result<(), StoreError> {
         let began = monotonic();
         let loader = Loader::new(self.parts.vault.clone());
         let mut request = PageRequest::first();
@@ -300,8 +328,17 @@ impl Drills {
             for (domain, record) in page.items.iter().zip(found) {
                 if let Some(record) = record {
                     self.add(domain, &record, &mut read.rehearsal);
+                    let in_memory = match self.parts.resolver.holds(record.facts.id) {
+                        true => Memory::Held,
+                        false => Memory::NotHeld,
+                    };
+                    let after = opens_after(restarted, domain, &record).await?;
                     let loaded = loader.load(domain, record, None).await;
-                    read.keys.note(domain, loaded.err().as_ref());
+                    let error = loaded.err();
+                    if error.is_none() || in_memory == Memory::Held {
+                        read.keys.note_lost(domain, after);
+                    }
+                    read.keys.note(domain, error.as_ref(), in_memory);
                 }
             }
             match page.next {
@@ -452,8 +489,44 @@ struct Read {
     complete: bool,
 }
 
+/// Whether a certificate is in the memory of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Held,
+    NotHeld,
+}
+
+/// Why the key of a certificate would not open after a start; nothing where it would, or where there would be no start.
+async fn opens_after(
+    restarted: Option<&Vault>,
+    domain: &DomainRecord,
+    record: &CertificateRecord,
+) -> Result<Option<String>, StoreError> {
+    let Some(vault) = restarted else {
+        return Ok(None);
+    };
+    let owner = KeyOwner::Tenant(domain.tenant.clone());
+    match vault.check(&owner, sealed_by(&record.sealed_key)).await {
+        Ok(()) => Ok(None),
+        Err(VaultError::Store(error)) => Err(error),
+        Err(error) => Ok(Some(chain(&error))),
+    }
+}
+
 impl DrilledKeys {
-    fn note(&mut self, domain: &DomainRecord, error: Option<&LoadError>) {
+    fn note_lost(&mut self, domain: &DomainRecord, why: Option<String>) {
+        let Some(why) = why else {
+            return;
+        };
+        if self.lost.len() >= MOST_TOLD && !self.lost.contains_key(&domain.tenant) {
+            return;
+        }
+        let none = Lost { names: 0, why };
+        let lost = self.lost.entry(domain.tenant.clone()).or_insert(none);
+        lost.names += 1;
+    }
+
+    fn note(&mut self, domain: &DomainRecord, error: Option<&LoadError>, memory: Memory) {
         let Some(error) = error else {
             self.opened += 1;
             return;
@@ -468,11 +541,13 @@ impl DrilledKeys {
         }
         let none = Affected {
             names: 0,
+            in_memory: 0,
             renewals: Renewals::GoOn,
         };
         let affected = self.tenants.entry(domain.tenant.clone()).or_insert(none);
         affected.names += 1;
-        if let LoadError::Vault(VaultError::Unwrap { .. }) = error {
+        affected.in_memory += u64::from(memory == Memory::Held);
+        if let LoadError::Vault(VaultError::Unwrap { .. } | VaultError::OwnKek { .. }) = error {
             affected.renewals = Renewals::Stop;
         }
     }

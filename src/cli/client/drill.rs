@@ -123,6 +123,11 @@ fn keys(lines: &mut Lines, keys: &Value) {
         ),
     };
     lines.add("  restart", &restart);
+    for loss in items(keys, "restart_loses") {
+        let [tenant, why] = ["tenant", "why"].map(|key| cell(loss, &[key]));
+        let names = names(loss, "names");
+        lines.add("", &format!("WOULD LOSE {names} of {tenant}: {why}"));
+    }
     lines.add(
         "  if lost",
         "this process holds the key in memory and goes on serving and renewing; no restart would start",
@@ -130,19 +135,39 @@ fn keys(lines: &mut Lines, keys: &Value) {
     let [opened, unreadable] = ["opened", "unreadable"].map(|key| cell(keys, &[key]));
     lines.add("keys", &format!("{opened} open, {unreadable} do not"));
     for tenant in items(keys, "tenants") {
-        let [id, names] = ["tenant", "names"].map(|key| cell(tenant, &[key]));
+        let id = cell(tenant, &["tenant"]);
+        let (names, served) = (names(tenant, "names"), served(tenant));
         let renewals = match cell(tenant, &["renewals"]).as_str() {
             "stop" => "its renewals stop, for its data key does not open",
             _ => "its renewals go on",
         };
         lines.add(
             "  tenant",
-            &format!("{id}: {names} names are served from memory until the next start; {renewals}"),
+            &format!("{id}: the keys of {names} do not open, {served}; {renewals}"),
         );
     }
     for name in items(keys, "names") {
         let [domain, why] = ["domain", "why"].map(|key| cell(name, &[key]));
         lines.add("  unreadable", &format!("{domain}: {why}"));
+    }
+}
+
+/// A number of names.
+fn names(of: &Value, key: &str) -> String {
+    match of.get(key).and_then(Value::as_u64).unwrap_or_default() {
+        1 => "1 name".to_owned(),
+        count => format!("{count} names"),
+    }
+}
+
+/// What becomes of names whose keys do not open.
+fn served(tenant: &Value) -> String {
+    let count = |key| tenant.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let (names, in_memory) = (count("names"), count("in_memory"));
+    match in_memory {
+        0 => "none of which is served".to_owned(),
+        all if all == names => "all served from memory until the next start".to_owned(),
+        some => format!("{some} of which served from memory until the next start, the others not"),
     }
 }
 
@@ -207,7 +232,9 @@ mod tests {
                           {"ca": null, "state": null, "certificates": 1, "takes": null}]},
             ],
             "keys": {"file": "/etc/v/kek", "restart_fails": "the file is missing", "opened": 2, "unreadable": 1,
-                     "tenants": [{"tenant": "acme", "names": 1, "renewals": "stop"}],
+                     "restart_loses": [{"tenant": "globex", "names": 2, "why": "globex.key does not exist"}],
+                     "tenants": [{"tenant": "acme", "names": 1, "in_memory": 1, "renewals": "stop"},
+                                 {"tenant": "umbrella", "names": 2, "in_memory": 0, "renewals": "go_on"}],
                      "names": [{"domain": "b.test", "why": "wrong key"}]},
         });
         assert_eq!(
@@ -230,9 +257,12 @@ mod tests {
              \n\
              key file     /etc/v/kek\n\
              \x20 restart    WOULD NOT START, nothing would be served: the file is missing\n\
+             \x20            WOULD LOSE 2 names of globex: globex.key does not exist\n\
              \x20 if lost    this process holds the key in memory and goes on serving and renewing; no restart would start\n\
              keys         2 open, 1 do not\n\
-             \x20 tenant     acme: 1 names are served from memory until the next start; its renewals stop, for its data key does not open\n\
+             \x20 tenant     acme: the keys of 1 name do not open, all served from memory until the next start; its renewals stop, \
+             for its data key does not open\n\
+             \x20 tenant     umbrella: the keys of 2 names do not open, none of which is served; its renewals go on\n\
              \x20 unreadable b.test: wrong key\n"
         );
         assert_eq!(span(None), "for ever");

@@ -1,12 +1,15 @@
 //! Drills over the embedded store.
 
 use super::*;
+use crate::base::secret::Secret;
 use crate::ca::{self, CaSettings, Kind, acme};
 use crate::certs::accounts;
 use crate::certs::budget::{self, Limit, Limits};
+use crate::certs::credential::Credential;
+use crate::certs::vault::own::OwnKeys;
 use crate::control::caller::Caller;
 use crate::control::fixture::{World, pattern, soon, tenant, within};
-use crate::model::certificate::CertificateId;
+use crate::model::certificate::{CertificateFacts, CertificateId};
 use crate::model::domain::Source;
 use crate::store::Batch;
 use crate::store::batch::Operation;
@@ -15,6 +18,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// The authorities `le`, which charges renewals to 4 orders a day, and `second`: neither is there, nor ever asked.
 fn drills(world: &World, metrics: &Metrics, key_file: &str) -> Drills {
+    drills_of(world, metrics, key_file, &Declaration::default())
+}
+
+/// The same, of an edge that was given these declarations.
+fn drills_of(
+    world: &World,
+    metrics: &Metrics,
+    key_file: &str,
+    declaration: &Declaration,
+) -> Drills {
     let settings = ca::Settings {
         authorities: ["le", "second"]
             .map(|id| CaSettings {
@@ -46,6 +59,8 @@ fn drills(world: &World, metrics: &Metrics, key_file: &str) -> Drills {
         keys: keys::Settings {
             key_file: world.key_file().with_file_name(key_file),
         },
+        declaration: Published::new(Arc::new(declaration.clone())),
+        resolver: world.resolver.clone(),
         accounts,
         budget: Keeper::new(store, budget, metrics.clone()),
         settings: Published::new(certs::Settings::default()),
@@ -88,6 +103,23 @@ impl World {
             });
         self.apply(spoil).await;
     }
+}
+
+/// What a process has in memory that loaded this certificate while its key opened.
+fn held(slug: &str, name: &str, id: CertificateId) -> Arc<Credential> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = Secret::new(made.signing_key.serialize_der());
+    let facts = CertificateFacts {
+        id,
+        tenant: tenant(slug),
+        names: vec![pattern(name)],
+        ca: CaId::new("test"),
+        serial: "01".to_owned(),
+        not_before: Timestamp::EPOCH,
+        not_after: Clock::system().now().plus(DAY),
+    };
+    let leaf = made.cert.der().to_vec();
+    Arc::new(Credential::from_der(facts, leaf, Vec::new(), &key).unwrap())
 }
 
 #[tokio::test]
@@ -155,6 +187,7 @@ async fn a_key_that_does_not_open_is_told_with_what_it_means_for_its_tenant() {
     assert_eq!(keys.restart, None);
     let affected = Affected {
         names: 1,
+        in_memory: 0,
         renewals: Renewals::GoOn,
     };
     assert_eq!(keys.tenants, [(tenant("acme"), affected)].into());
@@ -173,4 +206,48 @@ async fn a_key_file_that_is_gone_stops_no_renewal_and_the_next_start() {
     let restart = keys.restart.unwrap();
     assert!(restart.contains("elsewhere"), "{restart}");
     assert!(!keys.file.exists(), "a rehearsal makes no key");
+}
+
+#[tokio::test]
+async fn a_start_without_a_tenants_own_key_loses_that_tenant_alone() {
+    let world = World::new().await;
+    let file = world.key_file().with_file_name("acme.key");
+    let declaration = Declaration {
+        own_keys: OwnKeys {
+            files: [(tenant("acme"), file.clone())].into(),
+            ..OwnKeys::default()
+        },
+        ..Declaration::default()
+    };
+    world.vault.take_own(&declaration.own_keys).await.unwrap();
+    world.serving("acme", &["a.test", "b.test"]).await;
+    world.serving("globex", &["other.test"]).await;
+    let drills = drills_of(&world, &Metrics::default(), "kek", &declaration);
+    assert_eq!(hold(&drills, None).await.keys.lost, BTreeMap::new());
+
+    std::fs::remove_file(&file).unwrap();
+    let keys = hold(&drills, None).await.keys;
+    assert_eq!((keys.opened, keys.restart), (3, None));
+    assert_eq!(keys.lost.len(), 1);
+    let lost = &keys.lost[&tenant("acme")];
+    assert_eq!(lost.names, 2);
+    assert!(lost.why.contains(file.to_str().unwrap()), "{}", lost.why);
+    assert!(!file.exists(), "a rehearsal makes no key");
+}
+
+#[tokio::test]
+async fn what_is_in_no_memory_and_does_not_open_is_not_called_served() {
+    let world = World::new().await;
+    world.serving("acme", &["a.test", "b.test"]).await;
+    for name in ["a.test", "b.test"] {
+        world.spoil(name).await;
+    }
+    let id = world.domain("a.test").await.unwrap().certificate.unwrap();
+    let credential = held("acme", "a.test", id);
+    world.resolver.put(&credential);
+    let keys = hold(&drills(&world, &Metrics::default(), "kek"), None)
+        .await
+        .keys;
+    let affected = keys.tenants[&tenant("acme")];
+    assert_eq!((affected.names, affected.in_memory), (2, 1));
 }
