@@ -258,11 +258,14 @@ pub enum Operation {
         /// The lowest that stays.
         number: u32,
     },
-    /// Destroys all data keys of a tenant, and what they sealed of its certificates: none of these may serve again, and each
-    /// says since when ([`CertificateStanding::key_destroyed_at`]).
+    /// Destroys the data keys of a tenant up to a number, and what they sealed of its certificates: none of these may serve again,
+    /// and each says since when ([`CertificateStanding::key_destroyed_at`]). A domain in service that points to one leaves it,
+    /// and another is asked for.
     DestroyDataKeys {
         /// Whose.
         tenant: TenantId,
+        /// The last that goes.
+        through: u32,
     },
     /// Stops a bucket for a time, whatever it holds (a CA's Retry-After).
     FreezeBucket {

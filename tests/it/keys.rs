@@ -173,12 +173,13 @@ fn a_destroyed_tenants_keys_open_in_no_restored_backup() {
     let served = Visitor::connect(edge.https(), &name(0), &root);
     let now = served.ok().map(|visitor| visitor.certificate());
     assert_ne!(now, Some(leaf), "what was destroyed serves again");
-    wait::until("the log says why", || {
-        (edge
-            .process
-            .count("data key 1 of tenant0 has been destroyed")
-            > 0)
-        .then_some(())
+    // What the backup brought back of it is marked as it was.
+    wait::until("its certificate is marked", || {
+        let list = ["certificate", "list", "--tenant", "tenant0", "--json"];
+        let listed = setup.succeed(&[&list[..], &FILE].concat());
+        listed
+            .contains("\"status\":\"key_destroyed\"")
+            .then_some(())
     });
 }
 

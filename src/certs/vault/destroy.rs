@@ -86,20 +86,39 @@ impl Vault {
         self.parts.destroyed.publish(destroyed);
         self.forget(&owner);
         let wrapped_by = wrapped_by(&newest.wrapped).map(|id| id.to_string());
-        let event = AuditEvent {
-            owner,
-            actor,
-            kind: "tenant.keys_destroyed",
-            subject: tenant.to_string(),
-            detail: json!({ "through": newest.id, "wrapped_by": wrapped_by }),
-        };
+        let detail = json!({ "through": newest.id, "wrapped_by": wrapped_by });
         let batch = Batch::new()
             .then(Operation::DestroyDataKeys {
                 tenant: tenant.clone(),
+                through: newest.id,
             })
-            .audit(event);
+            .audit(keys_destroyed(tenant, actor, detail));
         self.apply(batch).await?;
         tracing::info!(%tenant, through = newest.id, "a tenant's data keys are destroyed");
         Ok(newest.id)
+    }
+}
+
+impl Vault {
+    /// What ends data keys that were destroyed and are in the store again: a backup from before was restored. What they sealed is
+    /// marked as it was.
+    pub(super) fn end_again(&self, tenant: &TenantId) -> (Operation, AuditEvent) {
+        let through = self.parts.destroyed.load().through(tenant.as_str());
+        let detail = json!({ "through": through, "why": "restored" });
+        let end = Operation::DestroyDataKeys {
+            tenant: tenant.clone(),
+            through,
+        };
+        (end, keys_destroyed(tenant, AuditActor::System, detail))
+    }
+}
+
+fn keys_destroyed(tenant: &TenantId, actor: AuditActor, detail: serde_json::Value) -> AuditEvent {
+    AuditEvent {
+        owner: KeyOwner::Tenant(tenant.clone()),
+        actor,
+        kind: "tenant.keys_destroyed",
+        subject: tenant.to_string(),
+        detail,
     }
 }

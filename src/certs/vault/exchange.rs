@@ -8,10 +8,12 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{PATIENCE, Vault};
+use crate::base::clock::{Instant, monotonic};
 use crate::keys::custody::Custody;
 use crate::keys::ring::KeyRing;
 use crate::keys::{KekError, KekId, UnwrapError};
@@ -143,15 +145,15 @@ impl fmt::Display for Unreadable {
         match &self.reason {
             Reason::Missing { id, file } => write!(
                 f,
-                "{} data keys are wrapped by key-encryption key {id}, which is not at hand: put its file back as {} \
-                 (mode 0600); until then nothing is served from the store or renewed for {whose}",
-                self.data_keys,
+                "{} wrapped by key-encryption key {id}, which is not at hand: put its file back as {} (mode 0600); until \
+                 then nothing is served from the store or renewed for {whose}",
+                counted(self.data_keys, ["data key is", "data keys are"]),
                 file.display()
             ),
             Reason::Unusable { why, .. } => write!(
                 f,
-                "the own key-encryption key of {whose} cannot be used: {why}; {} data keys wait for it, and none is made meanwhile",
-                self.data_keys
+                "the own key-encryption key of {whose} cannot be used: {why}; {} for it, and none is made meanwhile",
+                counted(self.data_keys, ["data key waits", "data keys wait"])
             ),
             Reason::Vanished { why, .. } => write!(
                 f,
@@ -160,11 +162,19 @@ impl fmt::Display for Unreadable {
             ),
             Reason::Damaged => write!(
                 f,
-                "{} data keys were changed in the store or belong to another owner, those of {whose}: restore a backup, or \
-                 remove the certificates of these tenants and have new ones issued",
-                self.data_keys
+                "{} changed in the store or of another owner, of {whose}: restore a backup, or remove the certificates of \
+                 these tenants and have new ones issued",
+                counted(self.data_keys, ["data key is", "data keys are"])
             ),
         }
+    }
+}
+
+/// A number with the words for one and for many.
+fn counted(count: u64, [one, many]: [&str; 2]) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
     }
 }
 
@@ -214,6 +224,8 @@ pub struct Standing {
     pub last: Option<Exchanged>,
     /// What the last whole pass found; nothing before the first.
     pub census: Option<Census>,
+    /// When that was.
+    pub counted: Option<Instant>,
 }
 
 /// Why an exchange did not begin or a pass did not come to its end. What was begun is still under way then.
@@ -347,6 +359,7 @@ impl Vault {
             standing.trouble = None;
             standing.last = done.clone().or_else(|| standing.last.clone());
             standing.census = Some(census.clone());
+            standing.counted = Some(monotonic());
         });
         Ok(Census {
             rewrapped,
@@ -418,6 +431,35 @@ impl Vault {
         applied.map(drop).map_err(ExchangeError::Apply)
     }
 
+    /// What a pass would find now, with nothing written; nothing where it takes longer than `within`.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Store`].
+    pub async fn look(&self, within: Duration) -> Result<Option<Census>, ExchangeError> {
+        let began = monotonic();
+        let files = self.read_files();
+        let mut census = Census::default();
+        let mut request = PageRequest {
+            after: None,
+            most: BATCH,
+        };
+        loop {
+            let page = self.data_keys(&request).await?;
+            census = self.judge(&page.items, census).0;
+            match page.next {
+                None => break,
+                Some(_) if monotonic().saturating_duration_since(began) >= within => {
+                    return Ok(None);
+                }
+                Some(next) => request.after = Some(next),
+            }
+        }
+        for (reason, owner) in files {
+            census.add_unreadable(reason, &owner, 0);
+        }
+        Ok(Some(census))
+    }
+
     /// One pass over all data keys.
     async fn pass(&self) -> Result<Census, ExchangeError> {
         let mut census = Census::default();
@@ -463,12 +505,20 @@ impl Vault {
     /// What is to be written for these data keys, and the census with them.
     fn judge(&self, records: &[DataKeyRecord], mut census: Census) -> (Census, Batch) {
         let mut batch = Batch::new();
+        let mut ended = None;
         for record in records {
-            census.data_keys += 1;
-            // What was destroyed for good is not carried over to a new key.
+            // What was destroyed for good is not carried over to a new key, and goes again where a restored backup brought it back.
             if self.is_destroyed(&record.owner, record.id) {
+                if let KeyOwner::Tenant(tenant) = &record.owner
+                    && ended.as_ref() != Some(tenant)
+                {
+                    let (end, event) = self.end_again(tenant);
+                    batch = batch.then(end).audit(event);
+                    ended = Some(tenant.clone());
+                }
                 continue;
             }
+            census.data_keys += 1;
             census.add(&record.owner);
             match self.rewrap(record, &census) {
                 Ok(None) => {}

@@ -1,12 +1,15 @@
 //! Seals, exchanges and destructions over a real store and real files.
 
 use super::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::base::clock::Clock;
 use crate::base::task::Tasks;
 use crate::model::TenantId;
+use crate::model::domain::DomainState;
+use crate::store::conformance::support::{certificate, pattern, registration};
 use crate::store::embedded::{Embedded, Settings};
+use crate::store::job::JobKey;
 use crate::store::record::AuditActor;
 
 pub(super) async fn store(folder: &Path) -> Arc<dyn Store> {
@@ -133,6 +136,7 @@ async fn nothing_is_sealed_with_a_destroyed_key() {
     let old = vault.seal(&owner, "n", &secret()).await.unwrap();
     let batch = Batch::new().then(Operation::DestroyDataKeys {
         tenant: TenantId::parse("acme").unwrap(),
+        through: 1,
     });
     let by = Deadline::after(PATIENCE);
     store
@@ -327,11 +331,10 @@ async fn destroyed_keys_open_in_no_backup_and_the_tenant_may_come_back_with_othe
         "a number that was never destroyed"
     );
 
-    // An exchange leaves them behind: without the retired key nothing opens them.
-    let done = exchange(&vault).await;
+    // A pass ends them once more, and an exchange carries nothing of them over.
+    exchange(&vault).await;
     let by = Deadline::after(PATIENCE);
-    let left = store.data_key(by, &acme, Some(1)).await.unwrap().unwrap();
-    assert_eq!(keys::data_key::wrapped_by(&left.wrapped), Some(done.from));
+    assert!(store.data_key(by, &acme, Some(1)).await.unwrap().is_none());
     assert!(vault.open(&acme, "n", &new).await.is_ok());
 }
 
@@ -413,4 +416,82 @@ async fn an_exchange_that_cannot_begin_changes_nothing_and_names_the_file() {
     assert!(source.contains(next.to_str().unwrap()), "{source}");
     assert!(!vault.is_exchanging());
     all_open(&vault, &blobs).await;
+}
+
+#[tokio::test]
+async fn what_a_restored_backup_brings_back_of_destroyed_keys_ends_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a.test";
+    let open = async |data: PathBuf| {
+        let opened =
+            Embedded::open(Settings::in_folder(data), Clock::system(), &Tasks::new()).await;
+        opened.unwrap()
+    };
+    let embedded = open(folder.path().join("data")).await;
+    let store: Arc<dyn Store> = Arc::new(embedded.clone());
+    let vault = Vault::unlock(Arc::clone(&store), &at(folder.path())).await;
+    let vault = vault.unwrap();
+    let (by, scope) = (Deadline::after(PATIENCE), TenantScope::operator());
+    let mut record = certificate("tenant0", &[name]);
+    record.sealed_key = vault.seal(&named(0), "n", &secret()).await.unwrap();
+    let id = record.facts.id;
+    let serving = registration("tenant0", name)
+        .then(Operation::PutCertificate(Box::new(record)))
+        .then(Operation::PointDomain {
+            pattern: pattern(name),
+            certificate: id,
+        });
+    store.apply(by, &scope, serving).await.unwrap();
+    let backup = folder.path().join("backup");
+    embedded.backup_to(&backup).await.unwrap();
+    let slug = TenantId::parse("tenant0").unwrap();
+    vault.destroy(&slug, AuditActor::Operator).await.unwrap();
+
+    let restored = folder.path().join("restored");
+    crate::store::embedded::backup::restore(&backup, &restored)
+        .await
+        .unwrap();
+    let store: Arc<dyn Store> = Arc::new(open(restored).await);
+    let vault = Vault::unlock(Arc::clone(&store), &at(folder.path())).await;
+    let census = vault.unwrap().settle().await.unwrap();
+    assert_eq!((census.data_keys, census.unreadable_keys()), (1, 0));
+    let read = store.certificate(by, &scope, id).await.unwrap().unwrap();
+    assert!(read.sealed_key.is_empty() && read.standing.key_destroyed_at.is_some());
+    assert!(store.data_key(by, &named(0), None).await.unwrap().is_none());
+    // The domain, which is served again, asks for another certificate.
+    let domain = store.domain(by, &scope, &pattern(name)).await.unwrap();
+    let domain = domain.unwrap();
+    assert_eq!(
+        (domain.certificate, domain.state),
+        (None, DomainState::PendingDns)
+    );
+    let key = JobKey::Certificate(pattern(name));
+    assert!(store.job(by, &scope, &key).await.unwrap().is_some());
+    let page = crate::store::PageRequest::first();
+    let events = store.events(by, &scope, &named(0), &page).await.unwrap();
+    let ended = |kind: &str| kind == "tenant.keys_destroyed";
+    assert_eq!(
+        events
+            .items
+            .iter()
+            .filter(|event| ended(&event.kind))
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn data_keys_are_counted_when_somebody_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, _) = sealed(folder.path(), 1).await;
+    vault.settle().await.unwrap();
+    vault.seal(&tenant("late"), "n", &secret()).await.unwrap();
+    let counted = vault.look(Duration::from_secs(60)).await.unwrap().unwrap();
+    assert_eq!(counted.data_keys, 3);
+    assert_eq!(vault.standing().census.unwrap().data_keys, 2);
+    for _ in 0..250 {
+        let owner = tenant(&format!("t{}", uuid::Uuid::new_v4().simple()));
+        vault.seal(&owner, "n", &secret()).await.unwrap();
+    }
+    assert_eq!(vault.look(Duration::ZERO).await.unwrap(), None);
 }

@@ -118,6 +118,7 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
         Operation::PutDataKey(wrapped),
         Operation::DestroyDataKeys {
             tenant: tenant("globex"),
+            through: 1,
         },
     ];
     let ours = TenantScope::certificate_work(tenant("acme"));

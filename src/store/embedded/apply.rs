@@ -168,9 +168,8 @@ async fn perform(
         Operation::DestroyDataKeysBelow { owner, number } => {
             secrets::destroy_data_keys_below(tx, scope, owner, *number).await?;
         }
-        Operation::DestroyDataKeys { tenant } => {
-            secrets::destroy_data_keys(tx, scope, tenant).await?;
-            retirement::destroy_keys_of(tx, tenant).await?;
+        Operation::DestroyDataKeys { tenant, through } => {
+            retirement::destroy_data_keys(tx, scope, tenant, *through).await?;
         }
         Operation::FreezeBucket { bucket, duration } => {
             budgets::freeze(tx, bucket, *duration).await?;

@@ -1,5 +1,7 @@
 //! Tenants and domains.
 
+use std::time::Duration;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 
@@ -9,15 +11,16 @@ use crate::model::problem::Problem;
 use crate::model::route::UpstreamName;
 use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
-use crate::store::batch::ApplyError;
+use crate::store::batch::{ApplyError, Urgency};
 use crate::store::embedded::rows::{
     certificate_id, column, fetched, json_text, page, parsed, parsed_json, problem, problem_text,
     tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
-use crate::store::embedded::{certificates, feed, retirement};
+use crate::store::embedded::{certificates, feed, jobs, retirement};
 use crate::store::error::StoreError;
 use crate::store::feed::ChangeKind;
+use crate::store::job::{JobKey, Priority};
 use crate::store::record::{DataKeyRecord, DomainRecord, KeyOwner, Resolved, TenantRecord};
 use crate::store::{Page, PageRequest};
 
@@ -323,6 +326,35 @@ pub(super) async fn set_state(
     if let Some(unusable) = unusable {
         retirement::left(transaction, unusable, None).await?;
     }
+    feed::record(transaction, ChangeKind::Domain, &key).await
+}
+
+/// A domain in service leaves its certificate, which may not serve any more, and asks for another.
+pub(super) async fn leave(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    pattern: &NamePattern,
+) -> Result<(), ApplyError> {
+    let domain = require(transaction.connection, scope, pattern).await?;
+    if !domain.state.is_served() {
+        return Ok(());
+    }
+    let key = pattern.to_string();
+    query(
+        "UPDATE domain SET state = ?, problem = NULL, certificate_id = NULL, version = version + 1 WHERE pattern = ?",
+    )
+    .bind(DomainState::PendingDns.as_str())
+    .bind(key.clone())
+    .execute(&mut *transaction.connection)
+    .await?;
+    let job = jobs::Request {
+        key: &JobKey::Certificate(pattern.clone()),
+        tenant: &domain.tenant,
+        priority: Priority::Renewal,
+        delay: Duration::ZERO,
+        urgency: Urgency::HeedBackoff,
+    };
+    jobs::request(transaction, scope, &job).await?;
     feed::record(transaction, ChangeKind::Domain, &key).await
 }
 

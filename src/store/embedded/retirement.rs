@@ -10,11 +10,13 @@ use sqlx::sqlite::SqliteRow;
 use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateId;
 use crate::model::standing::CertificateStanding;
-use crate::model::{TenantId, TenantScope};
+use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{ApplyError, AuditEvent};
-use crate::store::embedded::events;
-use crate::store::embedded::rows::{certificate_id, column, json_text, parsed_json, tenant};
+use crate::store::embedded::rows::{
+    certificate_id, column, json_text, parsed, parsed_json, tenant,
+};
 use crate::store::embedded::transaction::{Transaction, check_scope};
+use crate::store::embedded::{domains, events, secrets};
 use crate::store::error::StoreError;
 use crate::store::record::{AuditActor, KeyOwner};
 
@@ -167,22 +169,48 @@ async fn destroy(
     write(transaction, id, &destroyed).await
 }
 
-/// Destroys the keys of all certificates of a tenant, also of those that a domain points to: they cannot be opened any
-/// more. One statement, however many there are.
-pub(super) async fn destroy_keys_of(
+/// See [`crate::store::batch::Operation::DestroyDataKeys`].
+pub(super) async fn destroy_data_keys(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    tenant: &TenantId,
+    through: u32,
+) -> Result<(), ApplyError> {
+    secrets::destroy_data_keys(transaction, scope, tenant, through).await?;
+    for pattern in destroy_keys_of(transaction, tenant, through).await? {
+        domains::leave(transaction, scope, &pattern).await?;
+    }
+    Ok(())
+}
+
+/// Destroys the keys of the certificates of a tenant that its data keys up to a number sealed: they cannot be opened any more. One
+/// statement, however many there are. Gives the domains that point to them.
+async fn destroy_keys_of(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
-) -> Result<(), StoreError> {
+    through: u32,
+) -> Result<Vec<NamePattern>, StoreError> {
     query(
         "UPDATE certificate SET sealed_key = x'', data_key = NULL, retire_at = NULL, \
          standing = json_set(standing, '$.key_destroyed_at', json(?1), '$.retire_at', json('null')) \
-         WHERE tenant_id = ?2 AND LENGTH(sealed_key) > 0",
+         WHERE tenant_id = ?2 AND LENGTH(sealed_key) > 0 AND (data_key IS NULL OR data_key <= ?3)",
     )
     .bind(json_text(&transaction.now)?)
     .bind(tenant.as_str().to_owned())
+    .bind(i64::from(through))
     .execute(&mut *transaction.connection)
     .await?;
-    Ok(())
+    let pointing = query(
+        "SELECT d.pattern FROM domain d JOIN certificate c ON c.certificate_id = d.certificate_id \
+         WHERE d.tenant_id = ? AND LENGTH(c.sealed_key) = 0",
+    )
+    .bind(tenant.as_str().to_owned())
+    .fetch_all(&mut *transaction.connection)
+    .await?;
+    pointing
+        .iter()
+        .map(|row| parsed(row, "pattern", |text| NamePattern::parse(text).ok()))
+        .collect()
 }
 
 async fn require(

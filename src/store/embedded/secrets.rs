@@ -97,15 +97,17 @@ pub(super) async fn put_data_key(
     Ok(())
 }
 
-/// Destroys all data keys of a tenant.
+/// Destroys the data keys of a tenant up to a number.
 pub(super) async fn destroy_data_keys(
     transaction: &mut Transaction<'_>,
     scope: &TenantScope,
     tenant: &TenantId,
+    through: u32,
 ) -> Result<(), ApplyError> {
     check_scope(scope, tenant)?;
-    query("DELETE FROM data_key WHERE owner = ?")
+    query("DELETE FROM data_key WHERE owner = ? AND number <= ?")
         .bind(tenant.as_str().to_owned())
+        .bind(i64::from(through))
         .execute(&mut *transaction.connection)
         .await?;
     Ok(())

@@ -79,6 +79,7 @@ async fn a_name_comes_back_without_a_certificate_that_was_revoked_or_whose_keys_
         let meanwhile = match destroy_keys {
             true => Operation::DestroyDataKeys {
                 tenant: tenant("acme"),
+                through: 1,
             },
             false => revoked(certificate),
         };

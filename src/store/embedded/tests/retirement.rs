@@ -195,6 +195,7 @@ async fn with_a_tenants_data_keys_end_the_keys_of_all_its_certificates_and_of_no
     fixture.point(serving.facts.id).await.unwrap();
     let destroy = Batch::new().then(Operation::DestroyDataKeys {
         tenant: tenant("acme"),
+        through: 1,
     });
     apply(&fixture.store, destroy).await.unwrap();
     for id in [serving.facts.id, kept.facts.id] {
