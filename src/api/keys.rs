@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, QueryParameters};
 use crate::api::problem::{ApiProblem, Code, Granted};
-use crate::api::schema::{array, integer, nullable, object, reference, string, strings};
+use crate::api::schema::{array, integer, nullable, object, reference, string, strings, timestamp};
+use crate::base::clock::Timestamp;
 use crate::control::keys::{
     Exchanged, Keys, KeysError, KeysView, OwnView, Reason, Underway, Unreadable,
 };
@@ -82,6 +83,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "key_encryption_key": string(),
         "file": string(),
         "data_keys": nullable(&integer()),
+        "counted_at": nullable(&timestamp()),
         "own": array(&reference("OwnKey")),
         "exchange": nullable(&reference("KeyExchange")),
         "last_exchange": nullable(&reference("ExchangedKey")),
@@ -118,6 +120,7 @@ struct KeysDocument {
     key_encryption_key: String,
     file: String,
     data_keys: Option<u64>,
+    counted_at: Option<Timestamp>,
     own: Vec<OwnKey>,
     exchange: Option<KeyExchange>,
     last_exchange: Option<ExchangedKey>,
@@ -133,6 +136,7 @@ impl From<KeysView> for KeysDocument {
             key_encryption_key: view.id.to_string(),
             file: view.file.display().to_string(),
             data_keys: census.as_ref().map(|census| census.data_keys),
+            counted_at: view.counted_at,
             own: view.own.into_iter().map(OwnKey::from).collect(),
             exchange: standing.exchange.map(KeyExchange::from),
             last_exchange: standing.last.map(ExchangedKey::from),
@@ -261,7 +265,7 @@ async fn show(
     State(api): State<Api>,
     Granted(grant): Granted,
 ) -> Result<Json<KeysDocument>, ApiProblem> {
-    Ok(Json(keys(&api)?.view(&grant).into()))
+    Ok(Json(keys(&api)?.view(&grant).await.into()))
 }
 
 async fn exchange(

@@ -206,7 +206,11 @@ async fn start_control(
         .with_imports(work.imports.clone())
         .with_drills(drills(&loaded.settings, ground, work))
         .with_accounts(work.accounts.clone())
-        .with_keys(Keys::new(Arc::clone(&ground.store), ground.vault.clone()));
+        .with_keys(Keys::new(
+            Arc::clone(&ground.store),
+            ground.vault.clone(),
+            ground.clock.corrected(),
+        ));
     api::start(&loaded.settings.admin_socket, views, actions, tasks)
         .await
         .map_err(StartError::while_doing("serve the control API"))
@@ -219,13 +223,13 @@ fn drills(settings: &Settings, ground: &Ground, work: &Work) -> Drills {
         keys: keys::Settings {
             key_file: settings.key_file.clone(),
         },
+        declaration: work.declaration.clone(),
+        resolver: work.resolver.clone(),
         accounts: work.accounts.clone(),
         budget: work.budget.clone(),
         settings: work.certificates.clone(),
         metrics: ground.metrics.clone(),
         clock: ground.clock.corrected(),
-        declaration: work.declaration.clone(),
-        resolver: work.resolver.clone(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::{Clock, Timestamp, monotonic};
 use crate::certs::vault::own::whole;
 use crate::certs::vault::{Vault, VaultError};
 use crate::control::caller::Grant;
@@ -21,6 +22,8 @@ pub use crate::certs::vault::exchange::{
 
 /// For one call of the store.
 const CALL: Duration = Duration::from_secs(10);
+/// For counting data keys while somebody waits.
+const COUNTING: Duration = Duration::from_secs(2);
 
 /// How the keys stand.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct KeysView {
     pub own: Vec<OwnView>,
     /// The rest.
     pub standing: Standing,
+    /// When the data keys were counted: as it was asked, but for an exchange under way and for very many of them.
+    pub counted_at: Option<Timestamp>,
 }
 
 /// A tenant's own key-encryption key.
@@ -51,6 +56,7 @@ pub struct OwnView {
 pub struct Keys {
     store: Arc<dyn Store>,
     vault: Vault,
+    clock: Clock,
 }
 
 /// Why something was not done.
@@ -105,13 +111,17 @@ impl std::error::Error for KeysError {
 impl Keys {
     /// Over the store and its vault.
     #[must_use]
-    pub const fn new(store: Arc<dyn Store>, vault: Vault) -> Self {
-        Self { store, vault }
+    pub const fn new(store: Arc<dyn Store>, vault: Vault, clock: Clock) -> Self {
+        Self {
+            store,
+            vault,
+            clock,
+        }
     }
 
-    /// How the keys stand. No key is in it.
-    #[must_use]
-    pub fn view(&self, _grant: &Grant) -> KeysView {
+    /// How the keys stand now. No key is in it.
+    pub async fn view(&self, _grant: &Grant) -> KeysView {
+        let (standing, counted_at) = self.standing().await;
         let custody = self.vault.custody();
         let platform = custody.platform();
         let own = custody.owners().map(|(tenant, own)| OwnView {
@@ -126,7 +136,32 @@ impl Keys {
             id: platform.current().id(),
             file: platform.file().to_owned(),
             own: own.collect(),
-            standing: self.vault.standing(),
+            standing,
+            counted_at,
+        }
+    }
+
+    /// How the data keys stand, counted now where that is done soon, else as they were counted last.
+    async fn standing(&self) -> (Standing, Option<Timestamp>) {
+        let standing = self.vault.standing();
+        let now = self.clock.now();
+        let census = match standing.exchange {
+            Some(_) => None,
+            None => self.vault.look(COUNTING).await.ok().flatten(),
+        };
+        match census {
+            Some(census) => {
+                let standing = Standing {
+                    census: Some(census),
+                    ..standing
+                };
+                (standing, Some(now))
+            }
+            None => {
+                let ago = |at| monotonic().saturating_duration_since(at);
+                let counted_at = standing.counted.map(|at| now.minus(ago(at)));
+                (standing, counted_at)
+            }
         }
     }
 
@@ -152,7 +187,7 @@ impl Keys {
             .begin_exchange(&owner, grant.actor().clone())
             .await;
         begun.map_err(KeysError::Exchange)?;
-        Ok(self.view(grant))
+        Ok(self.view(grant).await)
     }
 
     /// Makes a new data key for a tenant, or for the platform; what older ones sealed is sealed anew by itself, and they are

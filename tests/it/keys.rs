@@ -143,13 +143,20 @@ fn a_destroyed_tenants_keys_open_in_no_restored_backup() {
     let leaf = visitor.certificate();
     let backup = place.folder().join("backup");
     setup.succeed(&["backup", backup.to_str().unwrap(), FILE[0], FILE[1]]);
-    let destroy = ["tenant", "destroy-keys", "tenant0", FILE[0], FILE[1]];
-    let refused = setup.command(&destroy);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(
-        !refused.status.success() && said.contains("remove them first"),
-        "{said}"
-    );
+    // It cannot be undone: without a terminal to ask at, it must be said that it is meant.
+    let destroy = [
+        "tenant",
+        "destroy-keys",
+        "tenant0",
+        FILE[0],
+        FILE[1],
+        "--yes",
+    ];
+    for (words, why) in [(&destroy[..5], "--yes"), (&destroy, "remove them first")] {
+        let refused = setup.command(words);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{said}");
+    }
 
     let without = setup.clone().replace(&name(0), "other.example.com");
     edge.reload(&without.clone().replace("tenant0", "other"));
@@ -183,6 +190,12 @@ fn a_destroyed_tenants_keys_open_in_no_restored_backup() {
     });
 }
 
+/// Whether a line names a file and whose key it is.
+fn kept(said: &str, file: &str, whose: &str) -> bool {
+    let mut lines = said.lines();
+    lines.any(|line| line.contains(&format!("{file}  (")) && line.contains(whose))
+}
+
 #[test]
 fn a_tenant_with_a_key_of_its_own_is_the_only_one_that_a_lost_file_hurts() {
     let place = Place::claim();
@@ -202,10 +215,38 @@ fn a_tenant_with_a_key_of_its_own_is_the_only_one_that_a_lost_file_hurts() {
     let rotate = ["keys", "rotate", "--tenant", "tenant0", FILE[0], FILE[1]];
     let said = own.succeed(&rotate);
     assert!(said.contains(&format!("{shown}.")), "{said}");
+    assert!(said.contains("of tenant tenant0 is"), "{said}");
+    let backup = place.folder().join("backup");
+    let backup = backup.to_str().unwrap();
+    let said = own.succeed(&["backup", backup, FILE[0], FILE[1]]);
+    assert!(kept(&said, &shown, "of tenant tenant0"), "{said}");
+    assert!(kept(&said, "edge.key", "of the platform"), "{said}");
+    let drill = || own.succeed(&["drill", "--json", FILE[0], FILE[1]]);
+    assert!(drill().contains("\"restart_loses\": []"), "{}", drill());
 
-    edge.stop();
+    // What a start would lose is told before it.
     let aside = place.folder().join("aside");
     fs::rename(&file, &aside).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&drill()).unwrap();
+    let loss = &told["keys"]["restart_loses"][0];
+    assert_eq!(
+        (&loss["tenant"], &loss["names"]),
+        (&"tenant0".into(), &1.into())
+    );
+    assert!(loss["why"].as_str().unwrap().contains(&shown), "{loss}");
+    edge.stop();
+    // Also where the data comes from the backup.
+    fs::rename(setup.data(), place.folder().join("lost")).unwrap();
+    let said = own.succeed(&["restore", backup, FILE[0], FILE[1]]);
+    assert!(kept(&said, &shown, "of tenant tenant0"), "{said}");
+    assert!(!kept(&said, "edge.key", "of the platform"), "{said}");
+    assert!(said.contains("edge.key.destroyed"), "{said}");
+    let doctor = own.command(&["doctor", FILE[0], FILE[1]]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(
+        said.contains("missing key") && said.contains(&shown),
+        "{said}"
+    );
     let edge = own.start();
     for number in 1..TENANTS {
         Visitor::connect(edge.https(), &name(number), edge.trusted()).unwrap();
@@ -216,6 +257,16 @@ fn a_tenant_with_a_key_of_its_own_is_the_only_one_that_a_lost_file_hurts() {
     let said = own.succeed(&["keys", "show", FILE[0], FILE[1]]);
     assert!(said.contains(&shown) && said.contains("tenant0"), "{said}");
     assert!(edge.page("/readyz").body.contains(&shown));
+    let said = own.succeed(&["domain", "show", &name(0), FILE[0], FILE[1]]);
+    for part in ["key_unreadable", &shown, "degraded", "failed"] {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+    let said = own.command(&["reload", FILE[0], FILE[1]]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("key_file of tenant tenant0"), "{said}");
+    let told: serde_json::Value = serde_json::from_str(&drill()).unwrap();
+    assert_eq!(told["keys"]["restart_loses"], serde_json::json!([]));
+    assert_eq!(told["keys"]["tenants"][0]["in_memory"], 0);
 
     fs::rename(&aside, &file).unwrap();
     wait::until("its tenant is served again", || {
@@ -224,7 +275,14 @@ fn a_tenant_with_a_key_of_its_own_is_the_only_one_that_a_lost_file_hurts() {
     let emptied = own.clone().replace(&format!("{:?}", name(0)), "");
     edge.reload(&emptied);
     wait::until("the tenant's keys can be destroyed", || {
-        let destroy = ["tenant", "destroy-keys", "tenant0", FILE[0], FILE[1]];
+        let destroy = [
+            "tenant",
+            "destroy-keys",
+            "tenant0",
+            "--yes",
+            FILE[0],
+            FILE[1],
+        ];
         own.command(&destroy).status.success().then_some(())
     });
     assert!(!file.exists());

@@ -49,6 +49,8 @@ pub enum ClientError {
     NotUnderstood,
     /// The configuration cannot be used for this; why.
     Configuration(String),
+    /// It cannot be undone and was not confirmed; what to do.
+    NotConfirmed(String),
     /// A file that was named cannot be read.
     Input(io::Error),
     /// The answer cannot be written out.
@@ -83,7 +85,7 @@ impl fmt::Display for ClientError {
                     .try_for_each(|mistake| write!(f, "\n{}", printable_lines(mistake)))
             }
             Self::Broken(_) => f.write_str("the connection to the instance broke: did it end?"),
-            Self::Configuration(why) => f.write_str(why),
+            Self::Configuration(why) | Self::NotConfirmed(why) => f.write_str(why),
             Self::Timeout => write!(f, "no answer within {} s", DEADLINE.as_secs()),
             Self::NotUnderstood => f.write_str(
                 "the answer is not understood: use the `vestibule` of the same version as the one that runs",
@@ -104,6 +106,7 @@ impl std::error::Error for ClientError {
             | Self::Problem { .. }
             | Self::Input(_)
             | Self::Configuration(_)
+            | Self::NotConfirmed(_)
             | Self::Timeout
             | Self::NotUnderstood => None,
         }

@@ -28,7 +28,8 @@ pub(super) async fn rotate(
     loop {
         let under_way = answer.get("exchange").filter(|value| !value.is_null());
         let Some(under_way) = under_way else {
-            return write_one(client, &answer, exchanged, output);
+            let told = |answer: &Value| exchanged(answer, tenant.as_deref());
+            return write_one(client, &answer, told, output);
         };
         troubled = match answer.get("trouble").and_then(Value::as_str) {
             Some(trouble) if troubled >= PATIENCE => return Err(unfinished(trouble)),
@@ -39,7 +40,8 @@ pub(super) async fn rotate(
         let done = done.unwrap_or_default();
         if done > said && !client.json {
             said = done;
-            writeln!(output, "{done} data keys gone over").map_err(ClientError::Output)?;
+            let done = data_keys(done);
+            writeln!(output, "{done} gone over").map_err(ClientError::Output)?;
         }
         tokio::time::sleep(PAUSE).await;
         answer = connection.ask(Method::Get, &["keys"], &[]).await?;
@@ -83,11 +85,17 @@ fn unfinished(trouble: &str) -> ClientError {
 }
 
 /// An exchange that was done.
-fn exchanged(answer: &Value) -> String {
+fn exchanged(answer: &Value, tenant: Option<&str>) -> String {
     let last = |key| cell(answer, &["last_exchange", key]);
-    let [from, to, count, retired] = ["from", "to", "data_keys", "retired_file"].map(last);
+    let [from, to, retired] = ["from", "to", "retired_file"].map(last);
+    let count = answer.pointer("/last_exchange/data_keys");
+    let wrapped = match count.and_then(Value::as_u64).unwrap_or_default() {
+        1 => "1 data key was wrapped anew".to_owned(),
+        count => format!("{count} data keys were wrapped anew"),
+    };
+    let whose = tenant.map_or_else(String::new, |tenant| format!(" of tenant {tenant}"));
     let mut said = format!(
-        "the key-encryption key is {to} now, {from} before; {count} data keys were wrapped anew\n\
+        "the key-encryption key{whose} is {to} now, {from} before; {wrapped}\n\
          Copy the new key apart from the backups. Backups made before need {retired}: delete it, with its copies, once \
          you keep none of them.\n",
     );
@@ -97,22 +105,33 @@ fn exchanged(answer: &Value) -> String {
     said
 }
 
+/// A number of data keys.
+fn data_keys(count: u64) -> String {
+    match count {
+        1 => "1 data key".to_owned(),
+        count => format!("{count} data keys"),
+    }
+}
+
 /// How the keys stand.
 pub(super) fn standing(answer: &Value) -> String {
     let mut lines = Lines::default();
     lines.field("wraps", answer, &["key_encryption_key"]);
     lines.field("file", answer, &["file"]);
-    lines.field("data keys", answer, &["data_keys"]);
+    let [count, at] = ["data_keys", "counted_at"].map(|key| cell(answer, &[key]));
+    lines.add("data keys", &format!("{count}, as of {at}"));
     for own in items(answer, "own") {
         let [tenant, file, id] =
             ["tenant", "file", "key_encryption_key"].map(|key| cell(own, &[key]));
         lines.add("own key", &format!("{tenant}: {file} ({id})"));
     }
     if answer.get("exchange").is_some_and(|value| !value.is_null()) {
-        let [from, to, done] = ["from", "to", "done"].map(|key| cell(answer, &["exchange", key]));
+        let [from, to] = ["from", "to"].map(|key| cell(answer, &["exchange", key]));
+        let done = answer.pointer("/exchange/done").and_then(Value::as_u64);
+        let done = data_keys(done.unwrap_or_default());
         lines.add(
             "exchange",
-            &format!("under way from {from} to {to}: {done} data keys gone over"),
+            &format!("under way from {from} to {to}: {done} gone over"),
         );
     }
     if let Some(trouble) = answer.get("trouble").filter(|value| !value.is_null()) {
@@ -124,18 +143,38 @@ pub(super) fn standing(answer: &Value) -> String {
     lines.text()
 }
 
-/// Destroyed data keys.
-pub(super) fn destroyed(answer: &Value) -> String {
-    let [tenant, through, own] = ["tenant", "through", "own_file"].map(|key| cell(answer, &[key]));
-    if own != "-" {
-        return format!(
-            "the data keys of {tenant} up to number {through} are destroyed, and so is its own key-encryption key {own}\n\
-             Delete every copy of that file: then they open in no backup, for nobody.\n"
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_exchange_is_told_with_whose_key_it_was_and_in_the_right_number() {
+        let answer = |count: u64| json!({"last_exchange": {"from": "a", "to": "b", "data_keys": count, "retired_file": "/k/f.a.retired"}});
+        for (tenant, count, expected) in [
+            (
+                None,
+                2,
+                "the key-encryption key is b now, a before; 2 data keys were wrapped anew",
+            ),
+            (
+                Some("acme"),
+                1,
+                "the key-encryption key of tenant acme is b now, a before; 1 data key was wrapped anew",
+            ),
+        ] {
+            let told = exchanged(&answer(count), tenant);
+            assert_eq!(told.lines().next(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_count_of_data_keys_is_as_of_a_time() {
+        let told = standing(&json!({"data_keys": 3, "counted_at": "2027-01-15T08:00:00Z"}));
+        assert!(
+            told.contains("data keys    3, as of 2027-01-15T08:00:00Z\n"),
+            "{told}"
         );
     }
-    format!(
-        "the data keys of {tenant} up to number {through} are destroyed; this Vestibule opens them in no restored backup either\n\
-         Whoever holds an older backup and the key-encryption key could open them with tools of his own. To end that too: \
-         vestibule keys rotate, then delete the retired key with all its copies.\n"
-    )
 }

@@ -2,10 +2,11 @@
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
 //! order: this file (what may be typed), `connection` (one request), `import` and `takeover`
-//! (files handed in), `show`, `budget` and `drill` (answers for people).
+//! (files handed in), `destroy` (what is asked once more), `show`, `budget` and `drill` (answers for people).
 
 mod budget;
 mod connection;
+mod destroy;
 mod drill;
 mod forecast;
 mod import;
@@ -30,6 +31,7 @@ pub use connection::ClientError;
 pub use takeover::ImportCommand;
 
 use connection::{Connection, Method};
+use destroy::Confirmation;
 
 /// Items asked for at a time.
 const PAGE: &str = "1000";
@@ -112,6 +114,9 @@ pub enum TenantCommand {
     DestroyKeys {
         /// Its id, as in the list
         id: String,
+        /// Do not ask: where there is no terminal to type the id at once more
+        #[arg(long)]
+        yes: bool,
         /// How and where.
         #[command(flatten)]
         client: ClientOptions,
@@ -356,9 +361,12 @@ async fn ask(command: &ClientCommand, output: &mut dyn Write) -> Result<(), Clie
             };
             pages(&list, "tenants", show::TENANTS, output).await
         }
-        C::Tenant(TenantCommand::DestroyKeys { id, client }) => {
-            let path = ["tenants", id, "destroy-keys"];
-            one(client, Method::Post, &path, keys::destroyed, output).await
+        C::Tenant(TenantCommand::DestroyKeys { id, yes, client }) => {
+            let confirmation = match yes {
+                true => Confirmation::Given,
+                false => Confirmation::Asked,
+            };
+            destroy::destroy(id, confirmation, client, output).await
         }
         C::Keys(KeysCommand::Show(client)) => {
             one(client, Method::Get, &["keys"], keys::standing, output).await
@@ -502,7 +510,7 @@ async fn one(
 fn write_one(
     client: &ClientOptions,
     answer: &Value,
-    show: fn(&Value) -> String,
+    show: impl FnOnce(&Value) -> String,
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
     let text = match client.json {
