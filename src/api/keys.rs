@@ -324,7 +324,7 @@ fn problem(error: KeysError) -> ApiProblem {
         KeysError::HasDomains(_) => Code::StillInUse,
         KeysError::NoKeys(_) | KeysError::NoOwnKey(_) => Code::NotFound,
         KeysError::Store(_) => Code::StoreUnavailable,
-        KeysError::Exchange(_) | KeysError::Vault(_) => Code::KeysUnavailable,
+        KeysError::Exchange(_) | KeysError::Vault(_) | KeysError::Lists(_) => Code::KeysUnavailable,
     };
     if !matches!(code, Code::StillInUse | Code::NotFound) {
         tracing::error!(

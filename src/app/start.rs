@@ -209,6 +209,7 @@ async fn start_control(
         .with_keys(Keys::new(
             Arc::clone(&ground.store),
             ground.vault.clone(),
+            work.accounts.clone(),
             ground.clock.corrected(),
         ));
     api::start(&loaded.settings.admin_socket, views, actions, tasks)

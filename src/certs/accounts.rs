@@ -8,6 +8,8 @@ mod adopt;
 
 mod confined;
 
+mod ended;
+
 mod lists;
 
 mod revocation;
@@ -303,7 +305,7 @@ impl Shared {
 
     async fn change_key(&self, ca: &CaId) -> Result<Arc<dyn Account>, AccountError> {
         let authority = self.authority(ca)?;
-        let mut kept = self.load(authority.as_ref()).await?;
+        let mut kept = self.load(authority.as_ref()).await?.material;
         if let Some(next) = authority.next_key(&kept).map_err(AccountError::Ca)? {
             // Replaces a next key that the account has already.
             let slots = vec![next.slot.clone()];
@@ -374,10 +376,9 @@ impl Shared {
     ) -> Result<Arc<dyn Account>, AccountError> {
         let mut races = 0;
         loop {
-            let kept = self.load(authority.as_ref()).await?;
-            let held: Vec<String> = kept.iter().map(|kept| kept.slot.clone()).collect();
+            let Loaded { material, held } = self.load(authority.as_ref()).await?;
             let opened = authority
-                .open(kept, self.clock.now())
+                .open(material, self.clock.now())
                 .await
                 .map_err(AccountError::Ca)?;
             match self.keep(authority.as_ref(), &opened.made, &held).await {
@@ -393,7 +394,7 @@ impl Shared {
     async fn reopen(&self, ca: &CaId, gone: &str) -> Result<Arc<dyn Account>, AccountError> {
         let authority = self.authority(ca)?;
         // Another process may have made one already.
-        let kept = self.load(authority.as_ref()).await?;
+        let kept = self.load(authority.as_ref()).await?.material;
         let is_other =
             |material: &Material| !material.public.is_empty() && material.public != gone.as_bytes();
         if kept.first().is_some_and(is_other) {
@@ -409,11 +410,8 @@ impl Shared {
         Ok(opened.account)
     }
 
-    async fn load(
-        &self,
-        authority: &dyn CertificateAuthority,
-    ) -> Result<Vec<Material>, AccountError> {
-        let mut kept = Vec::new();
+    async fn load(&self, authority: &dyn CertificateAuthority) -> Result<Loaded, AccountError> {
+        let mut loaded = Loaded::default();
         for slot in authority.slots() {
             let record = self
                 .store
@@ -423,19 +421,21 @@ impl Shared {
             if let Some(record) = record {
                 let name = sealed_as(authority.id(), &slot);
                 let owner = owner_of(authority, &slot);
-                let secret = self
-                    .vault
-                    .open(&owner, &name, &record.sealed)
-                    .await
-                    .map_err(AccountError::Vault)?;
-                kept.push(Material {
+                loaded.held.push(slot.clone());
+                let secret = match self.vault.open(&owner, &name, &record.sealed).await {
+                    Ok(secret) => secret,
+                    // Destroyed with its tenant's keys: one that comes back begins anew.
+                    Err(VaultError::KeyGone { .. }) if owner != KeyOwner::Platform => continue,
+                    Err(error) => return Err(AccountError::Vault(error)),
+                };
+                loaded.material.push(Material {
                     slot,
                     public: record.public,
                     secret,
                 });
             }
         }
-        Ok(kept)
+        Ok(loaded)
     }
 
     /// Keeps what was made: where `held` names the slot, replacing what it holds, else only if nobody was first.
@@ -482,6 +482,15 @@ impl Shared {
             .map(|_applied| ())
             .map_err(AccountError::Kept)
     }
+}
+
+/// What is kept for an authority.
+#[derive(Default)]
+struct Loaded {
+    /// What opens.
+    material: Vec<Material>,
+    /// The slots that hold something.
+    held: Vec<String>,
 }
 
 /// Whose data key seals what a slot holds.

@@ -118,7 +118,26 @@ pub(super) struct Revoked {
     pub(super) entry: Entry,
 }
 
+/// What lists are wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    /// What is due.
+    Due,
+    /// A further certificate is revoked.
+    With(&'a Revoked),
+    /// The keys sign none after these, which are good until everything has ended that they signed.
+    Last,
+}
+
 impl Kept {
+    /// Without the lists of keys whose certificates have all ended.
+    pub(super) fn without_ended(&self, now: Timestamp) -> Self {
+        let lists = self.lists.iter().filter(|list| now < list.until);
+        Self {
+            lists: lists.cloned().collect(),
+        }
+    }
+
     /// When the first of the lists is to be signed anew, or to be dropped where its key is not there to sign it;
     /// nothing where there is none.
     pub(super) fn due_at(&self, is_there: impl Fn(&IssuerKey) -> bool) -> Option<Timestamp> {
@@ -129,16 +148,20 @@ impl Kept {
         due.min()
     }
 
-    /// The lists as they are to be from now on: what is due is signed anew, and what a further certificate is revoked
-    /// on; a key that has none gets one, and one whose certificates have all ended loses it. A key that the authority does not have any
+    /// The lists as they are to be from now on: what is due is signed anew, what a further certificate is revoked on, and what is
+    /// to be the last; a key that has none gets one, and one whose certificates have all ended loses it. A key that the authority does not have any
     /// more keeps its last list.
     pub(super) fn renewed(
         &self,
         authority: &dyn ListAuthority,
-        revoked: Option<&Revoked>,
+        wanted: Wanted<'_>,
         now: Timestamp,
     ) -> Result<Self, CaError> {
         let keys = authority.list_keys();
+        let revoked = match wanted {
+            Wanted::With(revoked) => Some(revoked),
+            Wanted::Due | Wanted::Last => None,
+        };
         if let Some(revoked) = revoked
             && !keys.iter().any(|key| key.key == revoked.by)
         {
@@ -158,12 +181,22 @@ impl Kept {
             let before = self.lists.iter().find(|list| list.key == key.key);
             let entry = revoked.filter(|revoked| revoked.by == key.key);
             let entry = entry.map(|revoked| &revoked.entry);
-            lists.push(match before {
-                Some(list) if !list.is_due(entry, authority.list_lifetime(), now) => KeptList {
+            let good_until = match wanted {
+                Wanted::Last => key.until,
+                Wanted::Due | Wanted::With(_) => now.plus(authority.list_lifetime()),
+            };
+            let stays = |list: &&KeptList| match wanted {
+                Wanted::Last => list.next_update == key.until,
+                Wanted::Due | Wanted::With(_) => {
+                    !list.is_due(entry, authority.list_lifetime(), now)
+                }
+            };
+            lists.push(match before.filter(stays) {
+                Some(list) => KeptList {
                     until: key.until,
                     ..list.clone()
                 },
-                _ => signed(authority, key, (before, entry), now)?,
+                None => signed(authority, (key, good_until), (before, entry), now)?,
             });
         }
         Ok(Self { lists })
@@ -185,10 +218,10 @@ impl KeptList {
     }
 }
 
-/// The next list of a key, with one more entry or none.
+/// The next list of a key, good until then, with one more entry or none.
 fn signed(
     authority: &dyn ListAuthority,
-    key: &ListKey,
+    (key, good_until): (&ListKey, Timestamp),
     (before, entry): (Option<&KeptList>, Option<&Entry>),
     now: Timestamp,
 ) -> Result<KeptList, CaError> {
@@ -210,7 +243,7 @@ fn signed(
     let list = NewList {
         number: number.max(today),
         this_update: now.minus(BACKDATE.min(lifetime / 10)),
-        next_update: now.plus(lifetime),
+        next_update: good_until,
         revoked: &serials,
     };
     let der = authority.sign_list(&key.key, &list)?;

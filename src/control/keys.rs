@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::{Clock, Timestamp, monotonic};
+use crate::certs::accounts::{AccountError, Accounts};
 use crate::certs::vault::own::whole;
 use crate::certs::vault::{Vault, VaultError};
 use crate::control::caller::Grant;
@@ -56,6 +57,7 @@ pub struct OwnView {
 pub struct Keys {
     store: Arc<dyn Store>,
     vault: Vault,
+    accounts: Accounts,
     clock: Clock,
 }
 
@@ -70,6 +72,8 @@ pub enum KeysError {
     NoKeys(Option<TenantId>),
     /// No new data key was made.
     Vault(VaultError),
+    /// The last list of revoked certificates of the tenant's own issuing key could not be kept; nothing is destroyed.
+    Lists(AccountError),
     /// The tenant has no key-encryption key of its own.
     NoOwnKey(TenantId),
     /// The store failed.
@@ -92,6 +96,10 @@ impl fmt::Display for KeysError {
             Self::NoKeys(Some(tenant)) => write!(f, "tenant {tenant} has no keys"),
             Self::NoKeys(None) => f.write_str("the platform has no keys"),
             Self::Vault(error) => error.fmt(f),
+            Self::Lists(_) => f.write_str(
+                "nothing is destroyed: the last list of revoked certificates of the tenant's own issuing key could not be kept; \
+                 try again",
+            ),
             Self::Store(_) => f.write_str("the store failed"),
         }
     }
@@ -102,6 +110,7 @@ impl std::error::Error for KeysError {
         match self {
             Self::Exchange(error) => error.source(),
             Self::Vault(error) => error.source(),
+            Self::Lists(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::HasDomains(_) | Self::NoKeys(_) | Self::NoOwnKey(_) => None,
         }
@@ -109,12 +118,18 @@ impl std::error::Error for KeysError {
 }
 
 impl Keys {
-    /// Over the store and its vault.
+    /// Over the store, its vault, and the authorities' accounts.
     #[must_use]
-    pub const fn new(store: Arc<dyn Store>, vault: Vault, clock: Clock) -> Self {
+    pub const fn new(
+        store: Arc<dyn Store>,
+        vault: Vault,
+        accounts: Accounts,
+        clock: Clock,
+    ) -> Self {
         Self {
             store,
             vault,
+            accounts,
             clock,
         }
     }
@@ -202,7 +217,8 @@ impl Keys {
         made.ok_or(KeysError::NoKeys(tenant))
     }
 
-    /// Destroys the data keys of a tenant without domains, for good.
+    /// Destroys the data keys of a tenant without domains, for good, and with them what they sealed: the issuing keys that it has to
+    /// itself sign a last list first.
     ///
     /// # Errors
     /// [`KeysError`].
@@ -214,10 +230,29 @@ impl Keys {
         if self.has_domains(grant, tenant).await? {
             return Err(KeysError::HasDomains(tenant.clone()));
         }
+        self.end_lists(tenant).await?;
         let destroyed = self.vault.destroy(tenant, grant.actor().clone()).await;
+        self.accounts.forget_tenant(tenant);
         destroyed
             .map_err(KeysError::Exchange)?
             .ok_or_else(|| KeysError::NoKeys(Some(tenant.clone())))
+    }
+
+    /// An issuing key that does not open signs no list, and keeps nothing from being destroyed.
+    async fn end_lists(&self, tenant: &TenantId) -> Result<(), KeysError> {
+        match Box::pin(self.accounts.end_lists(tenant)).await {
+            Ok(()) => Ok(()),
+            Err(
+                error @ (AccountError::Vault(_)
+                | AccountError::Ca(_)
+                | AccountError::NotConfigured(_)),
+            ) => {
+                let error = whole(&error);
+                tracing::warn!(%tenant, error, "the tenant's own issuing key signs no last list of revoked certificates");
+                Ok(())
+            }
+            Err(error) => Err(KeysError::Lists(error)),
+        }
     }
 
     /// Whether a tenant has a domain that is neither removed nor being removed.

@@ -42,7 +42,7 @@ impl Accounts {
 }
 
 impl Shared {
-    fn usable_by(&self, tenant: &TenantId, ca: &CaId) -> Option<Arc<dyn Account>> {
+    pub(super) fn usable_by(&self, tenant: &TenantId, ca: &CaId) -> Option<Arc<dyn Account>> {
         let open = self.confined.lock().unwrap_or_else(PoisonError::into_inner);
         let account = open.get(&(ca.clone(), tenant.clone())).map(Arc::clone)?;
         drop(open);
@@ -50,7 +50,7 @@ impl Shared {
     }
 
     /// Two that open it at once may both certify the issuing CA anew: either certificate is good.
-    async fn open_for(
+    pub(super) async fn open_for(
         &self,
         tenant: &TenantId,
         ca: &CaId,

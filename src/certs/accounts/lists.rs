@@ -17,7 +17,7 @@ use crate::base::clock::Timestamp;
 use crate::base::task::Tasks;
 use crate::ca::{Account, CaError, ListAuthority, Sharing};
 use crate::certs::chain;
-use crate::certs::lists::{Entry, Kept, Lists, Revoked};
+use crate::certs::lists::{Entry, Kept, Lists, Revoked, Wanted};
 use crate::model::certificate::CaId;
 use crate::model::issuer_key::IssuerKey;
 use crate::model::revocation::RevocationReason;
@@ -55,9 +55,10 @@ impl Known {
     /// They are looked at again at `due`.
     fn publish(&self, place: &Place, (before, kept): (&Kept, &Kept), due: Option<Timestamp>) {
         self.published.publish_kept(kept, before);
-        if let Some(due) = due {
-            self.due().insert(place.clone(), due);
-        }
+        match due {
+            Some(due) => self.due().insert(place.clone(), due),
+            None => self.due().remove(place),
+        };
         self.changed.notify_one();
     }
 
@@ -87,15 +88,18 @@ impl Accounts {
         leaf: &[u8],
         reason: RevocationReason,
     ) -> Result<bool, Arc<AccountError>> {
+        let shared = &self.0;
+        shared.check_issuing(ca, tenant).await?;
         let account = self.account_for(tenant, &[], ca).await?;
         let Some(authority) = account.lists() else {
             return Ok(false);
         };
-        let shared = &self.0;
         let now = shared.clock.corrected().now();
         let revoked = revoked(ca, leaf, reason, now).map_err(AccountError::Ca)?;
         let place = shared.place(ca, tenant)?;
-        let written = shared.write_lists(&place, authority, Some(&revoked)).await;
+        let written = shared
+            .write_lists(&place, authority, Wanted::With(&revoked))
+            .await;
         written.map(|()| true).map_err(Arc::new)
     }
 
@@ -157,6 +161,10 @@ impl Accounts {
     async fn renew(&self, place: &Place) -> Result<(), Arc<AccountError>> {
         let (ca, tenant) = place;
         let account = match tenant {
+            // Nothing is made for a tenant whose keys were destroyed.
+            Some(tenant) if !self.0.has_issuing(ca, tenant).await? => {
+                return self.0.keep_last_lists(place).await.map_err(Arc::new);
+            }
             Some(tenant) => self.account_for(tenant, &[], ca).await?,
             None => self.account(ca).await?,
         };
@@ -229,17 +237,60 @@ impl Shared {
         account: &Arc<dyn Account>,
     ) -> Result<(), AccountError> {
         match account.lists() {
-            Some(authority) => self.write_lists(place, authority, None).await,
+            Some(authority) => self.write_lists(place, authority, Wanted::Due).await,
             None => Ok(()),
         }
     }
 
-    /// Brings the lists up to date, with one more certificate on them or none: kept, then published.
+    /// Signs the last lists of a tenant's issuing keys.
+    pub(super) async fn write_last_lists(
+        &self,
+        ca: &CaId,
+        tenant: &TenantId,
+        account: &Arc<dyn Account>,
+    ) -> Result<(), AccountError> {
+        let place = (ca.clone(), Some(tenant.clone()));
+        match account.lists() {
+            Some(authority) => self.write_lists(&place, authority, Wanted::Last).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the last lists of keys that are gone until everything that they signed has ended.
+    async fn keep_last_lists(&self, place: &Place) -> Result<(), AccountError> {
+        let record = self.kept_lists(place).await?;
+        let before = record.as_ref().map(|record| parse(&place.0, record));
+        let before = before.transpose()?.unwrap_or_default();
+        let next = before.without_ended(self.clock.corrected().now());
+        if next != before {
+            let put = self.put_lists(place, &next, record).await;
+            put.map_err(AccountError::Kept)?;
+        }
+        let due = next.due_at(|_key| false);
+        self.lists.publish(place, (&before, &next), due);
+        Ok(())
+    }
+
+    /// Refuses to revoke what an issuing key signed that was destroyed with its tenant's keys.
+    async fn check_issuing(&self, ca: &CaId, tenant: &TenantId) -> Result<(), AccountError> {
+        let to_itself = self.authority(ca)?.sharing() == Sharing::PerTenant;
+        if to_itself && !self.has_issuing(ca, tenant).await? {
+            return Err(AccountError::Ca(CaError::Material {
+                ca: ca.clone(),
+                slot: format!("the issuing key of {tenant}"),
+                why: "it was destroyed with the tenant's keys, and its last list stays as it is"
+                    .to_owned(),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Brings the lists up to date: kept, then published.
     async fn write_lists(
         &self,
         place: &Place,
         authority: &dyn ListAuthority,
-        revoked: Option<&Revoked>,
+        wanted: Wanted<'_>,
     ) -> Result<(), AccountError> {
         let mut races = 0;
         loop {
@@ -247,7 +298,7 @@ impl Shared {
             let before = record.as_ref().map(|record| parse(&place.0, record));
             let before = before.transpose()?.unwrap_or_default();
             let now = self.clock.corrected().now();
-            let next = before.renewed(authority, revoked, now);
+            let next = before.renewed(authority, wanted, now);
             let next = next.map_err(AccountError::Ca)?;
             let keys = authority.list_keys();
             let due = next.due_at(|key| keys.iter().any(|known| known.key == *key));

@@ -80,14 +80,14 @@ fn due(kept: &Kept) -> Timestamp {
 #[test]
 fn a_list_is_signed_when_half_of_its_time_is_over_and_not_before() {
     let scribe = Scribe::with(&[1]);
-    let first = Kept::default().renewed(&scribe, None, NOW).unwrap();
+    let first = Kept::default().renewed(&scribe, Wanted::Due, NOW).unwrap();
     let number = 1_800_000_000;
     assert_eq!(scribe.signed(), [("01".to_owned(), number, Vec::new())]);
     assert!(NOW.plus(LIFETIME / 3) < due(&first) && due(&first) < NOW.plus(LIFETIME / 2));
     let before = due(&first).minus(Duration::from_millis(1));
-    assert_eq!(first.renewed(&scribe, None, before).unwrap(), first);
+    assert_eq!(first.renewed(&scribe, Wanted::Due, before).unwrap(), first);
     assert_eq!(scribe.signed(), []);
-    let second = first.renewed(&scribe, None, due(&first)).unwrap();
+    let second = first.renewed(&scribe, Wanted::Due, due(&first)).unwrap();
     assert!(scribe.signed()[0].1 > number);
     assert!(due(&second) > due(&first));
 }
@@ -96,14 +96,15 @@ fn a_list_is_signed_when_half_of_its_time_is_over_and_not_before() {
 fn numbers_grow_within_a_second_and_over_a_clock_that_went_back() {
     let scribe = Scribe::with(&[1]);
     let end = NOW.plus(LIFETIME);
-    let mut kept = Kept::default().renewed(&scribe, None, NOW).unwrap();
+    let mut kept = Kept::default().renewed(&scribe, Wanted::Due, NOW).unwrap();
     for serial in ["41", "42"] {
         kept = kept
-            .renewed(&scribe, Some(&revoked(1, serial, end)), NOW)
+            .renewed(&scribe, Wanted::With(&revoked(1, serial, end)), NOW)
             .unwrap();
     }
     // The list says that it begins later than this.
-    kept.renewed(&scribe, None, NOW.minus(LIFETIME)).unwrap();
+    kept.renewed(&scribe, Wanted::Due, NOW.minus(LIFETIME))
+        .unwrap();
     let signed = scribe.signed();
     let numbers: Vec<u64> = signed.iter().map(|(_, number, _)| *number).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
@@ -116,12 +117,12 @@ fn an_entry_leaves_after_a_list_that_was_made_beyond_the_certificates_end() {
     let scribe = Scribe::with(&[1]);
     let end = NOW.plus(LIFETIME);
     let mut kept = Kept::default()
-        .renewed(&scribe, Some(&revoked(1, "41", end)), NOW)
+        .renewed(&scribe, Wanted::With(&revoked(1, "41", end)), NOW)
         .unwrap();
     let mut last_with_it = NOW;
     while kept.lists[0].revoked.len() == 1 {
         last_with_it = kept.lists[0].this_update;
-        kept = kept.renewed(&scribe, None, due(&kept)).unwrap();
+        kept = kept.renewed(&scribe, Wanted::Due, due(&kept)).unwrap();
     }
     assert!(last_with_it > end);
 }
@@ -131,9 +132,9 @@ fn what_is_revoked_twice_is_listed_once_and_signed_once() {
     let scribe = Scribe::with(&[1]);
     let revoked = revoked(1, "41", NOW.plus(LIFETIME));
     let kept = Kept::default()
-        .renewed(&scribe, Some(&revoked), NOW)
+        .renewed(&scribe, Wanted::With(&revoked), NOW)
         .unwrap();
-    let again = kept.renewed(&scribe, Some(&revoked), NOW).unwrap();
+    let again = kept.renewed(&scribe, Wanted::With(&revoked), NOW).unwrap();
     assert_eq!(again, kept);
     assert_eq!(scribe.signed().len(), 1);
 }
@@ -143,7 +144,7 @@ fn each_key_has_its_list_until_everything_that_it_signed_has_ended() {
     let scribe = Scribe::with(&[2, 1]);
     let end = NOW.plus(LIFETIME * 100);
     let kept = Kept::default()
-        .renewed(&scribe, Some(&revoked(1, "41", end)), NOW)
+        .renewed(&scribe, Wanted::With(&revoked(1, "41", end)), NOW)
         .unwrap();
     let serials: Vec<_> = scribe
         .signed()
@@ -154,16 +155,16 @@ fn each_key_has_its_list_until_everything_that_it_signed_has_ended() {
     // The earlier key is gone: its last list stays, and is looked at no more before its end.
     let fewer = Scribe::with(&[2]);
     let later = NOW.plus(LIFETIME * 10);
-    let kept = kept.renewed(&fewer, None, later).unwrap();
+    let kept = kept.renewed(&fewer, Wanted::Due, later).unwrap();
     assert_eq!(kept.lists.len(), 2);
     let next = kept.due_at(|known| *known == key(2)).unwrap();
     assert!(later < next);
     assert!(
-        kept.renewed(&fewer, Some(&revoked(1, "42", end)), later)
+        kept.renewed(&fewer, Wanted::With(&revoked(1, "42", end)), later)
             .is_err(),
         "nobody can sign that any more"
     );
-    let kept = kept.renewed(&fewer, None, end).unwrap();
+    let kept = kept.renewed(&fewer, Wanted::Due, end).unwrap();
     assert_eq!(kept.lists.len(), 1);
 }
 
@@ -171,7 +172,7 @@ fn each_key_has_its_list_until_everything_that_it_signed_has_ended() {
 fn what_is_published_is_what_is_kept() {
     let lists = Lists::default();
     let scribe = Scribe::with(&[1, 2]);
-    let kept = Kept::default().renewed(&scribe, None, NOW).unwrap();
+    let kept = Kept::default().renewed(&scribe, Wanted::Due, NOW).unwrap();
     lists.publish_kept(&kept, &Kept::default());
     let found = lists.find("01").unwrap();
     assert_eq!(found.der, 1_800_000_000_u64.to_be_bytes().as_slice());
@@ -179,7 +180,7 @@ fn what_is_published_is_what_is_kept() {
     let row = serde_json::to_vec(&kept).unwrap();
     assert_eq!(serde_json::from_slice::<Kept>(&row).unwrap(), kept);
     let end = NOW.plus(LIFETIME * 100);
-    let fewer = kept.renewed(&Scribe::with(&[2]), None, end).unwrap();
+    let fewer = kept.renewed(&Scribe::with(&[2]), Wanted::Due, end).unwrap();
     lists.publish_kept(&fewer, &kept);
     assert!(lists.find("01").is_none() && lists.find("02").is_some());
 }

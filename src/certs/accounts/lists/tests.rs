@@ -10,6 +10,7 @@ use crate::certs::vault::Vault;
 use crate::keys;
 use crate::store::Store;
 use crate::store::embedded::{self, Embedded};
+use crate::store::record::{AuditActor, KeyOwner};
 
 const CA: &str = "own";
 
@@ -234,4 +235,81 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_no_issuing() {
         .put_on_list((&tenant("acme"), &ca), &leaf, RevocationReason::Unspecified)
         .await;
     assert!(refused.unwrap_err().to_string().contains(SLOT));
+}
+
+/// The newest data key of a tenant.
+async fn data_key(process: &Process, slug: &str) -> Option<u32> {
+    let owner = KeyOwner::Tenant(tenant(slug));
+    let store = &process.accounts.0.store;
+    let by = Deadline::after(PATIENCE);
+    let found = store.data_key(by, &owner, None).await.unwrap();
+    found.map(|record| record.id)
+}
+
+#[tokio::test]
+async fn a_destroyed_tenants_issuing_key_certifies_nobody_and_its_last_list_lasts() {
+    let machine = Machine::new(Sharing::PerTenant);
+    let process = machine.start().await;
+    let (revoked, by) = process.issue("acme").await;
+    let (good, _) = process.issue("acme").await;
+    process.revoke("acme", &revoked).await;
+    put_tenant(&process, "acme").await;
+
+    let accounts = &process.accounts;
+    accounts.end_lists(&tenant("acme")).await.unwrap();
+    let vault = &accounts.0.vault;
+    let destroyed = vault.destroy(&tenant("acme"), AuditActor::Operator).await;
+    destroyed.unwrap().unwrap();
+    accounts.forget_tenant(&tenant("acme"));
+    let (number, listed) = process.published(&by, &revoked).unwrap();
+    assert!(listed);
+
+    // Its list is good as long as anything that the key signed, over starts too, and nothing is made to keep it.
+    machine.clock.advance(Duration::from_secs(700 * 86_400));
+    process.end();
+    let process = machine.start().await;
+    for _ in 0..2 {
+        process.accounts.read_lists().await;
+        process.accounts.renew_due().await;
+    }
+    assert_eq!(process.published(&by, &revoked), Some((number, true)));
+    let list = process.accounts.lists().find(by.as_str()).unwrap();
+    assert!(machine.clock.now() < list.next_update);
+    assert_eq!(data_key(&process, "acme").await, None);
+    // Nothing more can be put on it.
+    let (acme, ca) = (tenant("acme"), CaId::new(CA));
+    let late = process
+        .accounts
+        .put_on_list((&acme, &ca), &good, RevocationReason::Superseded);
+    let refused = late.await.unwrap_err();
+    assert!(
+        matches!(&*refused, AccountError::Ca(CaError::Material { why, .. }) if why.contains("destroyed")),
+        "{refused:?}"
+    );
+    assert_eq!(data_key(&process, "acme").await, None);
+
+    // A tenant that comes back has another issuing key.
+    let (_, next) = process.issue("acme").await;
+    assert_ne!(next, by);
+    assert_eq!(data_key(&process, "acme").await, Some(2));
+    // And once all has ended, the last list goes.
+    machine.clock.advance(Duration::from_secs(31 * 86_400));
+    process.accounts.read_lists().await;
+    process.accounts.renew_due().await;
+    assert_eq!(process.published(&by, &revoked), None);
+    assert!(process.published(&next, &revoked).is_some());
+}
+
+#[tokio::test]
+async fn a_last_list_that_was_signed_in_vain_is_followed_by_others() {
+    let machine = Machine::new(Sharing::PerTenant);
+    let process = machine.start().await;
+    let (leaf, by) = process.issue("acme").await;
+    process.accounts.end_lists(&tenant("acme")).await.unwrap();
+    let (last, _) = process.published(&by, &leaf).unwrap();
+    process.accounts.end_lists(&tenant("acme")).await.unwrap();
+    assert_eq!(process.published(&by, &leaf), Some((last, false)));
+    assert!(process.revoke("acme", &leaf).await);
+    let (next, listed) = process.published(&by, &leaf).unwrap();
+    assert!(last < next && listed);
 }
