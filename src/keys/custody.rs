@@ -96,6 +96,18 @@ impl Own {
         }
     }
 
+    /// What is in memory of the same file, where that cannot be read any more.
+    #[must_use]
+    pub fn or_in_memory(self, earlier: Option<Self>) -> Self {
+        let is_lost = matches!(&self.ring, Err(why) if !matches!(**why, KekError::Shared { .. }));
+        let held = earlier
+            .filter(|earlier| earlier.ring.is_ok() && place(&earlier.file) == place(&self.file));
+        match held.filter(|_| is_lost) {
+            Some(held) => held.playing(self.role),
+            None => self,
+        }
+    }
+
     /// The same key where it only opens what it wrapped, as its tenant goes back to the platform's; nothing where there is none.
     #[must_use]
     pub fn leaving(self) -> Option<Self> {

@@ -96,7 +96,8 @@ impl Vault {
                     Own::unusable(file, KekError::Shared { path, with })
                 }
             };
-            let own = match self.parts.custody.load().own(tenant.as_str()) {
+            let earlier = self.parts.custody.load().own(tenant.as_str()).cloned();
+            let own = match &earlier {
                 Some(earlier) => own.after(earlier),
                 None => own,
             };
@@ -107,7 +108,7 @@ impl Vault {
                     "key_file of tenant {tenant} cannot be used: {error}"
                 ));
             }
-            self.set_own(tenant.as_str(), Some(own));
+            self.set_own(tenant.as_str(), Some(own.or_in_memory(earlier)));
         }
         for tenant in &wanted.without {
             let own = self.parts.custody.load().own(tenant.as_str()).cloned();

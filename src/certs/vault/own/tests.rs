@@ -211,6 +211,21 @@ async fn a_key_file_named_elsewhere_and_not_copied_there_opens_on_and_the_old_on
 }
 
 #[tokio::test]
+async fn a_reload_without_the_file_tells_of_it_and_leaves_the_key_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, blobs) = sealed(folder.path(), 1).await;
+    let file = folder.path().join("own");
+    assert_eq!(vault.take_own(&own_in(&file)).await.unwrap(), [""; 0]);
+    vault.settle().await.unwrap();
+    fs::remove_file(&file).unwrap();
+    let told = vault.take_own(&own_in(&file)).await.unwrap();
+    assert!(told[0].contains(file.to_str().unwrap()), "{told:?}");
+    vault.forget(&named(0));
+    all_open(&vault, &blobs).await;
+    assert!(vault.seal(&named(0), "n", &secret()).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_new_key_in_a_new_file_takes_over_what_the_one_before_wrapped() {
     let folder = tempfile::tempdir().unwrap();
     let (store, vault, blobs) = sealed(folder.path(), 2).await;
