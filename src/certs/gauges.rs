@@ -8,9 +8,9 @@ use crate::base::clock::Clock;
 use crate::base::task::Tasks;
 use crate::certs::accounts::Accounts;
 use crate::certs::resolver::Resolver;
-use crate::store::job::JobKind;
+use crate::store::job::{JobKind, Priority};
 use crate::store::{Deadline, Store};
-use crate::telemetry::labels::JobState;
+use crate::telemetry::labels::{JobPriority, JobState};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Health, Readiness};
 
@@ -59,8 +59,11 @@ impl Gauges {
         let by = Deadline::after(PATIENCE);
         // A failing store shows by itself, and the waiting jobs are not gone.
         if let Ok(backlog) = self.store.backlog(by, JobKind::Certificate).await {
-            metrics.jobs.set(JobState::Queued, backlog.due);
-            metrics.oldest_job.set((), backlog.oldest.as_secs());
+            metrics.jobs.set(JobState::Queued, backlog.due());
+            for priority in Priority::ALL {
+                let waited = backlog.of(priority).oldest.as_secs();
+                metrics.oldest_job.set(label(priority), waited);
+            }
         }
         self.look_at_the_clock().await;
         metrics.credentials.set((), self.resolver.entries());
@@ -103,5 +106,14 @@ impl Gauges {
     fn difference(&self) -> Option<Duration> {
         let apart = Duration::from_millis(self.clock.ahead()?.unsigned_abs());
         (apart > Clock::TOLERANCE).then_some(apart)
+    }
+}
+
+const fn label(priority: Priority) -> JobPriority {
+    match priority {
+        Priority::Handshake => JobPriority::Handshake,
+        Priority::Expiring => JobPriority::Expiring,
+        Priority::Renewal => JobPriority::Renewal,
+        Priority::Background => JobPriority::Background,
     }
 }

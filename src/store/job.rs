@@ -199,10 +199,14 @@ pub enum Held {
     Lost,
 }
 
-/// Jobs that are due and wait for somebody to claim them.
+/// Jobs that are due and wait for somebody to claim them, by priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// How many; beyond [`Backlog::MOST`] of a priority they are not counted.
+pub struct Backlog([Waiting; Priority::ALL.len()]);
+
+/// Due jobs of one priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many; beyond [`Backlog::MOST`] they are not counted.
     pub due: u64,
     /// How long the one has waited that has been due longest; zero where none is.
     pub oldest: Duration,
@@ -211,6 +215,26 @@ pub struct Backlog {
 impl Backlog {
     /// Jobs of a priority that are counted, so that looking stays cheap however many wait.
     pub const MOST: u32 = 100_000;
+
+    /// Those of a priority.
+    #[must_use]
+    pub fn of(&self, priority: Priority) -> Waiting {
+        let waiting = self.0.get(priority as usize);
+        waiting.copied().unwrap_or_default()
+    }
+
+    /// Sets those of a priority.
+    pub fn set(&mut self, priority: Priority, waiting: Waiting) {
+        if let Some(own) = self.0.get_mut(priority as usize) {
+            *own = waiting;
+        }
+    }
+
+    /// How many of all priorities.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        self.0.iter().map(|waiting| waiting.due).sum()
+    }
 }
 
 /// How a requested job stands.

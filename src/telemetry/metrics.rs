@@ -22,9 +22,9 @@ use crate::model::problem::ProblemCode;
 use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
     AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, DataKeyState,
-    Direction, End, Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft,
-    Listener, Permission, Protocol, Reload, RevocationOutcome, StatusClass, StoreCall,
-    StoreFailure, UpstreamConnection,
+    Direction, End, Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobPriority, JobState,
+    LifetimeLeft, Listener, Permission, Protocol, Reload, RevocationOutcome, StatusClass,
+    StoreCall, StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
@@ -106,7 +106,7 @@ families! {
 
     // --- certificates
     issuances: CountersByCa<(IssuanceKind, IssuanceOutcome)> = CountersByCa::default(),
-        "issuances", "Issuances ended, by CA, kind and outcome";
+        "issuances", "Issuances ended, by CA, kind, outcome and, where they failed, who must act";
     issuance_duration: Histograms<IssuanceKind> = Histograms::new(ISSUANCE_BOUNDS),
         "issuance_duration_seconds", "Time of successful issuances";
     revocations: CountersByCa<RevocationOutcome> = CountersByCa::default(),
@@ -121,8 +121,8 @@ families! {
         "issuance_problems", "Failed issuances, by problem code";
     jobs: Gauges<JobState> = Gauges::default(),
         "jobs", "Certificate jobs that are due and waiting, and that run here";
-    oldest_job: Gauges<()> = Gauges::default(),
-        "job_longest_wait_seconds", "How long the certificate job has waited that has been due longest; 0 where none waits";
+    oldest_job: Gauges<JobPriority> = Gauges::default(),
+        "job_longest_wait_seconds", "How long the certificate job of a priority has waited that has been due longest, renewals and new names held back by a CA's budget included; 0 where none waits";
     ca_ready: GaugesByCa = GaugesByCa::default(),
         "ca_ready", "Whether a CA is asked for certificates: 1, or 0 while it is away";
     certificates: Gauges<Expiry> = Gauges::default(),

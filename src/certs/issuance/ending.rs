@@ -181,7 +181,7 @@ impl Attempt<'_> {
             IssuanceOutcome::Deferred
         } else if failure.cause.counts() {
             self.back_off(&failure, known, now).await;
-            IssuanceOutcome::Failed
+            IssuanceOutcome::Failed(failure.cause.code().actor())
         } else {
             let cause = &failure.cause;
             tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?cause, "issuance deferred");

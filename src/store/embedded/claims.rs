@@ -14,7 +14,7 @@ use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::error::StoreError;
 use crate::store::job::{
-    Backlog, Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Pace, Priority,
+    Backlog, Claim, ClaimRequest, ClaimedJob, Claims, Held, JobKind, Pace, Priority, Waiting,
 };
 
 /// Jobs that one call claims at most.
@@ -298,9 +298,11 @@ pub(super) async fn backlog(
         .bind(i64::from(Backlog::MOST))
         .fetch_one(&mut *connection)
         .await?;
-        backlog.due += u64::try_from(due).unwrap_or_default();
-        let waited = first.map_or(Duration::ZERO, |at| now.since(Timestamp::from_millis(at)));
-        backlog.oldest = backlog.oldest.max(waited);
+        let waiting = Waiting {
+            due: u64::try_from(due).unwrap_or_default(),
+            oldest: first.map_or(Duration::ZERO, |at| now.since(Timestamp::from_millis(at))),
+        };
+        backlog.set(priority, waiting);
     }
     Ok(backlog)
 }

@@ -1,6 +1,6 @@
 //! Labels of certificates and of the work to get them.
 
-use crate::model::problem::ProblemCode;
+use crate::model::problem::{Actor, ProblemCode};
 use crate::telemetry::family::Labels;
 
 label! {
@@ -13,17 +13,62 @@ label! {
     }
 }
 
-label! {
-    /// How an issuance ended.
-    IssuanceOutcome = "outcome" {
-        /// With a certificate.
-        Issued = "issued",
-        /// It failed, and backs off.
-        Failed = "failed",
-        /// Interrupted through no fault of the domain; nothing is counted against it.
-        Deferred = "deferred",
-        /// Policy or the permission hook denied it.
-        Denied = "denied",
+/// How an issuance ended: the labels `outcome` and `actor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IssuanceOutcome {
+    /// With a certificate.
+    Issued,
+    /// It failed, and backs off until this one acts.
+    Failed(Actor),
+    /// Interrupted through no fault of the domain; nothing is counted against it.
+    Deferred,
+    /// Policy or the permission hook denied it.
+    Denied,
+}
+
+impl IssuanceOutcome {
+    /// Every value.
+    pub const ALL: &[Self] = &[
+        Self::Issued,
+        Self::Failed(Actor::Customer),
+        Self::Failed(Actor::Operator),
+        Self::Failed(Actor::Ca),
+        Self::Failed(Actor::Platform),
+        Self::Deferred,
+        Self::Denied,
+    ];
+}
+
+impl Labels for IssuanceOutcome {
+    const COUNT: usize = Self::ALL.len();
+
+    fn index(self) -> usize {
+        match self {
+            Self::Issued => 0,
+            Self::Failed(Actor::Customer) => 1,
+            Self::Failed(Actor::Operator) => 2,
+            Self::Failed(Actor::Ca) => 3,
+            Self::Failed(Actor::Platform) => 4,
+            Self::Deferred => 5,
+            Self::Denied => 6,
+        }
+    }
+
+    fn all() -> Vec<Self> {
+        Self::ALL.to_vec()
+    }
+
+    fn words(self) -> Vec<(&'static str, &'static str)> {
+        let (outcome, actor) = match self {
+            Self::Issued => ("issued", "none"),
+            Self::Failed(Actor::Customer) => ("failed", "customer"),
+            Self::Failed(Actor::Operator) => ("failed", "operator"),
+            Self::Failed(Actor::Ca) => ("failed", "ca"),
+            Self::Failed(Actor::Platform) => ("failed", "platform"),
+            Self::Deferred => ("deferred", "none"),
+            Self::Denied => ("denied", "none"),
+        };
+        vec![("outcome", outcome), ("actor", actor)]
     }
 }
 
@@ -64,6 +109,20 @@ label! {
         Queued = "queued",
         /// Being worked on here.
         Running = "running",
+    }
+}
+
+label! {
+    /// How urgent a job is.
+    JobPriority = "priority" {
+        /// A visitor waits in a handshake.
+        Handshake = "handshake",
+        /// A certificate has expired or is about to.
+        Expiring = "expiring",
+        /// A renewal in good time.
+        Renewal = "renewal",
+        /// A new name without a visitor.
+        Background = "background",
     }
 }
 

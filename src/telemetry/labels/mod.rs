@@ -44,8 +44,8 @@ mod request;
 mod state;
 
 pub use certificate::{
-    BudgetFamily, Expiry, IssuanceKind, IssuanceOutcome, JobState, LifetimeLeft, Permission,
-    RevocationOutcome,
+    BudgetFamily, Expiry, IssuanceKind, IssuanceOutcome, JobPriority, JobState, LifetimeLeft,
+    Permission, RevocationOutcome,
 };
 pub use connection::{
     AdmissionLimit, ChallengeAnswer, ChallengeAsked, CredentialOrigin, Handshake, HandshakeOutcome,

@@ -53,7 +53,7 @@ fn counts_what_the_program_tells() {
         "proxy_handshakes_total{outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
         "proxy_handshakes_total{outcome=\"refused\",reason=\"unknown_name\",origin=\"none\"} 1",
         "proxy_handshake_duration_seconds_bucket{le=\"0.1\",outcome=\"served\",reason=\"full\",origin=\"issued\"} 1",
-        "proxy_issuances_total{ca=\"a\\\"b\\\\c\\nd\",kind=\"first\",outcome=\"issued\"} 1",
+        "proxy_issuances_total{ca=\"a\\\"b\\\\c\\nd\",kind=\"first\",outcome=\"issued\",actor=\"none\"} 1",
         "proxy_connections_open{listener=\"https\"} 1",
         "proxy_reload_timestamp_seconds{outcome=\"failure\"} 1800000000",
         "proxy_config_state{state=\"last_good\"} 1",
@@ -222,7 +222,7 @@ fn every_metric_of_the_alert_rules_is_exposed_with_the_labels_asked_for() {
         else {
             continue;
         };
-        for matcher in matchers.split(',') {
+        for matcher in matchers.split(',').map(str::trim) {
             let (label, values) = matcher.split_once('=').unwrap();
             for value in values.trim_matches(['~', '"']).split('|') {
                 let wanted = format!("{label}=\"{value}\"");
