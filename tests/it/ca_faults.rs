@@ -23,6 +23,8 @@ struct Expected {
     waits: bool,
     /// How long an attempt may take.
     deadline: &'static str,
+    /// What the log says was seen.
+    evidence: &'static str,
 }
 
 const OUTAGE: Expected = Expected {
@@ -30,6 +32,7 @@ const OUTAGE: Expected = Expected {
     second_order: &[],
     waits: false,
     deadline: "5s",
+    evidence: "",
 };
 
 #[test]
@@ -82,10 +85,22 @@ fn silence_about_the_account_holds_nobody_for_longer_than_a_call_may_take() {
 
 #[test]
 fn a_certificate_that_was_tampered_with_never_serves() {
-    for fault in [Fault::OtherKey, Fault::OtherSignature] {
+    const UNSIGNED: &str = "certificate 0 is not signed by the next one";
+    const NOT_NOW: &str = "certificate 0 is valid from";
+    for (fault, evidence) in [
+        (
+            Fault::OtherKey,
+            "the certificate holds another key than ours",
+        ),
+        (Fault::OtherSignature, UNSIGNED),
+        (Fault::OtherChain, UNSIGNED),
+        (Fault::Expired, NOT_NOW),
+        (Fault::NotYet, NOT_NOW),
+    ] {
         let expected = Expected {
             code: "ca_rejected",
             second_order: &[Step::Certificate],
+            evidence,
             ..OUTAGE
         };
         in_turn(&[Step::Certificate], fault, &expected);
@@ -135,6 +150,8 @@ fn in_turn(steps: &[Step], fault: Fault, expected: &Expected) {
             edge.get(&url).send().ok()
         });
         assert!(wire.has_faulted(), "{what}: nothing went wrong");
+        let seen = edge.process.count(expected.evidence);
+        assert!(seen > 0, "{what}: not seen as that");
         let orders = wire.placed() - placed;
         let most = 1 + usize::from(expected.second_order.contains(step));
         assert!(orders <= most, "{what}: {orders} orders");

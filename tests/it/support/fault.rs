@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Response, StatusCode};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SubjectPublicKeyInfo};
+use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
 
 /// Seconds that a CA of these stories asks to wait.
 pub(crate) const ASKED_TO_WAIT: u64 = 2;
+const DAY: Duration = Duration::DAY;
+const END: &str = "-----END CERTIFICATE-----\n";
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,12 @@ pub(crate) enum Fault {
     OtherKey,
     /// The CA's certificate with its signature changed.
     OtherSignature,
+    /// The CA's certificate below another authority's.
+    OtherChain,
+    /// A certificate for the name and our key that has ended.
+    Expired,
+    /// One that begins tomorrow.
+    NotYet,
 }
 
 impl Fault {
@@ -46,12 +56,18 @@ impl Fault {
                 let page = "<html><h1>502 Bad Gateway</h1></html>".to_owned();
                 Some(answer(502, "text/html", page))
             }
-            Self::Truncated | Self::Hung | Self::OtherKey | Self::OtherSignature => None,
+            Self::Truncated
+            | Self::Hung
+            | Self::OtherKey
+            | Self::OtherSignature
+            | Self::OtherChain
+            | Self::Expired
+            | Self::NotYet => None,
         }
     }
 
     /// The CA's answer, spoilt.
-    pub(super) fn spoil(self, path: &str, response: Response<Bytes>) -> Response<Bytes> {
+    pub(super) fn spoil(self, response: Response<Bytes>) -> Response<Bytes> {
         let (mut head, body) = response.into_parts();
         let body = match self {
             Self::Truncated if body.is_empty() => {
@@ -59,8 +75,11 @@ impl Fault {
                 body
             }
             Self::Truncated => body.slice(..body.len() / 2),
-            Self::OtherKey => other_key(path, &body),
+            Self::OtherKey => Sent::read(&body).with_leaf(&Leaf::OtherKey),
             Self::OtherSignature => other_signature(&body),
+            Self::OtherChain => Sent::read(&body).below_another(),
+            Self::Expired => Sent::read(&body).with_leaf(&Leaf::From(-2 * DAY)),
+            Self::NotYet => Sent::read(&body).with_leaf(&Leaf::From(DAY)),
             Self::RateLimited | Self::Busy | Self::Gateway | Self::Hung => body,
         };
         head.headers.remove(http::header::CONTENT_LENGTH);
@@ -78,15 +97,69 @@ fn answer(status: u16, kind: &'static str, text: String) -> Response<Bytes> {
     response
 }
 
-/// The chain with another leaf, of the right form.
-fn other_key(path: &str, chain: &Bytes) -> Bytes {
-    let chain = String::from_utf8(chain.to_vec()).unwrap();
-    let (_, issuers) = chain.split_once("-----END CERTIFICATE-----\n").unwrap();
-    let key = KeyPair::generate().unwrap();
-    let name = format!("{}.example.com", path.rsplit('/').next().unwrap());
-    let leaf = CertificateParams::new([name]).unwrap();
-    let leaf = leaf.self_signed(&key).unwrap().pem();
-    Bytes::from(leaf + issuers)
+/// A leaf in place of the CA's, for the same names.
+enum Leaf {
+    /// For a key that is not ours.
+    OtherKey,
+    /// For our key, valid for a day from so long after now.
+    From(Duration),
+}
+
+/// What the CA sent.
+struct Sent {
+    /// The names of the leaf.
+    names: Vec<String>,
+    /// Its key, ours.
+    key: SubjectPublicKeyInfo,
+    leaf: String,
+    issuers: String,
+}
+
+impl Sent {
+    fn read(chain: &Bytes) -> Self {
+        let text = String::from_utf8(chain.to_vec()).unwrap();
+        let end = text.find(END).unwrap() + END.len();
+        let (leaf, issuers) = text.split_at(end);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        let names = names.value.general_names.iter().map(|name| {
+            if let GeneralName::DNSName(name) = name {
+                (*name).to_owned()
+            } else {
+                panic!("the CA certified {name}")
+            }
+        });
+        Self {
+            names: names.collect(),
+            key: SubjectPublicKeyInfo::from_der(certificate.public_key().raw).unwrap(),
+            leaf: leaf.to_owned(),
+            issuers: issuers.to_owned(),
+        }
+    }
+
+    /// The chain with another leaf, of the right form.
+    fn with_leaf(&self, leaf: &Leaf) -> Bytes {
+        let mut params = CertificateParams::new(self.names.clone()).unwrap();
+        let by = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+        let signed = match leaf {
+            Leaf::OtherKey => params.signed_by(&KeyPair::generate().unwrap(), &by),
+            Leaf::From(from) => {
+                params.not_before = OffsetDateTime::now_utc() + *from;
+                params.not_after = params.not_before + DAY;
+                params.signed_by(&self.key, &by)
+            }
+        };
+        Bytes::from(signed.unwrap().pem() + &self.issuers)
+    }
+
+    /// The CA's leaf, and an authority that did not sign it.
+    fn below_another(&self) -> Bytes {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let other = params.self_signed(&KeyPair::generate().unwrap());
+        Bytes::from(self.leaf.clone() + &other.unwrap().pem())
+    }
 }
 
 /// The chain with one character of the leaf's last line of signature replaced: all else still parses.

@@ -326,7 +326,7 @@ async fn answer(
         Some(fault) if response.status() == StatusCode::BAD_REQUEST => {
             state.go_wrong_later(&path, fault);
         }
-        Some(fault) => response = fault.spoil(&path, response),
+        Some(fault) => response = fault.spoil(response),
         None => {}
     }
     Ok(response.map(Full::new))
