@@ -143,6 +143,35 @@ fn an_imported_certificate_serves_at_once_and_an_order_takes_over_before_it_ends
 }
 
 #[test]
+fn an_earlier_wildcard_certificate_serves_again() {
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let elsewhere = Elsewhere::new(&place);
+    let setup = Setup::new(&place)
+        .private_ca(Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .tenant("acme", &[NAME]);
+    let edge = setup.start();
+    edge.wait_for_metric("proxy_issuances_total", &["outcome=\"issued\""], 1.0);
+    let serving = || {
+        let shown = setup.succeed(&["domain", "show", NAME, "--json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        shown["certificate"]["id"].as_str().unwrap().to_owned()
+    };
+    let bring = |name: &str| {
+        let files = elsewhere.issue(name, -5, 86_400);
+        let (chain, key) = (&*files.chain, &*files.key);
+        let import = ["certificate", "import", "--chain", chain, "--key", key];
+        setup.succeed(&[&import[..], &["--domain", NAME]].concat());
+        serving()
+    };
+    let wildcard = bring("*.example.com");
+    assert_ne!(bring(NAME), wildcard);
+    setup.succeed(&["certificate", "rollback", NAME]);
+    assert_eq!(serving(), wildcard);
+}
+
+#[test]
 fn a_wrong_name_and_an_expired_certificate_are_refused_and_nothing_changes() {
     let place = Place::claim();
     let upstream = Upstream::start(&place);

@@ -276,14 +276,22 @@ impl Actions {
                  any more, or is not for that name"
             )));
         }
-        let by = Deadline::after(CALL);
-        let found = self
-            .store
-            .certificates_of(by, grant.scope(), pattern, MOST_EARLIER);
-        let found = found.await.map_err(ActionError::Store)?;
+        let wildcard = match pattern {
+            NamePattern::Exact(name) => NamePattern::wildcard_over(name),
+            NamePattern::Wildcard(_) => None,
+        };
+        let mut found = Vec::new();
+        for of in [Some(pattern), wildcard.as_ref()].into_iter().flatten() {
+            let by = Deadline::after(CALL);
+            let page = self
+                .store
+                .certificates_of(by, grant.scope(), of, MOST_EARLIER);
+            found.extend(page.await.map_err(ActionError::Store)?);
+        }
         let earlier = found
             .into_iter()
-            .find(|record| record.facts.id < current && can_serve(record));
+            .filter(|record| record.facts.id < current && can_serve(record))
+            .max_by_key(|record| record.facts.id);
         earlier.map(|earlier| (earlier, current)).ok_or_else(|| {
             ActionError::NotPossible(format!(
                 "{pattern} has no earlier certificate that is still valid, not revoked, and has its key"
