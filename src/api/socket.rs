@@ -3,7 +3,9 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -12,7 +14,7 @@ use crate::base::serve::Accept;
 
 /// The longest path that the kernel takes for a socket, the one that it is first made under included (`sun_path` has 108
 /// octets with the final NUL).
-const LONGEST_PATH: usize = 107 - ".new".len();
+const LONGEST_PATH: usize = 107 - ".new/s".len();
 
 /// A listening socket; its file is removed when it is dropped, unless another process has replaced it.
 #[derive(Debug)]
@@ -81,12 +83,11 @@ impl AdminSocket {
         Self::replace(path).map_err(|error| SocketError::Io(path.to_owned(), error))
     }
 
-    /// Made aside, closed to others, and only then put in place: nobody else can ever connect.
+    /// Made aside, in a folder that nobody else may enter, closed to others, and only then put in place: nobody else can
+    /// ever connect. A bound socket has the permissions of the process' umask at first.
     fn replace(path: &Path) -> io::Result<Self> {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".new");
-        let aside = PathBuf::from(aside);
-        remove_if_there(&aside)?;
+        let folder = Aside::make(path)?;
+        let aside = folder.0.join("s");
         let listener = UnixListener::bind(&aside)?;
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))?;
         let inode = fs::symlink_metadata(&aside)?.ino();
@@ -96,6 +97,40 @@ impl AdminSocket {
             path: path.to_owned(),
             inode,
         })
+    }
+}
+
+/// A folder of ours alone beside the socket; removed with what it holds when it is dropped.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn make(path: &Path) -> io::Result<Self> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".new");
+        let aside = Self(aside.into());
+        // What a killed process left.
+        aside.remove()?;
+        fs::DirBuilder::new().mode(0o700).create(&aside.0)?;
+        Ok(aside)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        let removed = match fs::symlink_metadata(&self.0) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&self.0),
+            Ok(_) => fs::remove_file(&self.0),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // One that stays is removed by the next start.
+        drop(self.remove());
     }
 }
 
@@ -137,15 +172,11 @@ async fn refuse_if_taken(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -157,6 +188,53 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(socket);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Watches for a socket that another could reach, while one is made again and again with a generous umask's permissions.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn at_no_instant_may_another_open_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let (watched, ended) = (folder.path().to_owned(), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&ended);
+        let watcher = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                seen.extend(
+                    fs::read_dir(&watched)
+                        .unwrap()
+                        .flatten()
+                        .filter_map(|entry| open_to_others(&entry)),
+                );
+            }
+            seen
+        });
+        for _ in 0..500 {
+            drop(AdminSocket::bind(&path).await.unwrap());
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(watcher.join().unwrap(), Vec::<PathBuf>::new());
+    }
+
+    /// What another user could connect to, or look into for what to connect to.
+    fn open_to_others(entry: &fs::DirEntry) -> Option<PathBuf> {
+        let mode = entry.metadata().ok()?.permissions().mode();
+        (mode & 0o077 != 0).then(|| entry.path())
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_beside_it_is_cleared_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let aside = folder.path().join("admin.sock.new");
+        fs::create_dir(&aside).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(aside.join("s")).unwrap());
+        let socket = AdminSocket::bind(&path).await.unwrap();
+        assert!(!aside.exists());
+        drop(socket);
+        drop(std::os::unix::net::UnixListener::bind(&aside).unwrap());
+        AdminSocket::bind(&path).await.unwrap();
+        assert!(!aside.exists());
     }
 
     #[tokio::test]
@@ -187,6 +265,6 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         let long = folder.path().join("a".repeat(200));
         let error = AdminSocket::bind(&long).await.unwrap_err();
-        assert!(error.to_string().contains("103 octets"), "{error}");
+        assert!(error.to_string().contains("101 octets"), "{error}");
     }
 }
