@@ -92,12 +92,18 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     }
 
     /// The same authority as this tenant has it to itself, able to certify names of these domains and no others; it is
-    /// opened like any other. Nothing where tenants share it.
+    /// opened like any other. Nothing where no tenant can have it so; whether they do, [`CertificateAuthority::sharing`] says.
     fn confined_to(
         &self,
         _tenant: &TenantId,
         _domains: &[NamePattern],
     ) -> Option<Arc<dyn CertificateAuthority>> {
+        None
+    }
+
+    /// What signs the lists of revoked certificates of a part that issues no more, since tenants began to share it or ceased
+    /// to: with what is kept for it, and nothing is made. Default: it has no lists.
+    fn former_lists(&self, _kept: &[Material], _now: Timestamp) -> Option<Arc<dyn ListAuthority>> {
         None
     }
 

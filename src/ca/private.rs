@@ -40,7 +40,7 @@ use crate::model::challenge::ChallengeKind;
 use crate::model::{NamePattern, TenantId};
 
 use confined::Confined;
-use lists::Signing;
+use lists::{Former, Signing};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -192,10 +192,21 @@ impl CertificateAuthority for Private {
             clock: self.clock.clone(),
             confined: Some(Confined::to(tenant, domains)),
         };
-        match self.settings.sharing {
-            Sharing::Everyone => None,
-            Sharing::PerTenant => Some(Arc::new(own)),
-        }
+        Some(Arc::new(own))
+    }
+
+    fn former_lists(&self, kept: &[Material], now: Timestamp) -> Option<Arc<dyn ListAuthority>> {
+        let slots = [self.issuing(), self.slot(EARLIER)];
+        let kept = slots
+            .iter()
+            .filter_map(|slot| kept.iter().find(|material| material.slot == *slot));
+        // What cannot be read signs no list.
+        let keys = kept.filter_map(|kept| Signing::of(kept).ok());
+        Some(Arc::new(Former {
+            id: self.id.clone(),
+            keys: keys.filter(|signing| now < signing.end).collect(),
+            lifetime: self.settings.list_lifetime,
+        }))
     }
 
     fn certifies(&self, _pattern: &NamePattern) -> bool {

@@ -130,6 +130,11 @@ pub(super) enum Wanted<'a> {
 }
 
 impl Kept {
+    /// Whether one of them is this key's.
+    pub(super) fn holds(&self, key: &IssuerKey) -> bool {
+        self.lists.iter().any(|list| list.key == *key)
+    }
+
     /// Without the lists of keys whose certificates have all ended.
     pub(super) fn without_ended(&self, now: Timestamp) -> Self {
         let lists = self.lists.iter().filter(|list| now < list.until);

@@ -12,6 +12,7 @@ use super::{Signer, issuer, lifetime_end, whole_seconds};
 use crate::base::clock::Timestamp;
 use crate::ca::authority::{ListAuthority, ListKey, Material, NewList, RevokedSerial};
 use crate::ca::error::CaError;
+use crate::model::certificate::CaId;
 use crate::model::issuer_key::IssuerKey;
 use crate::model::revocation;
 
@@ -35,6 +36,13 @@ impl Signing {
             chain: kept.public.clone(),
         })
     }
+
+    fn list_key(&self) -> ListKey {
+        ListKey {
+            key: self.key.clone(),
+            until: self.end,
+        }
+    }
 }
 
 /// The identifier of the key in a certificate, DER.
@@ -52,14 +60,30 @@ fn identifier(der: &[u8]) -> Result<IssuerKey, String> {
     identifier.ok_or_else(|| "its certificate does not identify its key".to_owned())
 }
 
+/// Issuing keys that sign nothing any more but their lists.
+pub(super) struct Former {
+    pub(super) id: CaId,
+    pub(super) keys: Vec<Signing>,
+    pub(super) lifetime: Duration,
+}
+
+impl ListAuthority for Former {
+    fn list_keys(&self) -> Vec<ListKey> {
+        self.keys.iter().map(Signing::list_key).collect()
+    }
+
+    fn list_lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    fn sign_list(&self, key: &IssuerKey, list: &NewList<'_>) -> Result<Vec<u8>, CaError> {
+        sign((&self.id, self.keys.iter()), key, list)
+    }
+}
+
 impl ListAuthority for Signer {
     fn list_keys(&self) -> Vec<ListKey> {
-        let all = std::iter::once(&self.current).chain(&self.earlier);
-        all.map(|signing| ListKey {
-            key: signing.key.clone(),
-            until: signing.end,
-        })
-        .collect()
+        self.signing().map(Signing::list_key).collect()
     }
 
     fn list_lifetime(&self) -> Duration {
@@ -67,28 +91,41 @@ impl ListAuthority for Signer {
     }
 
     fn sign_list(&self, key: &IssuerKey, list: &NewList<'_>) -> Result<Vec<u8>, CaError> {
-        let mut all = std::iter::once(&self.current).chain(&self.earlier);
-        let unusable = |why: String| CaError::Material {
-            ca: self.id.clone(),
-            slot: format!("issuing key {key}"),
-            why,
-        };
-        let signing = all
-            .find(|signing| signing.key == *key)
-            .ok_or_else(|| unusable("it is not kept any more".to_owned()))?;
-        let params = CertificateRevocationListParams {
-            this_update: whole_seconds(list.this_update),
-            next_update: whole_seconds(list.next_update),
-            crl_number: SerialNumber::from(list.number),
-            issuing_distribution_point: None,
-            revoked_certs: list.revoked.iter().map(entry).collect(),
-            // As in the certificate of the key: both are rcgen's.
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let signed = params.signed_by(&signing.issuer);
-        let signed = signed.map_err(|error| unusable(error.to_string()))?;
-        Ok(signed.der().to_vec())
+        sign((&self.id, self.signing()), key, list)
     }
+}
+
+impl Signer {
+    fn signing(&self) -> impl Iterator<Item = &Signing> {
+        std::iter::once(&self.current).chain(&self.earlier)
+    }
+}
+
+fn sign<'a>(
+    (ca, mut all): (&CaId, impl Iterator<Item = &'a Signing>),
+    key: &IssuerKey,
+    list: &NewList<'_>,
+) -> Result<Vec<u8>, CaError> {
+    let unusable = |why: String| CaError::Material {
+        ca: ca.clone(),
+        slot: format!("issuing key {key}"),
+        why,
+    };
+    let signing = all
+        .find(|signing| signing.key == *key)
+        .ok_or_else(|| unusable("it is not kept any more".to_owned()))?;
+    let params = CertificateRevocationListParams {
+        this_update: whole_seconds(list.this_update),
+        next_update: whole_seconds(list.next_update),
+        crl_number: SerialNumber::from(list.number),
+        issuing_distribution_point: None,
+        revoked_certs: list.revoked.iter().map(entry).collect(),
+        // As in the certificate of the key: both are rcgen's.
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let signed = params.signed_by(&signing.issuer);
+    let signed = signed.map_err(|error| unusable(error.to_string()))?;
+    Ok(signed.der().to_vec())
 }
 
 fn entry(revoked: &RevokedSerial) -> RevokedCertParams {

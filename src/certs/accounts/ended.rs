@@ -25,7 +25,7 @@ impl Accounts {
         let own = self.authorities().own_all().into_iter();
         for authority in own.filter(|own| own.sharing() == Sharing::PerTenant) {
             let ca = authority.id();
-            if !shared.has_issuing(ca, tenant).await? {
+            if shared.issuing_key(ca, tenant).await? != IssuingKey::There {
                 continue;
             }
             let account = match shared.usable_by(tenant, ca) {
@@ -45,31 +45,41 @@ impl Accounts {
     }
 }
 
+/// What became of the issuing key that a tenant has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IssuingKey {
+    /// None was made.
+    None,
+    /// It is there.
+    There,
+    /// It was destroyed with the tenant's data key.
+    Destroyed,
+}
+
 impl Shared {
-    /// Whether a tenant has an issuing key to itself: one was made, and was not destroyed with its data key.
-    pub(super) async fn has_issuing(
+    pub(super) async fn issuing_key(
         &self,
         ca: &CaId,
         tenant: &TenantId,
-    ) -> Result<bool, AccountError> {
+    ) -> Result<IssuingKey, AccountError> {
         let Some(own) = self.authority(ca)?.confined_to(tenant, &[]) else {
-            return Ok(false);
+            return Ok(IssuingKey::None);
         };
         let slots = own.slots();
         let Some(slot) = slots.iter().find(|slot| own.belongs_to(slot).is_some()) else {
-            return Ok(false);
+            return Ok(IssuingKey::None);
         };
         let by = Deadline::after(PATIENCE);
         let kept = self.store.material(by, ca, slot).await;
         let Some(kept) = kept.map_err(AccountError::Store)? else {
-            return Ok(false);
+            return Ok(IssuingKey::None);
         };
         let owner = KeyOwner::Tenant(tenant.clone());
         match self.vault.check(&owner, sealed_by(&kept.sealed)).await {
-            Err(VaultError::KeyGone { .. }) => Ok(false),
+            Err(VaultError::KeyGone { .. }) => Ok(IssuingKey::Destroyed),
             Err(VaultError::Store(error)) => Err(AccountError::Store(error)),
             // One that does not open for want of a file is there.
-            Ok(()) | Err(_) => Ok(true),
+            Ok(()) | Err(_) => Ok(IssuingKey::There),
         }
     }
 }

@@ -12,19 +12,21 @@ use tokio::sync::Notify;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 
+use super::ended::IssuingKey;
 use super::{AccountError, Accounts, MOST_RACES, PATIENCE, Shared};
 use crate::base::clock::Timestamp;
 use crate::base::task::Tasks;
 use crate::ca::{Account, CaError, ListAuthority, Sharing};
 use crate::certs::chain;
 use crate::certs::lists::{Entry, Kept, Lists, Revoked, Wanted};
+use crate::certs::vault::VaultError;
 use crate::model::certificate::CaId;
 use crate::model::issuer_key::IssuerKey;
 use crate::model::revocation::RevocationReason;
 use crate::model::{TenantId, TenantScope};
 use crate::store::batch::{Guard, Operation};
 use crate::store::record::MaterialRecord;
-use crate::store::{ApplyError, Batch, Deadline, PageRequest};
+use crate::store::{ApplyError, Batch, Deadline, PageRequest, StoreError};
 
 /// The slot of an authority's lists; of a tenant's part of it with the tenant.
 const SLOT: &str = "lists";
@@ -89,18 +91,20 @@ impl Accounts {
         reason: RevocationReason,
     ) -> Result<bool, Arc<AccountError>> {
         let shared = &self.0;
-        shared.check_issuing(ca, tenant).await?;
-        let account = self.account_for(tenant, &[], ca).await?;
-        let Some(authority) = account.lists() else {
+        let issuing = shared.issuing_key(ca, tenant).await?;
+        if issuing != IssuingKey::Destroyed
+            && self.account_for(tenant, &[], ca).await?.lists().is_none()
+        {
             return Ok(false);
-        };
+        }
         let now = shared.clock.corrected().now();
         let revoked = revoked(ca, leaf, reason, now).map_err(AccountError::Ca)?;
-        let place = shared.place(ca, tenant)?;
-        let written = shared
-            .write_lists(&place, authority, Wanted::With(&revoked))
-            .await;
-        written.map(|()| true).map_err(Arc::new)
+        let place = shared.place((ca, tenant), &revoked.by).await?;
+        if issuing == IssuingKey::Destroyed && place.1.is_some() {
+            return Err(Arc::new(destroyed(ca, tenant)));
+        }
+        let written = self.bring_up_to_date(&place, Wanted::With(&revoked)).await;
+        written.map(|()| true)
     }
 
     /// Publishes the lists that the store keeps and signs them anew in time, until the group is cancelled.
@@ -125,17 +129,16 @@ impl Accounts {
         cancelled.run_until_cancelled(rounds).await;
     }
 
-    /// Publishes every list that the store keeps. What it does not tell is read the next time.
+    /// Publishes every list that the store keeps, also of a part that issues no more since tenants began to share an
+    /// authority or ceased to. What the store does not tell is read the next time.
     async fn read_lists(&self) {
-        for authority in self.authorities().own_all() {
-            let ca = authority.id();
-            let read = match authority.sharing() {
-                Sharing::Everyone => self.0.read_list((ca.clone(), None)).await,
-                Sharing::PerTenant => self.0.read_lists_of_tenants(ca).await,
-            };
-            if let Err(error) = read {
-                tracing::warn!(%ca, %error, "the lists of revoked certificates could not be read");
-            }
+        let own = self.authorities().own_all();
+        let own: Vec<CaId> = own.iter().map(|authority| authority.id().clone()).collect();
+        if own.is_empty() {
+            return;
+        }
+        if let Err(error) = self.0.read_lists(&own).await {
+            tracing::warn!(%error, "the lists of revoked certificates could not be read");
         }
     }
 
@@ -145,7 +148,12 @@ impl Accounts {
         let is_due = |(place, at): (&Place, &Timestamp)| (*at <= now).then(|| place.clone());
         let due: Vec<Place> = self.0.lists.due().iter().filter_map(is_due).collect();
         for place in due {
-            if let Err(error) = Box::pin(self.renew(&place)).await {
+            if let Err(error) = Box::pin(self.bring_up_to_date(&place, Wanted::Due)).await {
+                if is_past(&error) {
+                    tracing::debug!(?place, %error, "the last list stands until it ends");
+                    self.0.lists.due().remove(&place);
+                    continue;
+                }
                 let (ca, tenant) = (&place.0, place.1.as_ref().map(TenantId::as_str));
                 tracing::error!(
                     %ca, tenant, %error, cause = ?std::error::Error::source(&*error),
@@ -158,38 +166,68 @@ impl Accounts {
         next.map_or(SCAN, |at| at.since(now)).clamp(BREATH, SCAN)
     }
 
-    async fn renew(&self, place: &Place) -> Result<(), Arc<AccountError>> {
+    /// Brings the lists of a place up to date, with one more certificate on them or none: by the account that issues there,
+    /// or by what is kept of it where none does any more.
+    async fn bring_up_to_date(
+        &self,
+        place: &Place,
+        wanted: Wanted<'_>,
+    ) -> Result<(), Arc<AccountError>> {
         let (ca, tenant) = place;
-        let account = match tenant {
-            // Nothing is made for a tenant whose keys were destroyed.
-            Some(tenant) if !self.0.has_issuing(ca, tenant).await? => {
+        let sharing = self.0.authority(ca).map_err(Arc::new)?.sharing();
+        let account = match (sharing, tenant) {
+            (_, Some(tenant)) if self.0.issuing_key(ca, tenant).await? != IssuingKey::There => {
+                // Nothing is made for a tenant whose keys were destroyed.
                 return self.0.keep_last_lists(place).await.map_err(Arc::new);
             }
-            Some(tenant) => self.account_for(tenant, &[], ca).await?,
-            None => self.account(ca).await?,
+            (Sharing::Everyone, None) => self.account(ca).await?,
+            (Sharing::PerTenant, Some(tenant)) => self.account_for(tenant, &[], ca).await?,
+            (Sharing::Everyone, Some(_)) | (Sharing::PerTenant, None) => {
+                let written = self.0.write_former_lists(place, wanted).await;
+                return written.map_err(Arc::new);
+            }
         };
-        let written = self.0.write_lists_of(place, &account).await;
+        let written = self.0.write_lists_of(place, &account, wanted).await;
         written.map_err(Arc::new)
     }
 }
 
+/// Whether no list will ever be signed there again: the tenant's keys were destroyed for good.
+fn is_past(error: &AccountError) -> bool {
+    matches!(error, AccountError::Vault(VaultError::KeyGone { .. }))
+}
+
 impl Shared {
-    /// Whose lists a tenant's certificates are on.
-    fn place(&self, ca: &CaId, tenant: &TenantId) -> Result<Place, AccountError> {
-        Ok(match self.authority(ca)?.sharing() {
-            Sharing::Everyone => (ca.clone(), None),
-            Sharing::PerTenant => (ca.clone(), Some(tenant.clone())),
-        })
+    /// On whose lists a certificate of a tenant is that this key signed: where the key is known, from before its authority was
+    /// shared or since; else where it would be if it were issued now.
+    async fn place(
+        &self,
+        (ca, tenant): (&CaId, &TenantId),
+        by: &IssuerKey,
+    ) -> Result<Place, AccountError> {
+        let (all, own) = ((ca.clone(), None), (ca.clone(), Some(tenant.clone())));
+        let (present, former) = match self.authority(ca)?.sharing() {
+            Sharing::Everyone => (all, own),
+            Sharing::PerTenant => (own, all),
+        };
+        for place in [&present, &former] {
+            if let Some(record) = self.kept_lists(place).await?
+                && parse(&record)?.holds(by)
+            {
+                return Ok(place.clone());
+            }
+        }
+        Ok(present)
     }
 
-    async fn read_lists_of_tenants(&self, ca: &CaId) -> Result<(), AccountError> {
+    /// Publishes the lists of these authorities. One that cannot be read keeps no other back.
+    async fn read_lists(&self, of: &[CaId]) -> Result<(), StoreError> {
         let mut page = PageRequest::first();
         loop {
             let by = Deadline::after(PATIENCE);
-            let read = self.store.tenants(by, &TenantScope::upkeep(), &page).await;
-            let read = read.map_err(AccountError::Store)?;
-            for tenant in read.items {
-                self.read_list((ca.clone(), Some(tenant.id))).await?;
+            let read = self.store.materials(by, &page).await?;
+            for record in read.items.iter().filter(|record| of.contains(&record.ca)) {
+                self.read_list(record);
             }
             match read.next {
                 Some(next) => page = PageRequest::following(next),
@@ -198,13 +236,22 @@ impl Shared {
         }
     }
 
-    async fn read_list(&self, place: Place) -> Result<(), AccountError> {
-        if let Some(record) = self.kept_lists(&place).await? {
-            let kept = parse(&place.0, &record)?;
-            let due = kept.due_at(|_key| true);
-            self.lists.publish(&place, (&Kept::default(), &kept), due);
+    /// Publishes what is kept, where it is lists.
+    fn read_list(&self, record: &MaterialRecord) {
+        let Some(place) = place_of(record) else {
+            return;
+        };
+        match parse(record) {
+            Ok(kept) => {
+                let due = kept.due_at(|_key| true);
+                self.lists.publish(&place, (&Kept::default(), &kept), due);
+            }
+            Err(error) => tracing::error!(
+                ca = %record.ca, slot = record.slot, %error,
+                "a list of revoked certificates cannot be read: clients get none from here, and those that ask for one \
+                 refuse the certificates on it"
+            ),
         }
-        Ok(())
     }
 
     async fn kept_lists(
@@ -224,7 +271,7 @@ impl Shared {
         account: &Arc<dyn Account>,
     ) {
         let place = (ca.clone(), tenant.cloned());
-        if let Err(error) = self.write_lists_of(&place, account).await {
+        if let Err(error) = self.write_lists_of(&place, account, Wanted::Due).await {
             tracing::warn!(%ca, %error, "the list of revoked certificates could not be made; tried again within a minute");
             let soon = self.clock.corrected().now().plus(RETRY);
             self.lists.due().entry(place).or_insert(soon);
@@ -235,9 +282,29 @@ impl Shared {
         &self,
         place: &Place,
         account: &Arc<dyn Account>,
+        wanted: Wanted<'_>,
     ) -> Result<(), AccountError> {
         match account.lists() {
-            Some(authority) => self.write_lists(place, authority, Wanted::Due).await,
+            Some(authority) => self.write_lists(place, authority, wanted).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write_former_lists(
+        &self,
+        place: &Place,
+        wanted: Wanted<'_>,
+    ) -> Result<(), AccountError> {
+        let (ca, tenant) = place;
+        let all = self.authority(ca)?;
+        let own = tenant.as_ref().map(|tenant| all.confined_to(tenant, &[]));
+        let Some(authority) = own.unwrap_or_else(|| Some(Arc::clone(&all))) else {
+            return Ok(());
+        };
+        let kept = self.load(authority.as_ref()).await?.material;
+        let signs = authority.former_lists(&kept, self.clock.corrected().now());
+        match signs {
+            Some(signs) => self.write_lists(place, &*signs, wanted).await,
             None => Ok(()),
         }
     }
@@ -259,7 +326,7 @@ impl Shared {
     /// Keeps the last lists of keys that are gone until everything that they signed has ended.
     async fn keep_last_lists(&self, place: &Place) -> Result<(), AccountError> {
         let record = self.kept_lists(place).await?;
-        let before = record.as_ref().map(|record| parse(&place.0, record));
+        let before = record.as_ref().map(|record| parse(record));
         let before = before.transpose()?.unwrap_or_default();
         let next = before.without_ended(self.clock.corrected().now());
         if next != before {
@@ -268,20 +335,6 @@ impl Shared {
         }
         let due = next.due_at(|_key| false);
         self.lists.publish(place, (&before, &next), due);
-        Ok(())
-    }
-
-    /// Refuses to revoke what an issuing key signed that was destroyed with its tenant's keys.
-    async fn check_issuing(&self, ca: &CaId, tenant: &TenantId) -> Result<(), AccountError> {
-        let to_itself = self.authority(ca)?.sharing() == Sharing::PerTenant;
-        if to_itself && !self.has_issuing(ca, tenant).await? {
-            return Err(AccountError::Ca(CaError::Material {
-                ca: ca.clone(),
-                slot: format!("the issuing key of {tenant}"),
-                why: "it was destroyed with the tenant's keys, and its last list stays as it is"
-                    .to_owned(),
-            }));
-        }
         Ok(())
     }
 
@@ -295,8 +348,8 @@ impl Shared {
         let mut races = 0;
         loop {
             let record = self.kept_lists(place).await?;
-            let before = record.as_ref().map(|record| parse(&place.0, record));
-            let before = before.transpose()?.unwrap_or_default();
+            let before = record.as_ref().map(parse).transpose()?;
+            let before = before.unwrap_or_default();
             let now = self.clock.corrected().now();
             let next = before.renewed(authority, wanted, now);
             let next = next.map_err(AccountError::Ca)?;
@@ -348,13 +401,34 @@ fn slot(tenant: Option<&TenantId>) -> String {
     tenant.map_or_else(|| SLOT.to_owned(), |tenant| format!("{SLOT}:{tenant}"))
 }
 
-fn parse(ca: &CaId, record: &MaterialRecord) -> Result<Kept, AccountError> {
+/// Whose lists a record holds; nothing where it holds something else.
+fn place_of(record: &MaterialRecord) -> Option<Place> {
+    let ca = record.ca.clone();
+    match record.slot.strip_prefix(SLOT)? {
+        "" => Some((ca, None)),
+        tenant => {
+            let tenant = TenantId::parse(tenant.strip_prefix(':')?).ok()?;
+            Some((ca, Some(tenant)))
+        }
+    }
+}
+
+fn parse(record: &MaterialRecord) -> Result<Kept, AccountError> {
     serde_json::from_slice(&record.public).map_err(|error| {
         AccountError::Ca(CaError::Material {
-            ca: ca.clone(),
+            ca: record.ca.clone(),
             slot: record.slot.clone(),
             why: error.to_string(),
         })
+    })
+}
+
+/// Nothing more is put on the last list of an issuing key that was destroyed with its tenant's keys.
+fn destroyed(ca: &CaId, tenant: &TenantId) -> AccountError {
+    AccountError::Ca(CaError::Material {
+        ca: ca.clone(),
+        slot: format!("the issuing key of {tenant}"),
+        why: "it was destroyed with the tenant's keys, and its last list stays as it is".to_owned(),
     })
 }
 

@@ -131,26 +131,51 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_after_every_start() {
         first.end();
 
         let second = machine.start().await;
-        put_tenant(&second, "acme").await;
         assert_eq!(second.published(&by, &leaf), None);
         second.accounts.read_lists().await;
         assert_eq!(second.published(&by, &leaf), Some((next, true)));
     }
 }
 
-/// Lists of tenants are found by way of the tenants.
-async fn put_tenant(process: &Process, slug: &str) {
-    let put = Operation::PutTenant {
-        id: tenant(slug),
-        source: crate::model::domain::Source::File,
-    };
-    let store = &process.accounts.0.store;
-    let by = Deadline::after(PATIENCE);
-    let scope = TenantScope::operator();
-    store
-        .apply(by, &scope, Batch::new().then(put))
-        .await
-        .unwrap();
+#[tokio::test]
+async fn what_was_signed_before_sharing_changed_keeps_its_list_and_is_revoked() {
+    for (before, after) in [
+        (Sharing::Everyone, Sharing::PerTenant),
+        (Sharing::PerTenant, Sharing::Everyone),
+    ] {
+        let mut machine = Machine::new(before);
+        let first = machine.start().await;
+        let (leaf, by) = first.issue("acme").await;
+        let (number, _) = first.published(&by, &leaf).unwrap();
+        first.end();
+
+        machine.sharing = after;
+        let second = machine.start().await;
+        second.accounts.read_lists().await;
+        assert_eq!(second.published(&by, &leaf), Some((number, false)));
+        assert!(second.revoke("acme", &leaf).await);
+        let (next, listed) = second.published(&by, &leaf).unwrap();
+        assert!(number < next && listed);
+        let (other, by_other) = second.issue("acme").await;
+        assert!(by_other != by && second.revoke("acme", &other).await);
+        assert!(second.published(&by_other, &other).unwrap().1);
+        // Both are signed anew in time.
+        machine.clock.advance(Duration::from_secs(12 * 3600));
+        second.accounts.renew_due().await;
+        let (last, listed) = second.published(&by, &leaf).unwrap();
+        assert!(next < last && listed);
+        assert!(second.published(&by_other, &other).unwrap().1);
+        second.end();
+
+        machine.sharing = before;
+        let third = machine.start().await;
+        third.accounts.read_lists().await;
+        assert_eq!(third.published(&by, &leaf), Some((last, true)));
+        let (again, by_again) = third.issue("acme").await;
+        assert!(by_again == by && third.revoke("acme", &again).await);
+        assert!(third.published(&by, &again).unwrap().1);
+        assert!(third.published(&by_other, &other).unwrap().1);
+    }
 }
 
 #[tokio::test]
@@ -217,17 +242,7 @@ async fn what_another_signed_is_not_revoked() {
 async fn a_row_that_cannot_be_read_is_named_and_stops_no_issuing() {
     let machine = Machine::new(Sharing::Everyone);
     let process = machine.start().await;
-    let row = MaterialRecord {
-        ca: CaId::new(CA),
-        slot: SLOT.to_owned(),
-        public: b"{".to_vec(),
-        sealed: Vec::new(),
-        created_at: machine.clock.now(),
-    };
-    let by = Deadline::after(PATIENCE);
-    let put = Batch::new().then(Operation::PutMaterial(row));
-    let store = &process.accounts.0.store;
-    store.apply(by, &TenantScope::upkeep(), put).await.unwrap();
+    spoil(&process, SLOT).await;
     let (leaf, _) = process.issue("acme").await;
     let ca = CaId::new(CA);
     let refused = process
@@ -312,4 +327,33 @@ async fn a_last_list_that_was_signed_in_vain_is_followed_by_others() {
     assert!(process.revoke("acme", &leaf).await);
     let (next, listed) = process.published(&by, &leaf).unwrap();
     assert!(last < next && listed);
+}
+
+/// Writes what is no list in the place of one.
+async fn spoil(process: &Process, slot: &str) {
+    let shared = &process.accounts.0;
+    let row = MaterialRecord {
+        ca: CaId::new(CA),
+        slot: slot.to_owned(),
+        public: b"{".to_vec(),
+        sealed: Vec::new(),
+        created_at: shared.clock.now(),
+    };
+    let by = Deadline::after(PATIENCE);
+    let put = Batch::new().then(Operation::PutMaterial(row));
+    let applied = shared.store.apply(by, &TenantScope::upkeep(), put).await;
+    applied.unwrap();
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_hides_no_other_tenants_list() {
+    let machine = Machine::new(Sharing::PerTenant);
+    let first = machine.start().await;
+    let issued = [first.issue("acme").await, first.issue("globex").await];
+    spoil(&first, "lists:acme").await;
+    first.end();
+    let second = machine.start().await;
+    second.accounts.read_lists().await;
+    let [acme, globex] = issued.map(|(leaf, by)| second.published(&by, &leaf));
+    assert!(acme.is_none() && globex.is_some());
 }
