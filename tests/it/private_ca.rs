@@ -77,7 +77,7 @@ fn each_tenant_has_an_issuing_ca_that_is_confined_to_its_names() {
         "--tenant",
         "acme",
         "--name",
-        "robot",
+        "alice.smith",
         "--out",
         file,
     ];
@@ -104,7 +104,7 @@ fn each_tenant_has_an_issuing_ca_that_is_confined_to_its_names() {
     assert!(verify("sslserver").contains("unsuitable certificate purpose"));
     assert!(openssl(&["pkey", "-in", file, "-noout", "-check"]).contains("Key is valid"));
     let listed = setup.succeed(&["certificate", "list", "--tenant", "acme", "--json"]);
-    assert!(listed.contains("\"client\":\"robot\""), "{listed}");
+    assert!(listed.contains("\"client\":\"alice.smith\""), "{listed}");
     // Never written over.
     assert!(!setup.command(&issue).status.success());
 }

@@ -8,7 +8,10 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 use crate::base::clock::{Clock, Timestamp, monotonic};
-use crate::ca::authority::{Account, CertificateAuthority, Material, NewOrder, Sharing};
+use crate::ca::authority::{
+    Account, CertificateAuthority, Material, NewList, NewOrder, Sharing,
+};
+use crate::ca::error::CaError;
 use crate::ca::private::{Private, Settings};
 use crate::model::certificate::CaId;
 
@@ -73,7 +76,7 @@ async fn serve(account: &dyn Account, name: &str) -> Vec<Vec<u8>> {
     order.certificate(monotonic()).await.unwrap()
 }
 
-/// What openssl says of a chain at this time, for this purpose.
+/// What openssl says of a chain at this time, for this purpose, with the list of its key at hand.
 fn judged(account: &dyn Account, chain: &[Vec<u8>], purpose: &str, now: Timestamp) -> String {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, der: &[u8]| {
@@ -85,11 +88,19 @@ fn judged(account: &dyn Account, chain: &[Vec<u8>], purpose: &str, now: Timestam
     };
     let root = write("root", account.root().unwrap());
     let (leaf, issuing) = (write("leaf", &chain[0]), write("issuing", &chain[1]));
+    let list = folder.path().join("list");
+    crate::base::file::replace(
+        &list,
+        &current_list(account, now),
+        crate::base::file::Access::Owner,
+    )
+    .unwrap();
     let path = |file: &Path| file.display().to_string();
     let output = Command::new("openssl")
         .args([
             "verify",
             "-x509_strict",
+            "-crl_check",
             "-attime",
             &now.as_seconds().to_string(),
         ])
@@ -100,6 +111,8 @@ fn judged(account: &dyn Account, chain: &[Vec<u8>], purpose: &str, now: Timestam
             &path(&root),
             "-untrusted",
             &path(&issuing),
+            "-CRLfile",
+            &path(&list),
         ])
         .arg(path(&leaf))
         .output()
@@ -107,6 +120,22 @@ fn judged(account: &dyn Account, chain: &[Vec<u8>], purpose: &str, now: Timestam
     [output.stdout, output.stderr]
         .map(|text| String::from_utf8_lossy(&text).into_owned())
         .concat()
+}
+
+/// The lists of all keys, PEM.
+fn current_list(account: &dyn Account, now: Timestamp) -> Vec<u8> {
+    let lists = account.lists().unwrap();
+    let list = NewList {
+        number: 1,
+        this_update: now,
+        next_update: now.plus(DAY),
+        revoked: &[],
+    };
+    let signed = lists.list_keys().into_iter().map(|key| {
+        let der = lists.sign_list(&key.key, &list).unwrap();
+        pem::encode(&pem::Pem::new("X509 CRL", der))
+    });
+    signed.collect::<String>().into_bytes()
 }
 
 #[test]
@@ -186,7 +215,7 @@ async fn other_domains_make_a_new_certificate_on_the_same_key() {
 #[tokio::test]
 async fn the_issuing_ca_is_replaced_before_its_end_and_old_leaves_stay_valid() {
     let mut kept = Kept::default();
-    let account = kept.open(&["acme.com"], NOW).await;
+    kept.open(&["acme.com"], NOW).await;
     let first = kept.issuing().clone();
     let soon = NOW.plus(DAY * 669);
     kept.open(&["acme.com"], soon).await;
@@ -200,8 +229,42 @@ async fn the_issuing_ca_is_replaced_before_its_end_and_old_leaves_stay_valid() {
     assert_ne!(kept.issuing().public, first.public);
     assert!(!kept.issuing().secret.matches(first.secret.expose()));
     for chain in [leaf, serve(&*new, "acme.com").await] {
-        let said = judged(&*account, &chain, "sslserver", late);
+        let said = judged(&*new, &chain, "sslserver", late);
         assert!(said.contains("leaf: OK"), "{said}");
+    }
+}
+
+fn client(account: &dyn Account, name: &str) -> Result<Vec<Vec<u8>>, CaError> {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::new(Vec::new()).unwrap();
+    let request = request.serialize_request(&key).unwrap();
+    let clients = account.clients().unwrap();
+    clients.certify(&acme(), name, request.der())
+}
+
+#[tokio::test]
+async fn openssl_takes_clients_of_any_name_and_finds_it_in_the_user_id() {
+    for domains in [&["acme.com"][..], &[]] {
+        let account = Kept::default().open(domains, NOW).await;
+        for name in [
+            "robot",
+            "robot 7",
+            "alice.smith",
+            "alice.smith@acme.com",
+            "billing.internal",
+            "shop.globex.com",
+            "10.0.0.5",
+            "a:b/c.d",
+            "Jürgen.Groß",
+        ] {
+            let chain = client(&*account, name).unwrap();
+            let said = judged(&*account, &chain, "sslclient", NOW);
+            assert!(said.contains("leaf: OK"), "{name}: {said}");
+            let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+            let uid = x509_parser::der_parser::oid!(0.9.2342.19200300.100.1.1);
+            let mut named = leaf.subject().iter_by_oid(&uid);
+            assert_eq!(named.next().unwrap().as_str().unwrap(), name);
+        }
     }
 }
 
@@ -209,11 +272,7 @@ async fn the_issuing_ca_is_replaced_before_its_end_and_old_leaves_stay_valid() {
 async fn a_clients_certificate_is_for_clients_alone() {
     let mut kept = Kept::default();
     let account = kept.open(&["acme.com"], NOW).await;
-    let key = KeyPair::generate().unwrap();
-    let request = CertificateParams::new(Vec::new()).unwrap();
-    let request = request.serialize_request(&key).unwrap();
-    let clients = account.clients().unwrap();
-    let chain = clients.certify(&acme(), "robot 7", request.der()).unwrap();
+    let chain = client(&*account, "robot 7").unwrap();
     let said = judged(&*account, &chain, "sslclient", NOW);
     assert!(said.contains("leaf: OK"), "{said}");
     let said = judged(&*account, &chain, "sslserver", NOW);
