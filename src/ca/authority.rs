@@ -16,6 +16,9 @@ use crate::model::issuer_key::IssuerKey;
 use crate::model::revocation::RevocationReason;
 use crate::model::{DnsName, NamePattern, TenantId};
 
+/// The largest certificate that is taken from an authority, in bytes: every visitor is sent the chain.
+pub const LARGEST_CERTIFICATE: usize = 16 * 1024;
+
 /// Something an authority must have to be used, kept for it from one start to the next.
 #[derive(Clone)]
 pub struct Material {

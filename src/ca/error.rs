@@ -4,11 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::ca::authority::LARGEST_CERTIFICATE;
 use crate::ca::problem;
-use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
 use crate::model::problem::{Actor, ProblemCode};
+use crate::model::{NamePattern, TenantId};
 use crate::net::FetchError;
 
 /// What was being asked of an authority.
@@ -193,6 +194,15 @@ pub enum CaError {
         /// The name.
         pattern: NamePattern,
     },
+    /// A tenant has more domains than the certificate of its own issuing CA can name.
+    TooManyDomains {
+        /// Which authority.
+        ca: CaId,
+        /// Whose issuing CA.
+        tenant: TenantId,
+        /// The names that it is to be confined to.
+        names: usize,
+    },
 }
 
 impl CaError {
@@ -214,7 +224,8 @@ impl CaError {
             | Self::Deadline { ca, .. }
             | Self::Material { ca, .. }
             | Self::CannotRevoke { ca }
-            | Self::NotCertified { ca, .. } => ca,
+            | Self::NotCertified { ca, .. }
+            | Self::TooManyDomains { ca, .. } => ca,
         }
     }
 
@@ -259,9 +270,10 @@ impl CaError {
                 _ => ProblemCode::CaRejected,
             },
             Self::NoSuchOrder { .. } => ProblemCode::CaRejected,
-            Self::NotOffered { .. } | Self::NotCertified { .. } | Self::CannotRevoke { .. } => {
-                ProblemCode::PolicyDenied
-            }
+            Self::NotOffered { .. }
+            | Self::NotCertified { .. }
+            | Self::CannotRevoke { .. }
+            | Self::TooManyDomains { .. } => ProblemCode::PolicyDenied,
             Self::Material { .. } => ProblemCode::KeyUnreadable,
         }
     }
@@ -302,7 +314,8 @@ impl CaError {
             | Self::Deadline { .. }
             | Self::Material { .. }
             | Self::CannotRevoke { .. }
-            | Self::NotCertified { .. } => false,
+            | Self::NotCertified { .. }
+            | Self::TooManyDomains { .. } => false,
         }
     }
 
@@ -326,7 +339,8 @@ impl CaError {
             | Self::NotOffered { .. }
             | Self::Material { .. }
             | Self::CannotRevoke { .. }
-            | Self::NotCertified { .. } => false,
+            | Self::NotCertified { .. }
+            | Self::TooManyDomains { .. } => false,
         }
     }
 
@@ -348,7 +362,8 @@ impl CaError {
             | Self::Deadline { .. }
             | Self::Material { .. }
             | Self::CannotRevoke { .. }
-            | Self::NotCertified { .. } => false,
+            | Self::NotCertified { .. }
+            | Self::TooManyDomains { .. } => false,
         }
     }
 
@@ -411,7 +426,8 @@ impl CaError {
             | Self::NoKeyChange { .. }
             | Self::Deadline { .. }
             | Self::CannotRevoke { .. }
-            | Self::NotCertified { .. } => Vec::new(),
+            | Self::NotCertified { .. }
+            | Self::TooManyDomains { .. } => Vec::new(),
         }
     }
 }
@@ -519,6 +535,12 @@ impl fmt::Display for CaError {
                     "{ca} cannot certify {pattern}: a wildcard needs proof by DNS"
                 )
             }
+            Self::TooManyDomains { ca, tenant, names } => write!(
+                f,
+                "tenant {tenant} has {names} registered domains, and the certificate of its own issuing CA of {ca}, which \
+                 names them all, would be larger than {LARGEST_CERTIFICATE} bytes: divide them among tenants, or name a \
+                 [[ca]] without per_tenant in the ca of the [[tenant]]"
+            ),
         }
     }
 }

@@ -30,8 +30,8 @@ use time::OffsetDateTime;
 use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
-    Account, CertificateAuthority, Challenge, ClientAuthority, ListAuthority, Material, NewOrder,
-    Opened, Order, OrderStatus, RevokedLeaf, Sharing,
+    Account, CertificateAuthority, Challenge, ClientAuthority, LARGEST_CERTIFICATE, ListAuthority,
+    Material, NewOrder, Opened, Order, OrderStatus, RevokedLeaf, Sharing,
 };
 use crate::ca::error::{CaError, Step};
 use crate::ca::meta::Meta;
@@ -375,6 +375,7 @@ impl Signer {
 
     /// Signs `leaf` for the key of a certificate request, DER.
     fn signed(&self, leaf: &CertificateParams, request: &[u8]) -> Result<Vec<u8>, CaError> {
+        self.check_size()?;
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(|error| self.refused(&error))?;
@@ -382,6 +383,19 @@ impl Signer {
             .signed_by(&request.public_key, &self.current.issuer)
             .map_err(|error| self.refused(&error))?;
         Ok(certificate.der().to_vec())
+    }
+
+    /// Whether anybody takes a chain with its certificate: the names that it is confined to stand in it.
+    fn check_size(&self) -> Result<(), CaError> {
+        let confined = self.confined.as_ref();
+        match confined.filter(|_| self.current.chain.len() > LARGEST_CERTIFICATE) {
+            Some(confined) => Err(CaError::TooManyDomains {
+                ca: self.id.clone(),
+                tenant: confined.tenant.clone(),
+                names: confined.count(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn leaf(&self, names: &[NamePattern]) -> Result<CertificateParams, rcgen::Error> {

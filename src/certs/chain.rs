@@ -8,12 +8,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use crate::base::clock::Timestamp;
+use crate::ca::LARGEST_CERTIFICATE;
 use crate::model::NamePattern;
 
 /// The most certificates in a chain.
 const MOST: usize = 8;
-/// The largest certificate, in bytes.
-const LARGEST: usize = 16 * 1024;
 /// How far an authority's clock may be ahead of ours.
 pub(super) const SKEW: Duration = Duration::from_secs(300);
 
@@ -69,7 +68,10 @@ impl fmt::Display for ChainError {
             Self::TooLong(count) => {
                 write!(f, "the chain has {count} certificates, more than {MOST}")
             }
-            Self::TooLarge(at) => write!(f, "certificate {at} is larger than {LARGEST} bytes"),
+            Self::TooLarge(at) => write!(
+                f,
+                "certificate {at} is larger than {LARGEST_CERTIFICATE} bytes"
+            ),
             Self::Unreadable(at) => write!(f, "certificate {at} cannot be read"),
             Self::OtherNames(names) => {
                 write!(
@@ -158,7 +160,7 @@ pub(super) fn facts(leaf: &X509Certificate<'_>) -> Leaf {
 }
 
 fn read(at: usize, der: &[u8]) -> Result<X509Certificate<'_>, ChainError> {
-    if der.len() > LARGEST {
+    if der.len() > LARGEST_CERTIFICATE {
         return Err(ChainError::TooLarge(at));
     }
     match x509_parser::parse_x509_certificate(der) {
@@ -290,7 +292,7 @@ mod tests {
         };
         refuses(&[], ChainError::Empty);
         refuses(&vec![good()[1].clone(); 9], ChainError::TooLong(9));
-        refuses(&[vec![0; LARGEST + 1]], ChainError::TooLarge(0));
+        refuses(&[vec![0; LARGEST_CERTIFICATE + 1]], ChainError::TooLarge(0));
         refuses(&[b"no certificate".to_vec()], ChainError::Unreadable(0));
         let mut trailing = good();
         trailing[0].push(0);

@@ -11,7 +11,8 @@ use crate::model::{DnsName, NamePattern, TenantId};
 
 /// How long an opened issuing CA is used before the tenant's domains are looked at again.
 pub(super) const LOOKED_AT: Duration = Duration::from_secs(600);
-/// Names in the constraints; a tenant with more is confined to the registered domains above them.
+/// Names in the constraints; a tenant with more is confined to the registered domains above them. Some 600 of those make
+/// the certificate larger than [`crate::ca::LARGEST_CERTIFICATE`], and nothing is issued for the tenant then.
 const MOST_NAMES: usize = 200;
 
 /// A tenant, and what its issuing CA is confined to.
@@ -43,6 +44,11 @@ impl Confined {
     /// The slot of the tenant's own.
     pub(super) fn slot(&self, of: &str) -> String {
         format!("{of}:{}", self.tenant)
+    }
+
+    /// How many names that are.
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
     }
 
     /// Whether a name lies within.

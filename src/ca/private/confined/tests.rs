@@ -9,11 +9,12 @@ use rcgen::{CertificateParams, KeyPair};
 use super::*;
 use crate::base::clock::{Clock, Timestamp, monotonic};
 use crate::ca::authority::{
-    Account, CertificateAuthority, Material, NewList, NewOrder, Sharing,
+    Account, CertificateAuthority, LARGEST_CERTIFICATE, Material, NewList, NewOrder, Sharing,
 };
 use crate::ca::error::CaError;
 use crate::ca::private::{Private, Settings};
 use crate::model::certificate::CaId;
+use crate::model::problem::ProblemCode;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -265,6 +266,34 @@ async fn openssl_takes_clients_of_any_name_and_finds_it_in_the_user_id() {
             let mut named = leaf.subject().iter_by_oid(&uid);
             assert_eq!(named.next().unwrap().as_str().unwrap(), name);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_with_more_domains_than_an_issuing_certificate_holds_is_told_so() {
+    let domains: Vec<String> = (0..900).map(|n| format!("customer-{n}.com")).collect();
+    let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
+    let mut kept = Kept::default();
+    for (count, expected) in [(500, true), (900, false)] {
+        let account = kept.open(&domains[..count], NOW).await;
+        let bytes = kept.issuing().public.len();
+        assert_eq!(bytes <= LARGEST_CERTIFICATE, expected, "{count}: {bytes}");
+        match client(&*account, "robot") {
+            Ok(chain) => {
+                assert!(expected);
+                assert!(judged(&*account, &chain, "sslclient", NOW).contains("leaf: OK"));
+            }
+            Err(error) => {
+                assert!(!expected);
+                assert_eq!(error.code(), ProblemCode::PolicyDenied);
+                assert!(
+                    error.to_string().contains("900 registered domains"),
+                    "{error}"
+                );
+            }
+        }
+        // What it certified before can be revoked all the same.
+        assert!(account.lists().is_some());
     }
 }
 
