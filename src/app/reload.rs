@@ -2,14 +2,13 @@
 //! No connection notices.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::roots;
+use crate::app::roots::Roots;
 use crate::app::standing::Standing;
 use crate::base::clock::Clock;
 use crate::base::published::Published;
@@ -47,7 +46,7 @@ pub(super) struct InForce {
     pub(super) edge: Published<Edge>,
     pub(super) accounts: Accounts,
     pub(super) configured: Configured,
-    pub(super) data: PathBuf,
+    pub(super) roots: Roots,
     pub(super) tasks: Tasks,
     pub(super) certificates: Published<certs::Settings>,
     pub(super) choices: Published<Arc<certs::authorities::Choices>>,
@@ -196,7 +195,7 @@ impl InForce {
         }
         self.accounts
             .replace_authorities(self.configured.adapters());
-        roots::write(settings, &self.accounts, &self.data, &self.tasks).await;
+        self.roots.write(settings).await;
     }
 
     /// Takes over which tenants have a key of their own, and gives what is wrong with them.

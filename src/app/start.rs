@@ -7,7 +7,7 @@ use crate::api;
 use crate::app::ground::Ground;
 use crate::app::process::{Phase as ServicePhase, tell_service_manager};
 use crate::app::reload;
-use crate::app::roots;
+use crate::app::roots::Roots;
 use crate::app::serving::{Addresses, Serving};
 use crate::app::standing::Standing;
 use crate::app::work::Work;
@@ -107,13 +107,7 @@ pub async fn start(
     };
     let work = Work::start(settings, &ground, &in_force.edge)?;
     start_control(&loaded, logging, (&ground, &work, &in_force)).await?;
-    roots::write(
-        &settings.ca,
-        &work.accounts,
-        &settings.data,
-        &ground.groups.control,
-    )
-    .await;
+    roots(settings, &ground, &work).write(&settings.ca).await;
     let addresses = Addresses {
         https: bound.addresses(Port::Https).collect(),
         http: bound.addresses(Port::Http).collect(),
@@ -155,6 +149,16 @@ fn bind(settings: &Settings) -> Result<Bound, StartError> {
 }
 
 /// Reloads, and the control API that asks for them among other things.
+fn roots(settings: &Settings, ground: &Ground, work: &Work) -> Roots {
+    Roots {
+        accounts: work.accounts.clone(),
+        data: settings.data.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+        tasks: ground.groups.control.clone(),
+    }
+}
+
 async fn start_control(
     loaded: &Loaded,
     logging: Arc<Logging>,
@@ -166,7 +170,7 @@ async fn start_control(
         edge: in_force.edge.clone(),
         accounts: work.accounts.clone(),
         configured: work.configured.clone(),
-        data: settings.data.clone(),
+        roots: roots(settings, ground, work),
         tasks: tasks.clone(),
         certificates: work.certificates.clone(),
         choices: work.choices.clone(),

@@ -44,6 +44,8 @@ use lists::{Former, Signing};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFETIME: Duration = DAY.saturating_mul(3652);
+/// A root that has less than this left is told of: nothing renews it, and its clients must learn of another one first.
+pub const ROOT_WARNING: Duration = DAY.saturating_mul(90);
 const ISSUING_LIFETIME: Duration = DAY.saturating_mul(730);
 /// A certificate begins to be valid a little in the past, for clients whose clock is slow.
 const BACKDATE: Duration = Duration::from_secs(60 * 60);
@@ -341,7 +343,11 @@ fn issuer(material: &Material) -> Result<Issuer<'static, KeyPair>, rcgen::Error>
     Issuer::from_ca_cert_der(&certificate, key)
 }
 
-fn lifetime_end(der: &[u8]) -> Result<Timestamp, String> {
+/// When a certificate ends, DER, or why that cannot be read.
+///
+/// # Errors
+/// The parser's words.
+pub fn lifetime_end(der: &[u8]) -> Result<Timestamp, String> {
     let (_, certificate) =
         x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
     Ok(Timestamp::from_seconds(

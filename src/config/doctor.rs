@@ -17,7 +17,7 @@ use crate::base::task::Tasks;
 use crate::ca::Kind;
 use crate::config::key_files::KeyFiles;
 use crate::config::load::{Loaded, Origin, load};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, root_file};
 use crate::store::embedded::wrapped::{self, Wrapped};
 use probe::KeyFile;
 
@@ -199,7 +199,12 @@ async fn look_at_ports(settings: &Settings) -> Vec<Line> {
 async fn look_at_authorities(settings: &Settings, tasks: &Tasks, clock: &Clock) -> Vec<Line> {
     let asked = settings.ca.authorities.iter().map(|ca| async move {
         match &ca.kind {
-            Kind::Private(_) => vec![judge::private_ca(ca.id.as_str())],
+            Kind::Private(_) => {
+                let file = root_file(&settings.data, &ca.id);
+                let end = tasks.blocking("doctor_root", move || probe::root_end(&file));
+                let end = end.await.flatten();
+                vec![judge::private_ca(ca.id.as_str(), end, clock.now())]
+            }
             Kind::Acme(acme) => {
                 let found = probe::directory(acme, tasks, DEADLINE).await;
                 let (name, now) = (ca.id.as_str(), clock.now());

@@ -27,6 +27,7 @@ use crate::config::reader::At;
 use crate::config::source::Source;
 use crate::control::declare::Declaration;
 use crate::dns::Settings as DnsSettings;
+use crate::model::certificate::CaId;
 use crate::model::edge::Edge;
 use crate::proxy::settings::Settings as ProxySettings;
 use crate::telemetry::Settings as TelemetrySettings;
@@ -70,6 +71,12 @@ const KEY_FILE: &str = "key-encryption.key";
 const RETIRED_KEYS: Duration = Duration::from_hours(30 * 24);
 /// The name of the control API's socket where `[admin] socket` names none.
 pub(super) const SOCKET: &str = "admin.sock";
+
+/// Where the root of the private CA `ca` lies for its clients: `<data>/<ca>-root.pem`.
+#[must_use]
+pub fn root_file(data: &Path, ca: &CaId) -> PathBuf {
+    data.join(format!("{ca}-root.pem"))
+}
 
 /// The settings of a main file, its own declarations left out; mistakes are recorded, and then what is
 /// returned is of no use.

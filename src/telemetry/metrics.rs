@@ -125,6 +125,8 @@ families! {
         "job_longest_wait_seconds", "How long the certificate job of a priority has waited that has been due longest, renewals and new names held back by a CA's budget included; 0 where none waits";
     ca_ready: GaugesByCa = GaugesByCa::default(),
         "ca_ready", "Whether a CA is asked for certificates: 1, or 0 while it is away";
+    root_expiry: GaugesByCa = GaugesByCa::default(),
+        "ca_root_expiry_timestamp_seconds", "When the root of a private CA ends; clients trust nothing of that CA afterwards";
     certificates: Gauges<Expiry> = Gauges::default(),
         "certificates", "Certificates that serve a domain, by time to expiry; each is counted once";
     certificates_left: Gauges<LifetimeLeft> = Gauges::default(),

@@ -83,6 +83,20 @@ fn each_tenant_has_an_issuing_ca_that_is_confined_to_its_names() {
     ];
     let said = setup.succeed(&issue);
     assert!(said.contains("written to"), "{said}");
+    // The root lasts for ten years, and doctor and metrics tell when it ends.
+    let metrics = edge.metrics();
+    let ends = metrics.sum("proxy_ca_root_expiry_timestamp_seconds", &[]);
+    let now = time::OffsetDateTime::now_utc().unix_timestamp() as f64;
+    assert!(
+        (9.9..10.1).contains(&((ends - now) / 86_400.0 / 365.25)),
+        "{ends}"
+    );
+    let doctor = setup.command(&["doctor"]).stdout;
+    let doctor = String::from_utf8_lossy(&doctor).into_owned();
+    assert!(
+        doctor.contains("is our own, and its root ends at 20"),
+        "{doctor}"
+    );
     let root = edge.trusted().to_str().unwrap();
     let verify = |purpose| {
         openssl(&[

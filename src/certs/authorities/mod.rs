@@ -219,6 +219,7 @@ impl Authorities {
         let went: Vec<CaId> = went.collect();
         for ca in went.iter().filter(|ca| !is_there(ca)) {
             self.0.metrics.ca_ready.forget(ca);
+            self.0.metrics.root_expiry.forget(ca);
         }
         self.0.watched.publish(after);
         self.0.readiness.set(Condition::Authorities, self.health());

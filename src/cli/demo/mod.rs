@@ -13,7 +13,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::app::process::{Signals, raise_open_files};
-use crate::app::roots::root_file;
 use crate::app::serving::Serving;
 use crate::app::start::{Basics, start};
 use crate::base::clock::Clock;
@@ -23,6 +22,7 @@ use crate::cli::output::{chain, complain, line};
 use crate::cli::run::control_runtime;
 use crate::config::load::{Loaded, load};
 use crate::config::mistake::Report;
+use crate::config::settings::root_file;
 use crate::model::certificate::CaId;
 use crate::proxy::report::{HandshakeReport, Reports};
 use crate::telemetry::logging::Logging;

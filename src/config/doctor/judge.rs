@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::probe::{Directory, Folder, KeyFile, Port, Room};
 use super::{Line, Verdict};
 use crate::base::clock::Timestamp;
+use crate::ca::private::ROOT_WARNING;
 use crate::config::key_files::KeyFile as Missing;
 use crate::model::route::UpstreamAddress;
 
@@ -256,8 +258,20 @@ pub(super) fn port(what: &'static str, address: SocketAddr, found: &Port) -> Lin
     }
 }
 
-pub(super) fn private_ca(name: &str) -> Line {
-    ok("ca", format!("{name} is our own"))
+/// Nothing renews a root; it is made at the first start.
+pub(super) fn private_ca(name: &str, end: Option<Timestamp>, now: Timestamp) -> Line {
+    const WHAT: &str = "ca";
+    let Some(end) = end else {
+        return ok(WHAT, format!("{name} is our own"));
+    };
+    let detail = format!("{name} is our own, and its root ends at {end}");
+    let verdict = match end.since(now) {
+        Duration::ZERO => Verdict::Fail,
+        left if left < ROOT_WARNING => Verdict::Warn,
+        _ => return ok(WHAT, detail),
+    };
+    let fix = "let another [[ca]] take its place before that: docs/private-ca.md says how";
+    bad(verdict, WHAT, detail, fix.to_owned())
 }
 
 pub(super) fn directory(name: &str, url: &str, found: &Result<Directory, String>) -> Line {
@@ -367,6 +381,24 @@ mod tests {
         ] {
             let line = clock("le", at(1000), at(ours)).unwrap();
             assert_eq!((line.verdict, line.detail.as_str()), (expected, detail));
+        }
+    }
+
+    #[test]
+    fn a_private_cas_root_warns_ninety_days_before_its_end() {
+        const DAY: i64 = 86_400;
+        let now = Timestamp::from_seconds(1000 * DAY);
+        assert_eq!(private_ca("own", None, now).verdict, Good);
+        for (day, expected) in [
+            (1091, Good),
+            (1090, Good),
+            (1089, Warn),
+            (1000, Fail),
+            (9, Fail),
+        ] {
+            let line = private_ca("own", Some(Timestamp::from_seconds(day * DAY)), now);
+            assert_eq!(line.verdict, expected, "{line:?}");
+            assert_eq!(line.fix.is_some(), expected != Good);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::base::clock::Timestamp;
 use crate::base::file::{Access, replace};
 use crate::base::task::Tasks;
 use crate::ca::acme;
+use crate::ca::private::lifetime_end;
 use crate::model::route::UpstreamAddress;
 use crate::net;
 use crate::store::embedded;
@@ -122,6 +123,12 @@ fn has_database(data: &Path) -> bool {
         let mut names = entries.filter_map(|entry| Some(entry.ok()?.path()));
         names.any(|path| path.extension().is_some_and(|extension| extension == "db"))
     })
+}
+
+/// When the root in a file ends; nothing where there is none that can be read.
+pub(super) fn root_end(file: &Path) -> Option<Timestamp> {
+    let root = pem::parse(fs::read(file).ok()?).ok()?;
+    lifetime_end(root.contents()).ok()
 }
 
 /// Whether a proxy with this configuration runs already.

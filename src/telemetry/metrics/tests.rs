@@ -201,6 +201,7 @@ fn every_metric_of_the_alert_rules_is_exposed_with_the_labels_asked_for() {
     let (metrics, readiness) = (used(), Readiness::default());
     metrics.watch_readiness(&readiness);
     metrics.ca_ready.set(&CaId::new("ca"), 1);
+    metrics.root_expiry.set(&CaId::new("ca"), 1);
     let text = metrics.expose(Exposition::Prometheus).unwrap();
     let rules = include_str!("../../../deploy/prometheus/rules.yml");
     let mut asked = 0;
