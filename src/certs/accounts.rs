@@ -26,6 +26,7 @@ use crate::ca::{Account, CaError, CertificateAuthority, Material, Sharing};
 use crate::certs::authorities::{self, Authorities};
 use crate::certs::vault::{Vault, VaultError};
 use crate::model::certificate::CaId;
+use crate::model::problem::ProblemCode;
 use crate::model::{TenantId, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation};
 use crate::store::record::{AuditActor, KeyOwner, MaterialRecord};
@@ -86,6 +87,32 @@ pub enum AccountError {
     Kept(ApplyError),
     /// Too many wait for it, or opening it was abandoned at shutdown.
     Busy(Refused),
+}
+
+impl AccountError {
+    /// The problem code that a tenant and the operator read.
+    #[must_use]
+    pub fn code(&self) -> ProblemCode {
+        match self {
+            Self::Ca(error) => error.code(),
+            Self::NotConfigured(_) => ProblemCode::PolicyDenied,
+            Self::Vault(_) => ProblemCode::KeyUnreadable,
+            Self::Store(_) | Self::Kept(_) | Self::Busy(_) => ProblemCode::CheckFailed,
+        }
+    }
+
+    /// The authority's failure, where it is one.
+    #[must_use]
+    pub const fn ca_error(&self) -> Option<&CaError> {
+        match self {
+            Self::Ca(error) => Some(error),
+            Self::NotConfigured(_)
+            | Self::Vault(_)
+            | Self::Store(_)
+            | Self::Kept(_)
+            | Self::Busy(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for AccountError {

@@ -92,14 +92,7 @@ impl Cause {
             Self::Denied(denial) => denial.code(),
             Self::Preflight(verdict) => verdict.code,
             Self::Budget(denied) => denied.code(),
-            Self::Account(error) => match &**error {
-                AccountError::Ca(error) => error.code(),
-                AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
-                AccountError::Vault(_) => ProblemCode::KeyUnreadable,
-                AccountError::Store(_) | AccountError::Kept(_) | AccountError::Busy(_) => {
-                    ProblemCode::CheckFailed
-                }
-            },
+            Self::Account(error) => error.code(),
             Self::Ca(error) => error.code(),
             Self::Chain(..) => ProblemCode::CaRejected,
             Self::Vault(_) | Self::Key(_) | Self::Credential(_) => ProblemCode::KeyUnreadable,
@@ -121,10 +114,8 @@ impl Cause {
         if let Self::Ca(error) = self {
             return Some(error);
         }
-        if let Self::Account(error) = self
-            && let AccountError::Ca(error) = &**error
-        {
-            return Some(error);
+        if let Self::Account(error) = self {
+            return error.ca_error();
         }
         None
     }

@@ -329,10 +329,8 @@ impl Failure {
     }
 
     fn ca_error(&self) -> Option<&CaError> {
-        if let Self::Account(error) = self
-            && let AccountError::Ca(error) = &**error
-        {
-            return Some(error);
+        if let Self::Account(error) = self {
+            return error.ca_error();
         }
         None
     }
@@ -341,14 +339,7 @@ impl Failure {
         match self {
             Self::Store(_) | Self::Refused(_) | Self::Deadline(_) => ProblemCode::CheckFailed,
             Self::Vault(_) => ProblemCode::KeyUnreadable,
-            Self::Account(error) => match &**error {
-                AccountError::Ca(error) => error.code(),
-                AccountError::NotConfigured(_) => ProblemCode::PolicyDenied,
-                AccountError::Vault(_) => ProblemCode::KeyUnreadable,
-                AccountError::Store(_) | AccountError::Kept(_) | AccountError::Busy(_) => {
-                    ProblemCode::CheckFailed
-                }
-            },
+            Self::Account(error) => error.code(),
         }
     }
 
