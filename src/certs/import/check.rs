@@ -63,6 +63,8 @@ pub enum CheckError {
     Incomplete,
     /// The certificate is signed by its own key.
     SelfSigned,
+    /// It is an authority's own, no server's.
+    Authority,
     /// It holds no DNS name.
     NoNames,
     /// It holds more names than any real one.
@@ -94,6 +96,10 @@ impl fmt::Display for CheckError {
             Self::SelfSigned => {
                 f.write_str("the certificate is signed by its own key: no client trusts it")
             }
+            Self::Authority => f.write_str(
+                "the first certificate of the chain is a CA's own (basicConstraints CA:TRUE), not a server's: the server's \
+                 certificate comes first, then those that sign it",
+            ),
             Self::NoNames => f.write_str(
                 "the certificate has no subject alternative name: clients have ignored the common name since 2017",
             ),
@@ -135,6 +141,9 @@ pub fn check(chain: &[Vec<u8>], key: Secret, now: Timestamp) -> Result<Checked, 
     let (leaf, signers) = certificates
         .split_first()
         .ok_or(CheckError::Chain(ChainError::Empty))?;
+    if leaf.is_ca() {
+        return Err(CheckError::Authority);
+    }
     let names = names(leaf)?;
     check_key(leaf, &key)?;
     check_strength(&certificates)?;

@@ -48,7 +48,8 @@ impl fmt::Display for MaterialError {
                 "there is no private key: expected PEM, one of PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY",
             ),
             Self::EncryptedKey => f.write_str(
-                "the private key is encrypted with a passphrase: decrypt it first, as with `openssl pkey`",
+                "the private key is encrypted with a passphrase: decrypt it first, with `openssl pkey -in KEY -out PLAIN`, \
+                 and bring PLAIN",
             ),
             Self::UnusableKey => f.write_str(
                 "the private key cannot be used: needed is RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or \
@@ -84,10 +85,8 @@ pub fn chain(pem: &[u8]) -> Result<Vec<Vec<u8>>, MaterialError> {
 /// # Errors
 /// [`MaterialError`].
 pub fn key(pem: &Secret) -> Result<Secret, MaterialError> {
-    let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|error| {
-        let encrypted = |text: &str| text.contains("ENCRYPTED");
-        let none = matches!(error, PemError::NoItemsFound);
-        match none && pem.expose_str().is_some_and(encrypted) {
+    let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_error| {
+        match pem.expose_str().is_some_and(is_encrypted) {
             true => MaterialError::EncryptedKey,
             false => MaterialError::NoKey,
         }
@@ -99,6 +98,17 @@ pub fn key(pem: &Secret) -> Result<Secret, MaterialError> {
         PrivateKeyDer::Sec1(key) => from_sec1(key.secret_sec1_der()),
         _ => Err(MaterialError::UnusableKey),
     }
+}
+
+/// Whether a key of a PEM text is encrypted: PKCS #8 says so in its label (RFC 7468 §11), the older forms in a header
+/// (RFC 1421 §4.6.1.1).
+fn is_encrypted(text: &str) -> bool {
+    text.lines().any(|line| {
+        let header = line.strip_prefix("Proc-Type:");
+        let header = header.and_then(|value| value.trim().split_once(','));
+        line.contains("BEGIN ENCRYPTED PRIVATE KEY")
+            || header.is_some_and(|(_version, kind)| kind.trim() == "ENCRYPTED")
+    })
 }
 
 /// Wiped when dropped, as far as its type allows.
@@ -189,9 +199,24 @@ mod tests {
         assert_eq!(refused(other_curve), MaterialError::UnusableKey);
         let short = openssl("genrsa -traditional 1024", b"");
         assert_eq!(refused(short), MaterialError::UnusableKey);
-        let clear = openssl("genrsa 2048", b"");
-        let encrypted = openssl("pkcs8 -topk8 -passout pass:word", &clear);
-        assert_eq!(refused(encrypted), MaterialError::EncryptedKey);
+    }
+
+    #[test]
+    fn a_key_with_a_passphrase_is_called_so_in_every_form_with_the_command_that_decrypts_it() {
+        let rsa = openssl("genrsa 2048", b"");
+        let ec = openssl("ecparam -name prime256v1 -genkey -noout", b"");
+        for (arguments, clear) in [
+            ("pkcs8 -topk8 -passout pass:word", &rsa),
+            ("pkcs8 -topk8 -passout pass:word", &ec),
+            ("rsa -traditional -aes256 -passout pass:word", &rsa),
+            ("ec -aes256 -passout pass:word", &ec),
+        ] {
+            let encrypted = openssl(arguments, clear);
+            let refused = key(&Secret::new(encrypted)).err();
+            assert_eq!(refused, Some(MaterialError::EncryptedKey), "{arguments}");
+        }
+        let text = MaterialError::EncryptedKey.to_string();
+        assert!(text.contains("openssl pkey -in KEY -out PLAIN"), "{text}");
     }
 
     #[test]

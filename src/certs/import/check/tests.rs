@@ -100,6 +100,14 @@ fn what_no_client_would_accept_is_refused() {
     refuses(&|p| dates(p, -10, 0), CheckError::Expired(at(0)));
     refuses(&|p| dates(p, 301, 400), CheckError::NotYetValid(at(301)));
     refuses(&|p| p.subject_alt_names.clear(), CheckError::NoNames);
+    // Whether it has names or not: what is wrong is that it signs.
+    let signs = IsCa::Ca(BasicConstraints::Unconstrained);
+    refuses(&|p| p.is_ca = signs, CheckError::Authority);
+    let intermediate = |p: &mut CertificateParams| {
+        p.is_ca = signs;
+        p.subject_alt_names.clear();
+    };
+    refuses(&intermediate, CheckError::Authority);
     let ip = |p: &mut CertificateParams| {
         p.subject_alt_names
             .push(SanType::IpAddress("192.0.2.1".parse().unwrap()));
