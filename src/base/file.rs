@@ -40,6 +40,64 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     written.map_err(|error| named("cannot write", path, &error))
 }
 
+/// A new file for its owner's eyes, made before there is anything to write: what comes once and is not kept must not be
+/// asked for where it cannot be put. It goes again unless [`NewFile::fill`] has written it.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl NewFile {
+    /// Makes the file, mode 0600. One that is there already stays as it is.
+    ///
+    /// # Errors
+    /// Names the path and what is in the way.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(Access::Owner.mode())
+            .open(path);
+        match made {
+            Ok(file) => Ok(Self {
+                path: path.to_owned(),
+                file: Some(file),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let text = format!("{} is there already: name another file", path.display());
+                Err(io::Error::new(error.kind(), text))
+            }
+            Err(error) => Err(named("cannot write", path, &error)),
+        }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Names the path and what failed; the file is gone then.
+    pub fn fill(mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| sync_folder(&self.path))
+            .map_err(|error| named("cannot write", &self.path, &error))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Empty or in part: of no use. That it cannot be removed changes nothing.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
@@ -157,6 +215,23 @@ mod tests {
         ] {
             assert_eq!(place(&folder.join(spelt)), folder.join(expected), "{spelt}");
         }
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_is_never_written_over_and_goes_unless_it_is_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        drop(NewFile::create(&path).unwrap());
+        assert!(!path.exists());
+        NewFile::create(&path).unwrap().fill(b"secret").unwrap();
+        let refused = NewFile::create(&path).unwrap_err().to_string();
+        assert!(refused.contains("is there already"), "{refused}");
+        assert_eq!(read_capped(&path, 6).unwrap(), b"secret");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let nowhere = folder.path().join("none/key");
+        let refused = NewFile::create(&nowhere).unwrap_err().to_string();
+        assert!(refused.contains("none/key"), "{refused}");
     }
 
     #[test]

@@ -121,4 +121,17 @@ fn each_tenant_has_an_issuing_ca_that_is_confined_to_its_names() {
     assert!(listed.contains("\"client\":\"alice.smith\""), "{listed}");
     // Never written over.
     assert!(!setup.command(&issue).status.success());
+    // Where the key cannot be put, none is issued.
+    let issued = || setup.succeed(&["event", "list", "--tenant", "acme"]);
+    let before = issued();
+    let nowhere = place.folder().join("none/robot.pem");
+    let mut issue = issue;
+    issue[7] = nowhere.to_str().unwrap();
+    let refused = setup.command(&issue);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("cannot write") && said.contains("none/robot.pem"),
+        "{said}"
+    );
+    assert_eq!(issued(), before);
 }

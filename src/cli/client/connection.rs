@@ -55,6 +55,8 @@ pub enum ClientError {
     Input(io::Error),
     /// The answer cannot be written out.
     Output(io::Error),
+    /// The key of this certificate, which is nowhere else, could not be written.
+    KeyLost(io::Error, String),
 }
 
 impl fmt::Display for ClientError {
@@ -92,6 +94,11 @@ impl fmt::Display for ClientError {
             ),
             Self::Input(error) => error.fmt(f),
             Self::Output(_) => f.write_str("cannot write the answer"),
+            Self::KeyLost(error, certificate) => write!(
+                f,
+                "{error}: the key of certificate {certificate} is lost; end it with \
+                 `vestibule certificate revoke {certificate}`, and issue another"
+            ),
         }
     }
 }
@@ -105,6 +112,7 @@ impl std::error::Error for ClientError {
             | Self::NotAllowed(..)
             | Self::Problem { .. }
             | Self::Input(_)
+            | Self::KeyLost(..)
             | Self::Configuration(_)
             | Self::NotConfirmed(_)
             | Self::Timeout

@@ -1,12 +1,12 @@
 //! What is handed in from files and written to them: certificates with their keys.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::base::file::{Access, read_capped, replace};
+use crate::base::file::{NewFile, read_capped};
 use crate::base::secret::Secret;
 use crate::cli::client::connection::ClientError;
 use crate::cli::client::{ClientCertificateOptions, ImportOptions, connect, show, write_one};
@@ -54,18 +54,13 @@ struct ClientRequest<'a> {
     ca: Option<&'a str>,
 }
 
-/// `vestibule certificate issue-client`: the file can be read by its owner alone.
+/// `vestibule certificate issue-client`: the file can be read by its owner alone, and is made first, for the key comes
+/// once.
 pub(super) async fn client(
     options: &ClientCertificateOptions,
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
-    if options.out.exists() {
-        let text = format!(
-            "{} is there already: name another file",
-            options.out.display()
-        );
-        return Err(ClientError::Input(io::Error::other(text)));
-    }
+    let file = NewFile::create(&options.out).map_err(ClientError::Input)?;
     let request = ClientRequest {
         tenant: &options.tenant,
         name: &options.name,
@@ -81,8 +76,10 @@ pub(super) async fn client(
     };
     let (key, chain) = (take("key_pem")?, take("chain_pem")?);
     let both = Secret::new([key.expose(), chain.expose()].concat());
-    replace(&options.out, both.expose(), Access::Owner).map_err(ClientError::Input)?;
     let certificate = answer.get("certificate").cloned().unwrap_or_default();
+    let id = show::cell(&certificate, &["id"]);
+    let lost = |error| ClientError::KeyLost(error, id);
+    file.fill(both.expose()).map_err(lost)?;
     let file = options.out.display().to_string();
     let answer = json!({ "certificate": certificate, "file": file });
     write_one(&options.client, &answer, show::client, output)
