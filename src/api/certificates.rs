@@ -67,18 +67,25 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     if let Some(fields) = with_chain.as_object_mut() {
         fields.insert("created_at".to_owned(), timestamp());
         fields.insert("chain_pem".to_owned(), string());
+        fields.insert("issuer".to_owned(), nullable(&string()));
         fields.insert("superseded_by".to_owned(), nullable(&string()));
         let revocation = nullable(&reference("CertificateRevocation"));
         fields.insert("revocation".to_owned(), revocation);
         fields.insert("key_destroyed_at".to_owned(), nullable(&timestamp()));
         fields.insert("key_kept_until".to_owned(), nullable(&timestamp()));
     }
+    let reason = word(&RevocationReason::ALL.map(RevocationReason::as_str));
     let revocation = object(&json!({
-        "reason": word(&RevocationReason::ALL.map(RevocationReason::as_str)),
+        "reason": reason,
         "order": word(&RevocationOrder::ALL.map(RevocationOrder::as_str)),
         "asked_at": timestamp(),
         "replaced_at": nullable(&timestamp()),
         "revoked_at": nullable(&timestamp()),
+        "told_at": nullable(&timestamp()),
+        "taken_for": nullable(&reason),
+        "kept": nullable(&reason),
+        "left_to": nullable(&string()),
+        "left_at": nullable(&timestamp()),
         "next_attempt_at": nullable(&timestamp()),
         "failures": integer(),
         "problem": nullable(&reference("DomainProblem")),
@@ -138,6 +145,8 @@ struct CertificateWithChain {
     purpose: &'static str,
     client: Option<String>,
     created_at: Timestamp,
+    /// As the certificate names it.
+    issuer: Option<String>,
     superseded_by: Option<CertificateId>,
     revocation: Option<CertificateRevocation>,
     key_destroyed_at: Option<Timestamp>,
@@ -154,6 +163,14 @@ struct CertificateRevocation {
     asked_at: Timestamp,
     replaced_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
+    told_at: Option<Timestamp>,
+    /// The reason that the authority took last.
+    taken_for: Option<RevocationReason>,
+    /// The reason that it stays with.
+    kept: Option<RevocationReason>,
+    /// The issuer that is to be told, for nobody here can.
+    left_to: Option<String>,
+    left_at: Option<Timestamp>,
     next_attempt_at: Option<Timestamp>,
     failures: u32,
     problem: Option<DomainProblem>,
@@ -167,6 +184,11 @@ impl CertificateRevocation {
             asked_at: revocation.asked_at,
             replaced_at: revocation.replaced_at,
             revoked_at: revocation.revoked_at,
+            told_at: revocation.told_at,
+            taken_for: revocation.taken_for,
+            kept: revocation.kept,
+            left_to: revocation.left_to.as_ref().map(|left| left.issuer.clone()),
+            left_at: revocation.left_to.as_ref().map(|left| left.at),
             next_attempt_at: revoking.as_ref().map(|revoking| revoking.next_attempt_at),
             failures: revoking.as_ref().map_or(0, |revoking| revoking.failures),
             problem: revoking
@@ -208,6 +230,7 @@ async fn show(
         .as_ref()
         .map(|revocation| CertificateRevocation::of(revocation, view.revoking));
     Ok(Json(CertificateWithChain {
+        issuer: view.issuer,
         superseded_by: standing.superseded_by,
         revocation,
         key_destroyed_at: standing.key_destroyed_at,

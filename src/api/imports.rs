@@ -124,7 +124,8 @@ impl From<ImportError> for ApiProblem {
             | ImportError::Check(_)
             | ImportError::Placement(_)
             | ImportError::Credential(_)
-            | ImportError::Revoked(_) => Self::new(Code::ImportRefused, detail),
+            | ImportError::Revoked(_)
+            | ImportError::Compromised(_) => Self::new(Code::ImportRefused, detail),
             ImportError::Conflict(_) => Self::new(Code::Conflict, detail),
             ImportError::Vault(_) | ImportError::Account(_) => {
                 let cause = std::error::Error::source(&error);

@@ -11,7 +11,7 @@ use crate::api::endpoint::{Api, Endpoint, Method, Parameter, PathParameter, Quer
 use crate::api::problem::{ApiProblem, Code, Granted};
 use crate::api::schema::{nullable, object, string, timestamp, word};
 use crate::base::clock::Timestamp;
-use crate::control::actions::certificates::{Revocation, RevocationOrder, RevocationReason};
+use crate::control::actions::certificates::{RevocationAsked, RevocationOrder, RevocationReason};
 use crate::model::NamePattern;
 use crate::model::certificate::CertificateId;
 use crate::model::name::NameError;
@@ -23,7 +23,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         method: Method::Post,
         path: "/v1/certificates/{id}/revoke",
         summary: "Asks that a certificate be revoked. Where it serves, another serves first, unless order says otherwise; \
-                  afterwards its key is destroyed. Does not wait for it",
+                  afterwards its key is destroyed, also where nobody here can revoke it. Asked again, the reason may be \
+                  raised to key_compromise. Does not wait for it",
         parameters: &[
             ID,
             Parameter::Query(
@@ -36,6 +37,15 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         response: "Revocation",
         status: 202,
         handler: || post(revoke),
+    },
+    Endpoint {
+        method: Method::Post,
+        path: "/v1/certificates/{id}/cancel-revocation",
+        summary: "Takes a revocation back that nobody was told of yet",
+        parameters: &[ID],
+        response: "CancelledRevocation",
+        status: 200,
+        handler: || post(cancel),
     },
     Endpoint {
         method: Method::Post,
@@ -70,6 +80,9 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         "order": word(&RevocationOrder::ALL.map(RevocationOrder::as_str)),
         "asked_at": timestamp(),
         "revoked_at": nullable(&timestamp()),
+        "taken_for": nullable(&word(&RevocationReason::ALL.map(RevocationReason::as_str))),
+        "serial": string(),
+        "elsewhere": nullable(&string()),
     }));
     let rollback = object(&json!({
         "domain": string(),
@@ -79,6 +92,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     }));
     vec![
         ("Revocation", revocation),
+        (
+            "CancelledRevocation",
+            object(&json!({ "certificate": string() })),
+        ),
         ("Replacement", object(&json!({ "certificate": string() }))),
         ("Rollback", rollback),
     ]
@@ -98,6 +115,16 @@ struct RevocationAnswer {
     order: RevocationOrder,
     asked_at: Timestamp,
     revoked_at: Option<Timestamp>,
+    /// The reason that the authority took last.
+    taken_for: Option<RevocationReason>,
+    serial: String,
+    /// The issuer, where it is none of the configured authorities as far as is known.
+    elsewhere: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CancelledRevocation {
+    certificate: CertificateId,
 }
 
 #[derive(Serialize)]
@@ -129,21 +156,32 @@ async fn revoke(
     let reason = wanted.reason.unwrap_or(RevocationReason::Unspecified);
     let order = wanted.order.unwrap_or(RevocationOrder::ReplacedFirst);
     let asked = api.actions.revoke(&grant, certificate, (reason, order));
-    let Revocation {
-        reason,
-        order,
-        asked_at,
-        revoked_at,
-        ..
+    let RevocationAsked {
+        revocation,
+        serial,
+        elsewhere,
     } = asked.await?;
     let answer = RevocationAnswer {
         certificate,
-        reason,
-        order,
-        asked_at,
-        revoked_at,
+        reason: revocation.reason,
+        order: revocation.order,
+        asked_at: revocation.asked_at,
+        revoked_at: revocation.revoked_at,
+        taken_for: revocation.taken_for,
+        serial,
+        elsewhere,
     };
     Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+async fn cancel(
+    State(api): State<Api>,
+    Granted(grant): Granted,
+    PathParameter(id): PathParameter,
+) -> Result<Json<CancelledRevocation>, ApiProblem> {
+    let certificate = parsed(&id)?;
+    api.actions.cancel_revocation(&grant, certificate).await?;
+    Ok(Json(CancelledRevocation { certificate }))
 }
 
 async fn replace(

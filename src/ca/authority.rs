@@ -150,11 +150,15 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
     async fn change_key(&self, kept: Vec<Material>) -> Result<Opened, CaError>;
 
     /// Revokes a certificate by its own private key, PKCS #8, whoever ordered it (RFC 8555 §7.6). One that is revoked
-    /// already is a success.
+    /// already is a success; the authority may take a graver reason for it.
     ///
     /// # Errors
     /// [`CaError::CannotRevoke`] where the authority has no such thing; [`CaError`].
-    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError>;
+    async fn revoke_by_key(
+        &self,
+        leaf: RevokedLeaf<'_>,
+        key: &Secret,
+    ) -> Result<Acceptance, CaError>;
 }
 
 /// What is ordered.
@@ -208,6 +212,15 @@ pub struct RevokedLeaf<'a> {
     pub der: &'a [u8],
     /// Why.
     pub reason: RevocationReason,
+}
+
+/// How an authority took a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// The certificate is revoked, for the reason that was told.
+    Now,
+    /// It was revoked before, and stays as it was.
+    Before,
 }
 
 /// The right to place orders with an authority.
@@ -267,7 +280,7 @@ pub trait Account: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`CaError::CannotRevoke`] where the authority has no such thing; [`CaError::Refused`] where the certificate is
     /// another account's, among others.
-    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError>;
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<Acceptance, CaError>;
 }
 
 /// Certifies clients, for mutual TLS.

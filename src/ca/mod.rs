@@ -23,9 +23,9 @@ pub mod configured;
 use crate::model::certificate::CaId;
 
 pub use authority::{
-    Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount, LARGEST_CERTIFICATE,
-    ListAuthority, ListKey, Material, NewList, NewOrder, Opened, Order, OrderStatus, RenewalInfo,
-    RevokedLeaf, RevokedSerial, Sharing, TellsRenewal,
+    Acceptance, Account, CertificateAuthority, Challenge, ClientAuthority, ForeignAccount,
+    LARGEST_CERTIFICATE, ListAuthority, ListKey, Material, NewList, NewOrder, Opened, Order,
+    OrderStatus, RenewalInfo, RevokedLeaf, RevokedSerial, Sharing, TellsRenewal,
 };
 pub use configured::{Configured, authorities};
 pub use error::CaError;

@@ -30,8 +30,8 @@ use time::OffsetDateTime;
 use crate::base::clock::{Clock, Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::authority::{
-    Account, CertificateAuthority, Challenge, ClientAuthority, LARGEST_CERTIFICATE, ListAuthority,
-    Material, NewOrder, Opened, Order, OrderStatus, RevokedLeaf, Sharing,
+    Acceptance, Account, CertificateAuthority, Challenge, ClientAuthority, LARGEST_CERTIFICATE,
+    ListAuthority, Material, NewOrder, Opened, Order, OrderStatus, RevokedLeaf, Sharing,
 };
 use crate::ca::error::{CaError, Step};
 use crate::ca::meta::Meta;
@@ -215,7 +215,11 @@ impl CertificateAuthority for Private {
         true
     }
 
-    async fn revoke_by_key(&self, _leaf: RevokedLeaf<'_>, _key: &Secret) -> Result<(), CaError> {
+    async fn revoke_by_key(
+        &self,
+        _leaf: RevokedLeaf<'_>,
+        _key: &Secret,
+    ) -> Result<Acceptance, CaError> {
         Err(CaError::CannotRevoke {
             ca: self.id.clone(),
         })
@@ -490,7 +494,7 @@ impl Account for PrivateAccount {
         Ok(self.place(wanted.names))
     }
 
-    async fn revoke(&self, _leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+    async fn revoke(&self, _leaf: RevokedLeaf<'_>) -> Result<Acceptance, CaError> {
         Err(CaError::CannotRevoke {
             ca: self.0.id.clone(),
         })

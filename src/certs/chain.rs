@@ -159,6 +159,27 @@ pub(super) fn facts(leaf: &X509Certificate<'_>) -> Leaf {
     }
 }
 
+/// The name of a certificate's issuer, as people write it; nothing where it cannot be read.
+#[must_use]
+pub fn issuer(der: &[u8]) -> Option<String> {
+    let certificate = read(0, der).ok()?;
+    Some(certificate.issuer().to_string())
+}
+
+/// The names, DER, of all who sign something in a chain.
+pub(super) fn issuers<'a>(chain: impl Iterator<Item = &'a [u8]>) -> BTreeSet<Vec<u8>> {
+    let read = chain.filter_map(|der| read(0, der).ok());
+    read.map(|certificate| certificate.issuer().as_raw().to_vec())
+        .collect()
+}
+
+/// A certificate's public key (`SubjectPublicKeyInfo`, DER); nothing where it cannot be read.
+#[must_use]
+pub fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let certificate = read(0, der).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
 fn read(at: usize, der: &[u8]) -> Result<X509Certificate<'_>, ChainError> {
     if der.len() > LARGEST_CERTIFICATE {
         return Err(ChainError::TooLarge(at));

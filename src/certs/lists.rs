@@ -215,7 +215,9 @@ impl KeptList {
     }
 
     fn is_due(&self, entry: Option<&Entry>, lifetime: Duration, now: Timestamp) -> bool {
-        let is_new = |entry: &Entry| !self.revoked.iter().any(|old| old.serial == entry.serial);
+        let is_same =
+            |old: &Entry, entry: &Entry| old.serial == entry.serial && old.reason == entry.reason;
+        let is_new = |entry: &Entry| !self.revoked.iter().any(|old| is_same(old, entry));
         entry.is_some_and(is_new)
             || self.due_at() <= now
             || now.plus(AHEAD) < self.this_update
@@ -235,10 +237,12 @@ fn signed(
     let old = before.map(|before| before.revoked.as_slice());
     let old = old.unwrap_or_default().iter().filter(stays);
     let mut revoked: Vec<Entry> = old.cloned().collect();
-    if let Some(entry) = entry
-        && !revoked.iter().any(|old| old.serial == entry.serial)
-    {
-        revoked.push(entry.clone());
+    if let Some(entry) = entry {
+        match revoked.iter_mut().find(|old| old.serial == entry.serial) {
+            // Revoked since then, though for another reason.
+            Some(old) => old.reason = entry.reason,
+            None => revoked.push(entry.clone()),
+        }
     }
     let lifetime = authority.list_lifetime();
     let serials: Vec<RevokedSerial> = revoked.iter().map(Entry::to_serial).collect();

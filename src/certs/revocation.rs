@@ -6,13 +6,17 @@
 //! [`lifecycle`](crate::certs::lifecycle) that renews it, told by
 //! [`Replace`](crate::model::standing::Replace). Four events tell of a compromised key, in this order:
 //! `certificate.revocation_asked`, `certificate.issued` (the one that takes its place), `certificate.revoked`,
-//! `certificate.key_destroyed`.
+//! `certificate.key_destroyed`. Where nobody here can revoke it, `certificate.revocation_left` stands in the place of the
+//! third: the rest is done all the same, and what is left is its issuer's.
 //!
-//! Reading order: this file (the pure table), [`work`] (the jobs), `steps` (the steps done).
+//! Reading order: this file (the pure table), [`work`] (the jobs), `steps` (the steps done), `telling` (who is told, and
+//! how).
 
 pub mod work;
 
 mod steps;
+
+mod telling;
 
 use std::time::Duration;
 
@@ -40,8 +44,10 @@ pub enum Serves {
     Idle,
     /// None does, but this process has it in memory still.
     Memory,
-    /// Nothing.
+    /// Nothing any more.
     No,
+    /// Nothing ever: it is a client's.
+    Never,
 }
 
 impl Serves {
@@ -104,6 +110,8 @@ pub enum Step {
     NoteReplaced,
     /// Look again after so long.
     Wait(Duration),
+    /// Note that an authority is told from now on.
+    NoteTelling,
     /// Tell the authority.
     Revoke,
     /// Destroy its private key.
@@ -115,23 +123,26 @@ pub enum Step {
 /// The next step, from what is stored.
 #[must_use]
 pub fn next(revocation: &Revocation, left: Left, now: Timestamp) -> Step {
-    let is_over = revocation.revoked_at.is_some() || left.not_after <= now;
-    if is_over {
+    if revocation.is_told() || left.not_after <= now {
         return match (left.serves, left.key) {
             // A key that serves is never destroyed.
             (Serves::Domains, _) => Step::AwaitReplacement(look(revocation, now)),
+            (Serves::Memory | Serves::No, _) if revocation.replaced_at.is_none() => {
+                Step::NoteReplaced
+            }
             (_, Key::Gone) => Step::Done,
             (Serves::Idle, Key::Kept) => Step::Wait(IDLE_LOOK),
-            (Serves::Memory | Serves::No, Key::Kept) => Step::DestroyKey,
+            (Serves::Memory | Serves::No | Serves::Never, Key::Kept) => Step::DestroyKey,
         };
     }
-    if revocation.order == RevocationOrder::RevokedFirst {
-        return Step::Revoke;
+    let is_revoked = revocation.revoked_at.is_some();
+    if is_revoked || revocation.order == RevocationOrder::RevokedFirst {
+        return tell(revocation);
     }
     let grace = match left.serves {
         Serves::Domains => return Step::AwaitReplacement(look(revocation, now)),
         // Nobody will replace it.
-        Serves::Idle => return Step::Revoke,
+        Serves::Idle | Serves::Never => return tell(revocation),
         Serves::Memory => LONGEST_GRACE,
         Serves::No => GRACE,
     };
@@ -139,9 +150,17 @@ pub fn next(revocation: &Revocation, left: Left, now: Timestamp) -> Step {
         None => Step::NoteReplaced,
         // A clock that jumped delays it by no more than the grace.
         Some(at) => match at.plus(grace).since(now).min(grace) {
-            Duration::ZERO => Step::Revoke,
+            Duration::ZERO => tell(revocation),
             left => Step::Wait(left.min(LOOK)),
         },
+    }
+}
+
+/// Noted first: from then on it is not taken back, for nobody knows how far a call that was broken off has come.
+const fn tell(revocation: &Revocation) -> Step {
+    match revocation.told_at {
+        None => Step::NoteTelling,
+        Some(_) => Step::Revoke,
     }
 }
 
@@ -153,18 +172,12 @@ fn look(revocation: &Revocation, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::revocation::RevocationReason;
+    use crate::model::revocation::{LeftTo, RevocationReason};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
     fn asked(order: RevocationOrder) -> Revocation {
-        Revocation {
-            reason: RevocationReason::KeyCompromise,
-            order,
-            asked_at: NOW,
-            replaced_at: None,
-            revoked_at: None,
-        }
+        Revocation::asked(RevocationReason::KeyCompromise, order, NOW)
     }
 
     fn left(serves: Serves) -> Left {
@@ -187,9 +200,12 @@ mod tests {
         revocation.replaced_at = Some(NOW);
         assert_eq!(step(&revocation, Serves::No), Step::Wait(LOOK));
         let after = |serves, wait| next(&revocation, left(serves), NOW.plus(wait));
-        assert_eq!(after(Serves::No, GRACE), Step::Revoke);
+        assert_eq!(after(Serves::No, GRACE), Step::NoteTelling);
         assert_eq!(after(Serves::Memory, GRACE), Step::Wait(LOOK));
-        assert_eq!(after(Serves::Memory, LONGEST_GRACE), Step::Revoke);
+        assert_eq!(after(Serves::Memory, LONGEST_GRACE), Step::NoteTelling);
+        revocation.told_at = Some(NOW);
+        let later = next(&revocation, left(Serves::No), NOW.plus(GRACE));
+        assert_eq!(later, Step::Revoke);
         revocation.revoked_at = Some(NOW);
         assert_eq!(step(&revocation, Serves::No), Step::DestroyKey);
         let gone = Left {
@@ -203,17 +219,67 @@ mod tests {
     fn at_once_means_before_it_is_replaced_but_a_key_that_serves_is_never_destroyed() {
         let mut revocation = asked(RevocationOrder::RevokedFirst);
         let step = |revocation: &Revocation, serves| next(revocation, left(serves), NOW);
+        assert_eq!(step(&revocation, Serves::Domains), Step::NoteTelling);
+        revocation.told_at = Some(NOW);
         assert_eq!(step(&revocation, Serves::Domains), Step::Revoke);
         revocation.revoked_at = Some(NOW);
         assert_eq!(step(&revocation, Serves::Domains), LOOK_AGAIN);
         assert_eq!(step(&revocation, Serves::Idle), Step::Wait(IDLE_LOOK));
+        // That it serves no more is told whichever came first.
+        assert_eq!(step(&revocation, Serves::No), Step::NoteReplaced);
+        revocation.replaced_at = Some(NOW);
         assert_eq!(step(&revocation, Serves::No), Step::DestroyKey);
+    }
+
+    #[test]
+    fn what_its_issuer_alone_can_revoke_ends_here_all_the_same() {
+        let mut revocation = asked(RevocationOrder::RevokedFirst);
+        revocation.left_to = Some(LeftTo {
+            issuer: "CN=elsewhere".to_owned(),
+            at: NOW,
+        });
+        let step = |revocation: &Revocation, serves| next(revocation, left(serves), NOW);
+        assert_eq!(step(&revocation, Serves::Domains), LOOK_AGAIN);
+        assert_eq!(step(&revocation, Serves::No), Step::NoteReplaced);
+        revocation.replaced_at = Some(NOW);
+        assert_eq!(step(&revocation, Serves::No), Step::DestroyKey);
+    }
+
+    #[test]
+    fn a_reason_that_was_raised_is_told_before_the_key_that_proves_it_is_destroyed() {
+        let mut revocation = asked(RevocationOrder::ReplacedFirst);
+        let at = Some(NOW);
+        (revocation.replaced_at, revocation.told_at) = (at, at);
+        revocation.revoked_at = at;
+        revocation.taken_for = Some(RevocationReason::Superseded);
+        for serves in [Serves::Domains, Serves::Idle, Serves::Memory, Serves::No] {
+            assert_eq!(next(&revocation, left(serves), NOW), Step::Revoke);
+        }
+        revocation.taken_for = Some(RevocationReason::KeyCompromise);
+        assert_eq!(next(&revocation, left(Serves::No), NOW), Step::DestroyKey);
+    }
+
+    #[test]
+    fn a_clients_certificate_is_revoked_at_once_for_there_is_nothing_to_replace() {
+        let mut revocation = asked(RevocationOrder::ReplacedFirst);
+        let client = Left {
+            key: Key::Gone,
+            ..left(Serves::Never)
+        };
+        assert_eq!(next(&revocation, client, NOW), Step::NoteTelling);
+        revocation.told_at = Some(NOW);
+        assert_eq!(next(&revocation, client, NOW), Step::Revoke);
+        revocation.revoked_at = Some(NOW);
+        assert_eq!(next(&revocation, client, NOW), Step::Done);
     }
 
     #[test]
     fn a_domain_for_which_nothing_is_obtained_holds_no_revocation_up() {
         let revocation = asked(RevocationOrder::ReplacedFirst);
-        assert_eq!(next(&revocation, left(Serves::Idle), NOW), Step::Revoke);
+        assert_eq!(
+            next(&revocation, left(Serves::Idle), NOW),
+            Step::NoteTelling
+        );
         let of = |states: &[DomainState]| Serves::of(states.iter().copied(), Serves::Memory);
         assert_eq!(of(&[]), Serves::Memory);
         assert_eq!(of(&[DomainState::Suspended]), Serves::Idle);
@@ -225,7 +291,8 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_not_revoked_any_more_but_its_key_is_destroyed() {
-        let revocation = asked(RevocationOrder::ReplacedFirst);
+        let mut revocation = asked(RevocationOrder::ReplacedFirst);
+        revocation.replaced_at = Some(NOW);
         let ended = left(Serves::No).not_after;
         assert_eq!(next(&revocation, left(Serves::No), ended), Step::DestroyKey);
     }

@@ -187,12 +187,13 @@ pub(super) fn registration(slug: &str, name: &str, source: Source) -> Batch {
 
 /// What makes a certificate one whose key is known to others.
 pub(super) fn revoked(certificate: CertificateId) -> Operation {
+    let (reason, order) = (
+        RevocationReason::KeyCompromise,
+        RevocationOrder::RevokedFirst,
+    );
     let revocation = Revocation {
-        reason: RevocationReason::KeyCompromise,
-        order: RevocationOrder::RevokedFirst,
-        asked_at: Timestamp::EPOCH,
-        replaced_at: None,
         revoked_at: Some(Timestamp::EPOCH),
+        ..Revocation::asked(reason, order, Timestamp::EPOCH)
     };
     let standing = CertificateStanding {
         revocation: Some(revocation),

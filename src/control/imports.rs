@@ -17,6 +17,7 @@ use crate::base::published::Published;
 use crate::base::secret::Secret;
 use crate::certs;
 use crate::certs::accounts::{AccountError, Accounts};
+use crate::certs::chain;
 use crate::certs::credential::{Credential, CredentialError, key_sealed_as};
 use crate::certs::import::check::{CheckError, Checked, check};
 use crate::certs::import::material::{self, MaterialError};
@@ -28,6 +29,7 @@ use crate::control::imports::bring::Unregistered;
 use crate::control::publish::Publisher;
 use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
 use crate::model::domain::{DomainState, Source};
+use crate::model::revocation::RevocationReason;
 use crate::model::standing::{CertificateStanding, Origin};
 use crate::model::{NamePattern, TenantId};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
@@ -122,6 +124,8 @@ pub enum ImportError {
     Credential(CredentialError),
     /// It is here as this certificate, whose revocation was asked for.
     Revoked(CertificateId),
+    /// Its key is that of this certificate, which is revoked or about to be because others have the key.
+    Compromised(CertificateId),
     /// A name was registered, removed or changed meanwhile.
     Conflict(ApplyError),
     /// The key could not be sealed.
@@ -143,6 +147,11 @@ impl fmt::Display for ImportError {
                 f,
                 "it is here as {id}, and is revoked or about to be: bring another, on another key"
             ),
+            Self::Compromised(id) => write!(
+                f,
+                "its key is that of {id}, which is revoked or about to be because others have that key: bring a \
+                 certificate on another key"
+            ),
             Self::Conflict(_) => f.write_str("its domains were changed meanwhile: try again"),
             Self::Vault(_) => f.write_str("its private key could not be sealed"),
             Self::Account(_) => f.write_str("the account could not be kept"),
@@ -154,7 +163,11 @@ impl fmt::Display for ImportError {
 impl std::error::Error for ImportError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Material(_) | Self::Check(_) | Self::Placement(_) | Self::Revoked(_) => None,
+            Self::Material(_)
+            | Self::Check(_)
+            | Self::Placement(_)
+            | Self::Revoked(_)
+            | Self::Compromised(_) => None,
             Self::Credential(error) => error.source(),
             Self::Conflict(error) => Some(error),
             Self::Vault(error) => Some(error),
@@ -397,21 +410,32 @@ impl Imports {
         Ok(None)
     }
 
-    /// A certificate that was revoked here does not come back as if it were another.
+    /// A certificate that was revoked here does not come back as if it were another, nor a key that others have with
+    /// another certificate.
     async fn not_revoked(&self, grant: &Grant, checked: &Checked) -> Result<(), ImportError> {
-        let Some(name) = checked.names.first() else {
-            return Ok(());
-        };
-        let by = Deadline::after(CALL);
-        let (store, scope) = (&self.0.store, grant.scope());
-        let found = store.certificates_of(by, scope, name, MOST_KNOWN).await?;
-        let revoked = found.into_iter().find(|record| {
-            record.leaf == checked.certificate && record.standing.revocation.is_some()
-        });
-        match revoked {
-            Some(record) => Err(ImportError::Revoked(record.facts.id)),
-            None => Ok(()),
+        let key = chain::public_key(&checked.certificate);
+        for name in &checked.names {
+            let by = Deadline::after(CALL);
+            let (store, scope) = (&self.0.store, grant.scope());
+            let found = store.certificates_of(by, scope, name, MOST_KNOWN).await?;
+            for record in found {
+                let id = record.facts.id;
+                let reason = record
+                    .standing
+                    .revocation
+                    .map(|revocation| revocation.reason);
+                if reason.is_some() && record.leaf == checked.certificate {
+                    return Err(ImportError::Revoked(id));
+                }
+                if reason == Some(RevocationReason::KeyCompromise)
+                    && key.is_some()
+                    && chain::public_key(&record.leaf) == key
+                {
+                    return Err(ImportError::Compromised(id));
+                }
+            }
         }
+        Ok(())
     }
 
     /// The record, its key sealed with the tenant's data key.

@@ -5,7 +5,7 @@ use crate::base::clock::Timestamp;
 use crate::model::certificate::CertificateFacts;
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
-use crate::model::standing::CertificateStanding;
+use crate::model::standing::{CertificateStanding, Purpose};
 use crate::store::job::JobRecord;
 use crate::store::record::DomainRecord;
 
@@ -105,18 +105,22 @@ pub enum CertificateStatus {
     Revoking,
     /// Revoked.
     Revoked,
+    /// Nobody here can revoke it, and all else is done: it never serves again, its key is destroyed. Its issuer is to be
+    /// told.
+    EndedHere,
     /// Its private key was destroyed: it never serves again, though its time is not over.
     KeyDestroyed,
 }
 
 impl CertificateStatus {
     /// Every status.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NotYetValid,
         Self::Valid,
         Self::Expired,
         Self::Revoking,
         Self::Revoked,
+        Self::EndedHere,
         Self::KeyDestroyed,
     ];
 
@@ -125,6 +129,13 @@ impl CertificateStatus {
     pub fn of(facts: &CertificateFacts, standing: &CertificateStanding, now: Timestamp) -> Self {
         match &standing.revocation {
             Some(revocation) if revocation.revoked_at.is_some() => Self::Revoked,
+            Some(revocation) if now < facts.not_after && revocation.left_to.is_some() => {
+                // A client's key was never here.
+                match standing.key_destroyed_at.is_some() || standing.purpose == Purpose::Client {
+                    true => Self::EndedHere,
+                    false => Self::Revoking,
+                }
+            }
             Some(_) if now < facts.not_after => Self::Revoking,
             Some(_) => Self::Expired,
             None if standing.key_destroyed_at.is_some() && now < facts.not_after => {
@@ -143,6 +154,7 @@ impl CertificateStatus {
             Self::Expired => "expired",
             Self::Revoking => "revoking",
             Self::Revoked => "revoked",
+            Self::EndedHere => "ended_here",
             Self::KeyDestroyed => "key_destroyed",
         }
     }
@@ -203,6 +215,7 @@ mod tests {
     use crate::model::certificate::{CaId, CertificateId};
     use crate::model::domain::Source;
     use crate::model::problem::Problem;
+    use crate::model::revocation::{LeftTo, Revocation, RevocationOrder, RevocationReason};
     use crate::model::standing::DomainMemory;
     use crate::model::{NamePattern, TenantId};
     use crate::store::job::Priority;
@@ -355,5 +368,29 @@ mod tests {
         let status = |now| CertificateStatus::of(&facts, &destroyed, Timestamp::from_seconds(now));
         assert_eq!(status(50), CertificateStatus::KeyDestroyed);
         assert_eq!(status(100), CertificateStatus::Expired);
+    }
+    #[test]
+    fn what_is_left_to_its_issuer_is_ended_here_once_its_key_is_destroyed() {
+        let at = Timestamp::from_seconds;
+        let order = RevocationOrder::ReplacedFirst;
+        let left = CertificateStanding {
+            revocation: Some(Revocation {
+                left_to: Some(LeftTo {
+                    issuer: "CN=elsewhere".to_owned(),
+                    at: at(10),
+                }),
+                ..Revocation::asked(RevocationReason::KeyCompromise, order, at(10))
+            }),
+            ..CertificateStanding::default()
+        };
+        let ended = CertificateStanding {
+            key_destroyed_at: Some(at(20)),
+            ..left.clone()
+        };
+        let facts = certificate(100);
+        let status = |standing, now| CertificateStatus::of(&facts, standing, at(now));
+        assert_eq!(status(&left, 50), CertificateStatus::Revoking);
+        assert_eq!(status(&ended, 50), CertificateStatus::EndedHere);
+        assert_eq!(status(&ended, 100), CertificateStatus::Expired);
     }
 }

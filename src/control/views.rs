@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::published::Published;
 use crate::certs::authorities::Authorities;
 use crate::certs::budget::Keeper;
+use crate::certs::chain;
 use crate::certs::preflight::Preflight;
 use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
@@ -158,6 +159,8 @@ pub struct CertificateView {
     pub standing: CertificateStanding,
     /// The work on its revocation, while that is not done.
     pub revoking: Option<RevokingView>,
+    /// The name of its issuer, as it says it.
+    pub issuer: Option<String>,
     /// The chain, DER, the end-entity certificate first. Never a key.
     pub chain: Vec<Vec<u8>>,
     /// When it was stored.
@@ -282,6 +285,7 @@ impl Views {
             facts: record.facts,
             standing: record.standing,
             revoking: None,
+            issuer: chain::issuer(&record.leaf),
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         });
@@ -308,6 +312,7 @@ impl Views {
             facts: record.facts,
             revoking,
             standing: record.standing,
+            issuer: chain::issuer(&record.leaf),
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
         })

@@ -97,7 +97,7 @@ impl RevocationOrder {
     }
 }
 
-/// A revocation that somebody asked for. It is never taken back.
+/// A revocation that somebody asked for. It is taken back only before anybody was told of it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Revocation {
     /// Why.
@@ -109,9 +109,84 @@ pub struct Revocation {
     /// When it was first seen that the certificate serves nothing any more.
     #[serde(default)]
     pub replaced_at: Option<Timestamp>,
+    /// Since when an authority may know of it: noted before it is told.
+    #[serde(default)]
+    pub told_at: Option<Timestamp>,
     /// When the authority took it.
     #[serde(default)]
     pub revoked_at: Option<Timestamp>,
+    /// The reason that the authority took last. Nothing before that, and in what older versions wrote: there it is the
+    /// only one that was ever asked for.
+    #[serde(default)]
+    pub taken_for: Option<RevocationReason>,
+    /// The reason that the authority stays with, for it called the certificate revoked already when it was told a graver
+    /// one.
+    #[serde(default)]
+    pub kept: Option<RevocationReason>,
+    /// Whose it is to revoke, where nobody here can.
+    #[serde(default)]
+    pub left_to: Option<LeftTo>,
+}
+
+/// The issuer that nobody here can tell of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LeftTo {
+    /// Its name, as the certificate says it.
+    pub issuer: String,
+    /// When that was found.
+    pub at: Timestamp,
+}
+
+impl Revocation {
+    /// A new one.
+    #[must_use]
+    pub const fn asked(reason: RevocationReason, order: RevocationOrder, at: Timestamp) -> Self {
+        Self {
+            reason,
+            order,
+            asked_at: at,
+            replaced_at: None,
+            told_at: None,
+            revoked_at: None,
+            taken_for: None,
+            kept: None,
+            left_to: None,
+        }
+    }
+
+    /// The same after it was asked for again. The reason is only ever raised to a compromised key, as authorities allow
+    /// too; the certificate may be revoked before it is replaced while it is not revoked yet.
+    #[must_use]
+    pub fn asked_again(self, reason: RevocationReason, order: RevocationOrder) -> Self {
+        let taken_for = self
+            .taken_for
+            .or_else(|| self.revoked_at.map(|_| self.reason));
+        Self {
+            reason: match reason == RevocationReason::KeyCompromise {
+                true => reason,
+                false => self.reason,
+            },
+            order: match self.revoked_at {
+                None if order == RevocationOrder::RevokedFirst => order,
+                None | Some(_) => self.order,
+            },
+            taken_for,
+            ..self
+        }
+    }
+
+    /// Whether nobody is to be told any more: the authority took it for its reason, or it is left to the issuer.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        let for_its_reason = self.taken_for.is_none_or(|taken| taken == self.reason);
+        self.left_to.is_some() || (self.revoked_at.is_some() && for_its_reason)
+    }
+
+    /// Whether it can be taken back: nobody knows of it.
+    #[must_use]
+    pub const fn is_untold(&self) -> bool {
+        self.told_at.is_none() && self.revoked_at.is_none() && self.left_to.is_none()
+    }
 }
 
 #[cfg(test)]
@@ -129,5 +204,32 @@ mod tests {
         }
         let codes = RevocationReason::ALL.map(RevocationReason::code);
         assert_eq!(codes, [0, 1, 3, 4, 5, 9]);
+    }
+    #[test]
+    fn asked_again_it_is_raised_to_a_compromised_key_and_told_once_more_but_never_lowered() {
+        use RevocationOrder::{ReplacedFirst, RevokedFirst};
+        use RevocationReason::{KeyCompromise, Superseded};
+        let at = Timestamp::EPOCH;
+        let asked = Revocation::asked(Superseded, ReplacedFirst, at);
+        let raised = asked.clone().asked_again(KeyCompromise, RevokedFirst);
+        assert_eq!(raised, Revocation::asked(KeyCompromise, RevokedFirst, at));
+        assert_eq!(
+            raised.clone().asked_again(Superseded, ReplacedFirst),
+            raised
+        );
+        // Also where an older version wrote what the authority took.
+        let done = Revocation {
+            told_at: Some(at),
+            revoked_at: Some(at),
+            ..asked
+        };
+        assert!(done.is_told() && !done.is_untold());
+        let raised = done.clone().asked_again(KeyCompromise, RevokedFirst);
+        assert_eq!(
+            (raised.reason, raised.order),
+            (KeyCompromise, ReplacedFirst)
+        );
+        assert!(!raised.is_told());
+        assert!(done.asked_again(Superseded, ReplacedFirst).is_told());
     }
 }

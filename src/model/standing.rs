@@ -32,7 +32,7 @@ pub struct CertificateStanding {
     pub retire_at: Option<Timestamp>,
     /// When its private key was destroyed: it never serves again.
     pub key_destroyed_at: Option<Timestamp>,
-    /// Its revocation, asked for or done; never taken back.
+    /// Its revocation, asked for or done; taken back only before anybody was told of it.
     pub revocation: Option<Revocation>,
     /// The certificate that it followed in time; nothing where it is the first, was brought along, or replaced one
     /// before its time.
@@ -193,13 +193,11 @@ mod tests {
 
     #[test]
     fn what_the_store_keeps_and_a_revocation_survive_whoever_writes_the_rest() {
-        let revocation = Revocation {
-            reason: RevocationReason::KeyCompromise,
-            order: RevocationOrder::ReplacedFirst,
-            asked_at: NOW,
-            replaced_at: None,
-            revoked_at: None,
-        };
+        let revocation = Revocation::asked(
+            RevocationReason::KeyCompromise,
+            RevocationOrder::ReplacedFirst,
+            NOW,
+        );
         let kept = CertificateStanding {
             superseded_by: Some(CertificateId::new()),
             superseded_at: Some(NOW),

@@ -163,12 +163,18 @@ pub enum Operation {
     /// Stores a certificate, under each of its names.
     PutCertificate(Box<CertificateRecord>),
     /// Writes what has become of a stored certificate. What the store itself keeps of it stays, and so does a revocation
-    /// ([`CertificateStanding::amended_by`]).
+    /// ([`CertificateStanding::amended_by`]), which only [`Operation::CancelRevocation`] takes away.
     SetCertificateStanding {
         /// The certificate.
         certificate: CertificateId,
         /// All that is known now.
         standing: Box<CertificateStanding>,
+    },
+    /// Takes a certificate's revocation back, and the wish that it be replaced with it; nothing changes where none was asked
+    /// for. Refused as [`ApplyError::NotUsable`] once somebody may know of it.
+    CancelRevocation {
+        /// The certificate.
+        certificate: CertificateId,
     },
     /// Makes a stored certificate the one that serves the domain, as active and without a problem. A domain that is
     /// not served (suspended, being taken down) keeps its state. The certificate must hold the name, and may neither be

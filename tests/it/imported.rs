@@ -109,16 +109,6 @@ fn an_imported_certificate_serves_at_once_and_an_order_takes_over_before_it_ends
         listed.contains("imported") && listed.contains("issued"),
         "{listed}"
     );
-    // Its authority is not here to revoke it.
-    let shown = setup.succeed(&["domain", "show", NAME, "--json"]);
-    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    let id = shown["certificate"]["id"].as_str().unwrap();
-    let refused = setup.command(&["certificate", "revoke", id, "--compromised"]);
-    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(
-        refused.contains("which is no [[ca]] here: have it revoked there"),
-        "{refused}"
-    );
     // Never where a CA asks for its challenge.
     let probe = format!("{}", edge.https());
     let asked = [
@@ -211,4 +201,62 @@ fn a_wrong_name_and_an_expired_certificate_are_refused_and_nothing_changes() {
     }
     assert_eq!(setup.succeed(&["certificate", "list", "--json"]), before);
     assert!(is_trusted(&edge, edge.trusted()));
+}
+
+#[test]
+fn a_leaked_certificate_of_another_authority_ends_here_and_its_issuer_is_named() {
+    let place = Place::claim();
+    let upstream = Upstream::start(&place);
+    let elsewhere = Elsewhere::new(&place);
+    let setup = Setup::new(&place)
+        .private_ca(Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .tenant("acme", &[NAME]);
+    let edge = setup.start();
+    edge.wait_for_metric("proxy_issuances_total", &["outcome=\"issued\""], 1.0);
+    let files = elsewhere.issue(NAME, -60, 3600);
+    let (chain, key) = (files.chain.as_str(), files.key.as_str());
+    let import = ["certificate", "import", "--chain", chain, "--key", key];
+    setup.succeed(&import);
+    let shown = |what: &[&str]| -> serde_json::Value {
+        let whole = [what, &["--json"]].concat();
+        serde_json::from_str(&setup.succeed(&whole)).unwrap()
+    };
+    let domain = shown(&["domain", "show", NAME]);
+    let id = domain["certificate"]["id"].as_str().unwrap();
+
+    let said = setup.succeed(&["certificate", "revoke", id, "--compromised"]);
+    assert!(said.contains("is ended here (key-compromise)"), "{said}");
+    assert!(
+        said.contains("have it revoked at CN=elsewhere, serial number"),
+        "{said}"
+    );
+    let ended = wait::until("it is ended here", || {
+        let ended = shown(&["certificate", "show", id]);
+        (ended["status"] == "ended_here").then_some(ended)
+    });
+    // In this order: another serves, the issuer is named, the key goes.
+    assert!(is_trusted(&edge, edge.trusted()) && !is_trusted(&edge, &elsewhere.root));
+    let revocation = &ended["revocation"];
+    assert!(revocation["replaced_at"].is_string() && revocation["revoked_at"].is_null());
+    let events = setup.succeed(&["event", "list", "--tenant", "acme"]);
+    let kinds = ["revocation_asked", "revocation_left", "key_destroyed"];
+    let places = kinds.map(|kind| events.find(&format!("certificate.{kind}")));
+    assert!(places.is_sorted() && places[0].is_some(), "{events}");
+    let said = setup.succeed(&["certificate", "show", id]);
+    let serial = ended["serial"].as_str().unwrap();
+    let left = format!("by no CA here: have it revoked at CN=elsewhere, serial number {serial}");
+    assert!(said.contains(&left), "{said}");
+
+    // Neither way leads back to it.
+    let refused = |arguments: &[&str]| {
+        let output = setup.command(arguments);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&["certificate", "rollback", NAME, "--to", id]);
+    assert!(said.contains("cannot serve"), "{said}");
+    let said = refused(&import);
+    assert!(said.contains("is revoked or about to be"), "{said}");
+    setup.succeed(&["certificate", "rollback", NAME]);
+    assert!(!is_trusted(&edge, &elsewhere.root));
 }

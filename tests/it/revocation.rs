@@ -281,6 +281,68 @@ fn while_no_ca_is_there_a_compromised_certificate_goes_on_serving_with_its_key()
 }
 
 #[test]
+fn a_wish_that_waits_is_raised_or_taken_back_and_one_that_was_told_is_not() {
+    let story = Story::begin();
+    let edge = story.start();
+    let old = story.serving(None);
+    let before = leaf(&edge, edge.trusted());
+    story.wire.become_(Mood::Failing);
+    story.ask(&["certificate", "revoke", &old, "--reason", "superseded"]);
+    story.troubled(&old);
+    let raised = story.ask(&["certificate", "revoke", &old, "--compromised"]);
+    assert_eq!(raised[0]["reason"], "key_compromise");
+    story.ask(&["certificate", "revoke", &old, "--cancel"]);
+    let shown = story.certificate(&old);
+    assert!(
+        shown["revocation"].is_null() && shown["status"] == "valid",
+        "{shown}"
+    );
+    let jobs = story.ask(&["job", "list"]);
+    let revoking = |job: &Value| job["key"].as_str().unwrap().contains("revoke");
+    assert!(!jobs.iter().any(revoking), "{jobs:?}");
+    let cancel = ["certificate", "revoke", &old, "--cancel", FILE[0], FILE[1]];
+    let refused = || {
+        let refused = story.setup.command(&cancel);
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    assert!(refused().contains("nobody has asked"), "{}", refused());
+    assert_eq!(leaf(&edge, edge.trusted()), before);
+
+    story.wire.become_(Mood::Pass);
+    story.ask(&["certificate", "revoke", &old, "--compromised"]);
+    let shown = story.destroyed(&old);
+    assert_eq!(story.status(&shown), ("Revoked".to_owned(), Some(1)));
+    assert!(refused().contains("it is too late"), "{}", refused());
+}
+
+#[test]
+fn what_a_ca_issued_under_another_name_in_the_configuration_is_revoked_there_by_its_key() {
+    let story = Story::begin();
+    let edge = story.start();
+    let old = story.serving(None);
+    drop(edge);
+    let renamed = story.setup.clone();
+    let renamed = renamed.replace("name = \"test\"", "name = \"renamed\"");
+    let edge = renamed.start();
+    let said = renamed.succeed(&["certificate", "revoke", &old, "--compromised"]);
+    assert!(said.contains("no [[ca]] here ordered it"), "{said}");
+    let shown = story.destroyed(&old);
+    assert_eq!(shown["status"], "revoked");
+    assert_eq!(story.status(&shown), ("Revoked".to_owned(), Some(1)));
+    assert_eq!(story.events(FOUR[0]), FOUR);
+    let events = story.ask(&["event", "list", "--tenant", "acme"]);
+    let told = events
+        .iter()
+        .find(|event| event["kind"] == "certificate.revoked")
+        .unwrap();
+    assert_eq!(
+        (&told["detail"]["ca"], &told["detail"]["by"]),
+        (&Value::from("renamed"), &Value::from("key"))
+    );
+    assert_eq!(edge.get(&format!("https://{NAME}/")).answered().status, 200);
+}
+
+#[test]
 fn an_earlier_certificate_serves_again_and_a_later_one_when_it_is_named() {
     let story = Story::begin();
     let edge = story.start();
@@ -337,6 +399,7 @@ fn a_revoked_certificate_is_never_served_again_and_one_may_be_revoked_at_once() 
     let second = story.serving(Some(&first));
     let shown = story.destroyed(&first);
     assert_eq!(story.status(&shown), ("Revoked".to_owned(), Some(4)));
+    assert!(shown["revocation"]["replaced_at"].is_string(), "{shown}");
     let kinds = story.events(FOUR[0]);
     assert_eq!(kinds.len(), 4, "{kinds:?}");
     assert_eq!((kinds[0].as_str(), kinds[3].as_str()), (FOUR[0], FOUR[3]));
@@ -351,6 +414,18 @@ fn a_revoked_certificate_is_never_served_again_and_one_may_be_revoked_at_once() 
     ];
     assert!(!story.setup.command(&to).status.success());
     assert_eq!(story.serving(None), second);
+
+    // The key proves to have leaked. This CA changes no reason, and that is told.
+    let said = story
+        .setup
+        .succeed(&["certificate", "revoke", &first, "--compromised"]);
+    assert!(said.contains("its CA is told key-compromise now"), "{said}");
+    wait::until("the CA has answered", || {
+        let shown = story.certificate(&first);
+        (shown["revocation"]["kept"] == "superseded").then_some(())
+    });
+    let said = story.setup.succeed(&["certificate", "show", &first]);
+    assert!(said.contains("kept as    superseded"), "{said}");
     assert_eq!(edge.get(&format!("https://{NAME}/")).answered().status, 200);
 }
 
@@ -382,7 +457,7 @@ fn a_private_ca_revokes_too_and_what_cannot_be_is_told() {
     assert!(said.contains("there is no certificate"), "{said}");
     let said = refused(&["certificate", "revoke", &id, "--reason", "boredom"]);
     assert!(
-        said.contains("one of unspecified, key_compromise"),
+        said.contains("one of unspecified, key-compromise"),
         "{said}"
     );
     let said = refused(&["certificate", "rollback", NAME]);

@@ -197,6 +197,7 @@ async fn the_document_names_every_page_and_every_page_is_served() {
         "POST /v1/certificates/import",
         "POST /v1/certificates/issue-client",
         "GET /v1/certificates/{id}",
+        "POST /v1/certificates/{id}/cancel-revocation",
         "POST /v1/certificates/{id}/replace",
         "POST /v1/certificates/{id}/revoke",
         "GET /v1/domains",

@@ -11,7 +11,9 @@ use super::repeat_stale_nonce;
 use super::revoke;
 use super::transport::{Line, bounded};
 use crate::base::clock::Timestamp;
-use crate::ca::authority::{Account, NewOrder, Order, RenewalInfo, RevokedLeaf, TellsRenewal};
+use crate::ca::authority::{
+    Acceptance, Account, NewOrder, Order, RenewalInfo, RevokedLeaf, TellsRenewal,
+};
 use crate::ca::error::{CaError, Step};
 use crate::model::revocation;
 
@@ -135,7 +137,7 @@ impl Account for AcmeAccount {
         }
     }
 
-    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<Acceptance, CaError> {
         let certificate = CertificateDer::from(leaf.der);
         let request = RevocationRequest {
             certificate: &certificate,
@@ -145,7 +147,7 @@ impl Account for AcmeAccount {
         loop {
             let call = Box::pin(Line::observe(self.account.revoke(&request)));
             let told = match call.await {
-                (Ok(()), _) => return Ok(()),
+                (Ok(()), _) => return Ok(Acceptance::Now),
                 // The library's word for a directory without `revokeCert`.
                 (Err(Error::Str(_)), _) => {
                     let ca = self.line.id().clone();

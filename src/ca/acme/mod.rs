@@ -37,7 +37,9 @@ use std::fmt;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::secret::Secret;
 use crate::base::task::Tasks;
-use crate::ca::authority::{CertificateAuthority, ForeignAccount, Material, Opened, RevokedLeaf};
+use crate::ca::authority::{
+    Acceptance, CertificateAuthority, ForeignAccount, Material, Opened, RevokedLeaf,
+};
 use crate::ca::error::CaError;
 use crate::ca::meta::Meta;
 use crate::model::NamePattern;
@@ -105,7 +107,11 @@ impl CertificateAuthority for Acme {
         adopt::material(&self.settings.directory, account)
     }
 
-    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError> {
+    async fn revoke_by_key(
+        &self,
+        leaf: RevokedLeaf<'_>,
+        key: &Secret,
+    ) -> Result<Acceptance, CaError> {
         Box::pin(revoke::by_key(
             &self.line,
             &self.settings.directory,

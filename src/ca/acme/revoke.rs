@@ -8,7 +8,7 @@ use super::directory::Directory;
 use super::jws::{self, Signer};
 use super::transport::Line;
 use crate::base::secret::Secret;
-use crate::ca::authority::RevokedLeaf;
+use crate::ca::authority::{Acceptance, RevokedLeaf};
 use crate::ca::error::{CaError, Step};
 
 /// Tells the authority at `directory`.
@@ -17,7 +17,7 @@ pub(super) async fn by_key(
     directory: &str,
     leaf: RevokedLeaf<'_>,
     key: &Secret,
-) -> Result<(), CaError> {
+) -> Result<Acceptance, CaError> {
     let signer = Signer::of(key.expose()).ok_or_else(|| CaError::Material {
         ca: line.id().clone(),
         slot: "the certificate's private key".to_owned(),
@@ -41,9 +41,11 @@ pub(super) async fn by_key(
 }
 
 /// That it is revoked already is what was wanted (RFC 8555 §7.6).
-pub(super) fn taken(result: Result<(), CaError>) -> Result<(), CaError> {
+pub(super) fn taken(result: Result<(), CaError>) -> Result<Acceptance, CaError> {
     match result {
-        Err(CaError::Refused { document, .. }) if document.kind == "alreadyRevoked" => Ok(()),
-        result => result,
+        Err(CaError::Refused { document, .. }) if document.kind == "alreadyRevoked" => {
+            Ok(Acceptance::Before)
+        }
+        result => result.map(|()| Acceptance::Now),
     }
 }

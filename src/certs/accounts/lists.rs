@@ -80,7 +80,7 @@ impl Accounts {
     }
 
     /// Puts a certificate of a tenant, DER, on the list of the authority of our own that issued it, and publishes that. One that is on it
-    /// already stays as it is. Gives whether the authority has lists at all.
+    /// already stays as it is but for its reason. Gives whether the authority has lists at all.
     ///
     /// # Errors
     /// [`AccountError`]; nothing was revoked then.

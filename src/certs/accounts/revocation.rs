@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::{AccountError, Accounts};
 use crate::base::secret::Secret;
-use crate::ca::RevokedLeaf;
+use crate::ca::{Acceptance, RevokedLeaf};
 use crate::model::TenantId;
 use crate::model::certificate::CaId;
 
 impl Accounts {
     /// Revokes a certificate of a tenant: puts it on the list of an authority of our own, tells any other by our account.
-    /// Gives the word for how it was done.
+    /// Gives the word for how it was done, and how it was taken. Our own list takes a graver reason at any time.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -19,17 +19,17 @@ impl Accounts {
         &self,
         (tenant, ca): (&TenantId, &CaId),
         leaf: RevokedLeaf<'_>,
-    ) -> Result<&'static str, Arc<AccountError>> {
+    ) -> Result<(&'static str, Acceptance), Arc<AccountError>> {
         if self
             .put_on_list((tenant, ca), leaf.der, leaf.reason)
             .await?
         {
-            return Ok("list");
+            return Ok(("list", Acceptance::Now));
         }
         let account = self.account(ca).await?;
         let revoked = account.revoke(leaf).await;
         revoked
-            .map(|()| "account")
+            .map(|taken| ("account", taken))
             .map_err(|error| Arc::new(AccountError::Ca(error)))
     }
 
@@ -42,7 +42,7 @@ impl Accounts {
         ca: &CaId,
         leaf: RevokedLeaf<'_>,
         key: &Secret,
-    ) -> Result<(), Arc<AccountError>> {
+    ) -> Result<Acceptance, Arc<AccountError>> {
         let authority = self.0.authority(ca).map_err(Arc::new)?;
         let revoked = authority.revoke_by_key(leaf, key).await;
         revoked.map_err(|error| Arc::new(AccountError::Ca(error)))

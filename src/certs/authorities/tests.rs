@@ -9,7 +9,7 @@ use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::ca::error::{Document, Step};
-use crate::ca::{Material, Opened, RevokedLeaf};
+use crate::ca::{Acceptance, Material, Opened, RevokedLeaf};
 use crate::model::NamePattern;
 
 /// An authority whose directory answers or does not.
@@ -81,7 +81,11 @@ impl CertificateAuthority for Switched {
         std::future::ready(Err(self.outage())).await
     }
 
-    async fn revoke_by_key(&self, _leaf: RevokedLeaf<'_>, _key: &Secret) -> Result<(), CaError> {
+    async fn revoke_by_key(
+        &self,
+        _leaf: RevokedLeaf<'_>,
+        _key: &Secret,
+    ) -> Result<Acceptance, CaError> {
         std::future::ready(Err(self.outage())).await
     }
 

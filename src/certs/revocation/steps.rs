@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::telling::{How, Told};
 use super::work::{PATIENCE, Parts};
 use super::{Key, Left, Serves, Step, next, obtains};
 use crate::base::clock::Timestamp;
-use crate::ca::{CaError, RevokedLeaf};
+use crate::ca::{Acceptance, CaError};
 use crate::certs::accounts::AccountError;
-use crate::certs::credential::key_sealed_as;
+use crate::certs::chain;
 use crate::certs::vault::VaultError;
 use crate::model::certificate::CertificateId;
 use crate::model::problem::{Problem, ProblemCode};
-use crate::model::revocation::Revocation;
-use crate::model::standing::CertificateStanding;
+use crate::model::revocation::{LeftTo, Revocation};
+use crate::model::standing::{CertificateStanding, Purpose};
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
 use crate::store::job::{ClaimedJob, JobKey, Priority};
 use crate::store::record::{AuditActor, CertificateRecord, DomainRecord, KeyOwner};
 use crate::store::{ApplyError, Batch, Deadline, StoreError};
-use crate::telemetry::labels::RevocationOutcome;
 
 /// Domains of one certificate whose replacement is asked for at once.
 const MOST_DOMAINS: usize = 1000;
-/// Steps of one run; there are four, and others may write in between.
+/// Steps of one run; there are five, and others may write in between.
 const MOST_STEPS: usize = 16;
 /// The wait where others kept writing.
 const CROWDED: Duration = Duration::from_secs(1);
@@ -101,12 +101,13 @@ impl Run<'_> {
         revocation: Revocation,
     ) -> Result<Option<Ended>, Failure> {
         let domains = self.domains().await?;
-        let in_memory = match self.parts.resolver.holds(self.id) {
-            true => Serves::Memory,
-            false => Serves::No,
+        let otherwise = match record.standing.purpose {
+            Purpose::Client => Serves::Never,
+            Purpose::Server if self.parts.resolver.holds(self.id) => Serves::Memory,
+            Purpose::Server => Serves::No,
         };
         let left = Left {
-            serves: Serves::of(domains.iter().map(|domain| domain.state), in_memory),
+            serves: Serves::of(domains.iter().map(|domain| domain.state), otherwise),
             not_after: record.facts.not_after,
             key: match record.sealed_key.is_empty() {
                 true => Key::Gone,
@@ -129,21 +130,18 @@ impl Run<'_> {
                 };
                 self.note(record, noted, None).await?;
             }
-            Step::Revoke => {
-                let by = self.revoke(record, &revocation).await?;
-                tracing::info!(certificate = %self.id, reason = %revocation.reason, "certificate revoked");
-                let detail = json!({
-                    "certificate": self.id, "ca": record.facts.ca, "serial": record.facts.serial,
-                    "reason": revocation.reason, "by": by,
-                });
-                let revoked_at = Some(now);
+            Step::NoteTelling => {
+                let told_at = Some(now);
                 let noted = Revocation {
-                    revoked_at,
+                    told_at,
                     ..revocation
                 };
-                let event = self.event_of(record, "certificate.revoked", detail);
-                self.note(record, noted, Some(event)).await?;
+                self.note(record, noted, None).await?;
             }
+            Step::Revoke => match self.tell(record, &revocation).await? {
+                Told::By(how) => self.note_taken(record, revocation, &how, now).await?,
+                Told::Nobody => self.leave(record, revocation, now).await?,
+            },
             Step::DestroyKey => {
                 let detail = json!({ "certificate": self.id, "why": "revoked" });
                 let kind = "certificate.key_destroyed";
@@ -186,52 +184,61 @@ impl Run<'_> {
         Ok(obtained().find_map(|domain| domain.problem.clone()))
     }
 
-    /// On the list of an authority of our own, or by the account that ordered, where that is ours; by the certificate's own
-    /// key otherwise. Tells which.
-    async fn revoke(
+    /// Notes that an authority took it, or a graver reason for it.
+    async fn note_taken(
         &self,
         record: &CertificateRecord,
-        revocation: &Revocation,
-    ) -> Result<&'static str, Failure> {
-        let ca = &record.facts.ca;
-        let leaf = RevokedLeaf {
-            der: &record.leaf,
-            reason: revocation.reason,
+        revocation: Revocation,
+        how: &How,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let reason = revocation.reason;
+        tracing::info!(certificate = %self.id, %reason, "certificate revoked");
+        let kept = match how.taken {
+            Acceptance::Now => None,
+            Acceptance::Before => revocation.taken_for,
         };
-        let accounts = &self.parts.accounts;
-        let told = match accounts.revoke((self.tenant, ca), leaf).await {
-            Ok(by) => Ok(by),
-            Err(refused) if is_another_accounts(&refused) => {
-                self.revoke_by_key(record, leaf, refused).await
-            }
-            Err(error) => Err(Failure::Account(error)),
+        let kind = match revocation.revoked_at {
+            None => "certificate.revoked",
+            Some(_) => "certificate.revocation_raised",
         };
-        let outcome = match told {
-            Ok(_) => RevocationOutcome::Revoked,
-            Err(_) => RevocationOutcome::Failed,
+        let detail = json!({
+            "certificate": self.id, "ca": how.ca, "serial": record.facts.serial,
+            "reason": reason, "by": how.by, "kept": kept,
+        });
+        let noted = Revocation {
+            revoked_at: revocation.revoked_at.or(Some(now)),
+            taken_for: Some(reason),
+            kept,
+            ..revocation
         };
-        self.parts.metrics.revocations.count(ca, outcome);
-        told
+        let event = self.event_of(record, kind, detail);
+        self.note(record, noted, Some(event)).await
     }
 
-    async fn revoke_by_key(
+    /// Notes that nobody here can tell who issued it.
+    async fn leave(
         &self,
         record: &CertificateRecord,
-        leaf: RevokedLeaf<'_>,
-        refused: Arc<AccountError>,
-    ) -> Result<&'static str, Failure> {
-        // A client's key was never here.
-        let name = key_sealed_as(&record.facts).filter(|_| !record.sealed_key.is_empty());
-        let Some(name) = name else {
-            return Err(Failure::Account(refused));
+        revocation: Revocation,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let facts = &record.facts;
+        let issuer = chain::issuer(&record.leaf).unwrap_or_else(|| facts.ca.to_string());
+        tracing::warn!(
+            certificate = %self.id, issuer, serial = facts.serial,
+            "nobody here can revoke a certificate: have it revoked at its issuer"
+        );
+        let detail = json!({
+            "certificate": self.id, "issuer": issuer, "serial": facts.serial,
+            "reason": revocation.reason,
+        });
+        let noted = Revocation {
+            left_to: Some(LeftTo { issuer, at: now }),
+            ..revocation
         };
-        let owner = KeyOwner::Tenant(record.facts.tenant.clone());
-        let vault = &self.parts.vault;
-        let key = vault.open(&owner, &name, &record.sealed_key).await;
-        let key = key.map_err(Failure::Vault)?;
-        let accounts = &self.parts.accounts;
-        let told = accounts.revoke_by_key(&record.facts.ca, leaf, &key).await;
-        told.map(|()| "key").map_err(Failure::Account)
+        let event = self.event_of(record, "certificate.revocation_left", detail);
+        self.note(record, noted, Some(event)).await
     }
 
     async fn note(
@@ -301,34 +308,13 @@ impl Run<'_> {
     }
 }
 
-/// Whether the certificate is to be revoked by its own key: its account is another's, is gone, or cannot be opened, for
-/// instance because the authority's account belongs to another installation now.
-fn is_another_accounts(error: &AccountError) -> bool {
-    let AccountError::Ca(error) = error else {
-        return false;
-    };
-    if let CaError::Refused { document, .. } = error {
-        let kind = document.kind.as_str();
-        return matches!(kind, "unauthorized" | "malformed" | "accountDoesNotExist");
-    }
-    matches!(
-        error,
-        CaError::AccountUnknown { .. }
-            | CaError::BindingRefused { .. }
-            | CaError::Status {
-                status: 401 | 403,
-                ..
-            }
-    )
-}
-
 impl Failure {
     /// How long the authority asks to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.ca_error().and_then(CaError::retry_after)
     }
 
-    fn ca_error(&self) -> Option<&CaError> {
+    pub(super) fn ca_error(&self) -> Option<&CaError> {
         if let Self::Account(error) = self {
             return error.ca_error();
         }
@@ -343,7 +329,7 @@ impl Failure {
         }
     }
 
-    fn detail(&self) -> String {
+    pub(super) fn detail(&self) -> String {
         match self {
             Self::Store(error) => error.to_string(),
             Self::Refused(error) => error.to_string(),

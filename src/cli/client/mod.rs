@@ -200,7 +200,7 @@ pub enum CertificateCommand {
     Import(ImportOptions),
     /// Issue a certificate for a client of a tenant, for mutual TLS, by a CA of your own
     IssueClient(ClientCertificateOptions),
-    /// Revoke a certificate; one that serves is replaced first, by one with a new key
+    /// Revoke a certificate; one that serves is replaced first, by one with a new key; again with --compromised raises it
     Revoke {
         /// Its id, as in the list
         id: String,
@@ -213,6 +213,9 @@ pub enum CertificateCommand {
         /// Revoke at once, and replace it after that; visitors may meet a revoked certificate meanwhile
         #[arg(long)]
         at_once: bool,
+        /// Take the wish back, while nobody was told of it
+        #[arg(long, conflicts_with_all = ["reason", "compromised", "at_once"])]
+        cancel: bool,
         /// How and where.
         #[command(flatten)]
         client: ClientOptions,
@@ -441,9 +444,19 @@ async fn certificate(
         }
         CertificateCommand::Revoke {
             id,
+            cancel: true,
+            client,
+            ..
+        } => {
+            let path = ["certificates", id, "cancel-revocation"];
+            post(client, &path, &[], (show::cancelled, output)).await
+        }
+        CertificateCommand::Revoke {
+            id,
             reason,
             compromised,
             at_once,
+            cancel: false,
             client,
         } => {
             let reason = match compromised {
@@ -470,12 +483,14 @@ async fn certificate(
     }
 }
 
-/// A reason as typed: with `_` or `-`.
+/// A reason as typed: with `-`, as the help and every answer write it.
 fn reason(text: &str) -> Result<RevocationReason, String> {
-    RevocationReason::from_word(&text.replace('-', "_")).ok_or_else(|| {
-        let words = RevocationReason::ALL.map(RevocationReason::as_str);
-        format!("one of {}", words.join(", "))
-    })
+    let words = RevocationReason::ALL.map(|reason| show::hyphenated(reason.as_str()));
+    let mut known = RevocationReason::ALL.into_iter().zip(&words);
+    let found = known.find(|(_, word)| word.as_str() == text);
+    found
+        .map(|(reason, _)| reason)
+        .ok_or_else(|| format!("one of {}", words.join(", ")))
 }
 
 async fn post(

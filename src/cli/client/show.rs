@@ -365,15 +365,38 @@ pub(super) fn client(answer: &Value) -> String {
     lines.0
 }
 
+/// A word of the API as it is typed.
+pub(super) fn hyphenated(word: &str) -> String {
+    word.replace('_', "-")
+}
+
 /// A revocation that was asked for.
 pub(super) fn revocation(answer: &Value) -> String {
-    let [id, reason] = ["certificate", "reason"].map(|key| cell(answer, &[key]));
-    match cell(answer, &["revoked_at"]).as_str() {
-        "-" => format!(
-            "certificate {id} will be revoked ({reason}); see: vestibule certificate show {id}\n"
+    let id = cell(answer, &["certificate"]);
+    let [reason, taken_for] = ["reason", "taken_for"].map(|key| hyphenated(&cell(answer, &[key])));
+    let [revoked_at, elsewhere, serial] =
+        ["revoked_at", "elsewhere", "serial"].map(|key| cell(answer, &[key]));
+    let see = format!("see: vestibule certificate show {id}");
+    match (revoked_at.as_str(), elsewhere.as_str()) {
+        ("-", "-") => format!("certificate {id} will be revoked ({reason}); {see}\n"),
+        ("-", _) => format!(
+            "certificate {id} is ended here ({reason}): another serves in its place first, then its key is destroyed; {see}\n\
+             no [[ca]] here ordered it: unless one proves to have issued it, have it revoked at {elsewhere}, serial number \
+             {serial}\n"
         ),
-        at => format!("certificate {id} was revoked at {at} ({reason})\n"),
+        (at, _) if taken_for == "-" || taken_for == reason => {
+            format!("certificate {id} was revoked at {at} ({reason})\n")
+        }
+        (at, _) => format!(
+            "certificate {id} was revoked at {at} ({taken_for}); its CA is told {reason} now; {see}\n"
+        ),
     }
+}
+
+/// A revocation that was taken back.
+pub(super) fn cancelled(answer: &Value) -> String {
+    let id = cell(answer, &["certificate"]);
+    format!("certificate {id} is not revoked: nobody was told of it\n")
 }
 
 /// A replacement that was asked for.
@@ -391,13 +414,28 @@ pub(super) fn rollback(answer: &Value) -> String {
     )
 }
 
-/// How far a revocation is, and what is in its way.
-fn add_revocation(lines: &mut Lines, revocation: &Value) {
-    let [reason, asked, next] =
-        ["reason", "asked_at", "next_attempt_at"].map(|key| cell(revocation, &[key]));
+/// How far a certificate's revocation is, and what is in its way.
+fn add_revocation(lines: &mut Lines, certificate: &Value, revocation: &Value) {
+    let [asked, next, left_to] =
+        ["asked_at", "next_attempt_at", "left_to"].map(|key| cell(revocation, &[key]));
+    let [reason, kept] = ["reason", "kept"].map(|key| hyphenated(&cell(revocation, &[key])));
     lines.add("revocation", &format!("{reason}, asked for at {asked}"));
-    for (label, key) in [("  replaced", "replaced_at"), ("  revoked", "revoked_at")] {
-        lines.field(label, revocation, &[key]);
+    // A client's serves nothing that could be replaced.
+    if cell(certificate, &["purpose"]) != "client" {
+        lines.field("  replaced", revocation, &["replaced_at"]);
+    }
+    match left_to.as_str() {
+        "-" => lines.field("  revoked", revocation, &["revoked_at"]),
+        issuer => {
+            let serial = cell(certificate, &["serial"]);
+            let to_do =
+                format!("by no CA here: have it revoked at {issuer}, serial number {serial}");
+            lines.add("  revoked", &to_do);
+        }
+    }
+    if kept != "-" {
+        let why = format!("{kept}: told {reason}, the CA called it revoked already");
+        lines.add("  kept as", &why);
     }
     if next != "-" {
         let failures = cell(revocation, &["failures"]);
@@ -419,6 +457,7 @@ pub(super) fn certificate(answer: &Value) -> String {
         ("names", "names"),
         ("tenant", "tenant"),
         ("issued by", "ca"),
+        ("issuer", "issuer"),
         ("origin", "origin"),
         ("purpose", "purpose"),
         ("client", "client"),
@@ -440,7 +479,7 @@ pub(super) fn certificate(answer: &Value) -> String {
         }
     }
     if let Some(revocation) = answer.get("revocation").filter(|it| it.is_object()) {
-        add_revocation(&mut lines, revocation);
+        add_revocation(&mut lines, answer, revocation);
     }
     let pem = answer.get("chain_pem").and_then(Value::as_str);
     for line in pem.into_iter().flat_map(str::lines) {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{ActionError, Actions, CALL, action_error};
 use crate::base::clock::Timestamp;
 use crate::certs::accounts::Accounts;
+use crate::certs::chain;
 use crate::certs::import::placement::holds;
 use crate::certs::revocation::obtains;
 use crate::control::caller::Grant;
@@ -27,6 +28,18 @@ const MOST_DOMAINS: usize = 1000;
 /// Tries of a change while somebody else writes what is known of the certificate.
 const MOST_TRIES: u32 = 3;
 
+/// A revocation that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationAsked {
+    /// How far it is.
+    pub revocation: Revocation,
+    /// The certificate's serial number.
+    pub serial: String,
+    /// The name of the certificate's issuer, where the authority that it is noted under is none of the configured: it may
+    /// be that nobody here can revoke it.
+    pub elsewhere: Option<String>,
+}
+
 /// A rollback that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolledBack {
@@ -40,16 +53,18 @@ pub struct RolledBack {
 
 impl Actions {
     /// Asks that a certificate be revoked; done by a job that survives restarts, and tried again until the authority
-    /// takes it. Asked again, an earlier wish stays, is worked on at once, and may be made to come before the replacement.
+    /// takes it. Where nobody here can revoke it, all else is done: another serves, it never does again, its key is
+    /// destroyed. Asked again, an earlier wish stays, is worked on at once, and may be raised
+    /// ([`Revocation::asked_again`]).
     ///
     /// # Errors
-    /// [`ActionError`]; [`ActionError::NotPossible`] where it has expired, or where nobody here takes its revocation.
+    /// [`ActionError`]; [`ActionError::NotPossible`] where it has expired.
     pub async fn revoke(
         &self,
         grant: &Grant,
         id: CertificateId,
         (reason, order): (RevocationReason, RevocationOrder),
-    ) -> Result<Revocation, ActionError> {
+    ) -> Result<RevocationAsked, ActionError> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -65,23 +80,24 @@ impl Actions {
         grant: &Grant,
         id: CertificateId,
         (reason, order): (RevocationReason, RevocationOrder),
-    ) -> Result<Revocation, ActionError> {
+    ) -> Result<RevocationAsked, ActionError> {
         let record = self.certificate(grant, id).await?;
         let now = self.clock.now();
         let revocation = match record.standing.revocation.clone() {
-            Some(asked) if asked.revoked_at.is_some() => return Ok(asked),
-            Some(asked) if order == RevocationOrder::RevokedFirst => Revocation { order, ..asked },
-            Some(asked) => asked,
-            None => {
-                self.check_revocable(&record, now)?;
-                Revocation {
-                    reason,
-                    order,
-                    asked_at: now,
-                    replaced_at: None,
-                    revoked_at: None,
+            Some(asked) => {
+                let again = asked.clone().asked_again(reason, order);
+                if again.is_told() && again.reason == asked.reason {
+                    return Ok(self.asked(&record, again));
                 }
+                again
             }
+            None if record.facts.not_after <= now => {
+                let why = "nobody takes it for valid any more";
+                return Err(ActionError::NotPossible(format!(
+                    "certificate {id} has expired: {why}"
+                )));
+            }
+            None => Revocation::asked(reason, order, now),
         };
         let domains = self.served(grant, id).await?;
         let standing = CertificateStanding {
@@ -116,27 +132,56 @@ impl Actions {
         self.act(grant, batch, id).await?;
         let (tenant, reason) = (&record.facts.tenant, revocation.reason);
         tracing::info!(certificate = %id, %tenant, %reason, "revocation asked for");
-        Ok(revocation)
+        Ok(self.asked(&record, revocation))
     }
 
-    fn check_revocable(
+    fn asked(&self, record: &CertificateRecord, revocation: Revocation) -> RevocationAsked {
+        let ca = &record.facts.ca;
+        let is_here = |accounts: &Accounts| accounts.authorities().find(ca).is_some();
+        let issuer = || chain::issuer(&record.leaf).unwrap_or_else(|| ca.to_string());
+        RevocationAsked {
+            revocation,
+            serial: record.facts.serial.clone(),
+            elsewhere: (!self.accounts().is_some_and(is_here)).then(issuer),
+        }
+    }
+
+    /// Takes a revocation back that nobody was told of yet. Another certificate that was ordered meanwhile stays.
+    ///
+    /// # Errors
+    /// [`ActionError`]; [`ActionError::NotPossible`] where none was asked for, or somebody may know of it.
+    pub async fn cancel_revocation(
         &self,
-        record: &CertificateRecord,
-        now: Timestamp,
+        grant: &Grant,
+        id: CertificateId,
     ) -> Result<(), ActionError> {
-        let (id, ca) = (record.facts.id, &record.facts.ca);
-        let replace = format!("`vestibule certificate replace {id}` serves one with a new key");
-        if record.facts.not_after <= now {
-            let why = format!("certificate {id} has expired: nobody takes it for valid any more");
-            return Err(ActionError::NotPossible(why));
+        let record = self.certificate(grant, id).await?;
+        let refused = |why: String| Err(ActionError::NotPossible(why));
+        match &record.standing.revocation {
+            None => return refused(format!("nobody has asked that certificate {id} be revoked")),
+            Some(revocation) if !revocation.is_untold() => {
+                return refused(format!(
+                    "it is too late: certificate {id} is revoked or its issuer may know of it, and no CA takes that back"
+                ));
+            }
+            Some(_) => {}
         }
-        let configured = |accounts: &Accounts| accounts.authorities().find(ca).is_some();
-        match self.accounts().is_some_and(configured) {
-            true => Ok(()),
-            false => Err(ActionError::NotPossible(format!(
-                "certificate {id} was issued by {ca}, which is no [[ca]] here: have it revoked there; {replace}"
-            ))),
-        }
+        let (read, detail) = (record.standing.clone(), json!({ "certificate": id }));
+        let batch = Batch::new()
+            .guard(Guard::StandingIs(id, Box::new(read)))
+            .then(Operation::CancelRevocation { certificate: id })
+            .then(Operation::DeleteJob {
+                key: JobKey::Revocation(id),
+            })
+            .audit(event(
+                grant,
+                &record,
+                "certificate.revocation_cancelled",
+                detail,
+            ));
+        self.act(grant, batch, id).await?;
+        tracing::info!(certificate = %id, tenant = %record.facts.tenant, "revocation cancelled");
+        Ok(())
     }
 
     /// Asks that another certificate, with a new key, take the place of one that serves, at once.

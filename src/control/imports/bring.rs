@@ -140,7 +140,9 @@ impl Imports {
         };
         let ca = ca.unwrap_or_else(|| CaId::new(ELSEWHERE));
         let imported = match self.take(grant, checked, target, (ca, standing)).await {
-            Err(error @ ImportError::Revoked(_)) => return Ok(skipped(names, error.to_string())),
+            Err(error @ (ImportError::Revoked(_) | ImportError::Compromised(_))) => {
+                return Ok(skipped(names, error.to_string()));
+            }
             taken => taken?,
         };
         Ok(Taken {

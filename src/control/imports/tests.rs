@@ -72,17 +72,23 @@ impl Bringer {
 
     /// A certificate for these names that is valid for `days` from yesterday on.
     fn made(&self, names: &[&str], days: i64) -> Import {
+        let key = KeyPair::generate().unwrap().serialize_pem();
+        self.made_on(&Secret::from(key), names, days)
+    }
+
+    /// The same on a key of the caller's.
+    fn made_on(&self, key: &Secret, names: &[&str], days: i64) -> Import {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         let now = Clock::system().now().as_seconds();
         let at = |seconds| OffsetDateTime::from_unix_timestamp(now + seconds).unwrap();
         params.not_before = at(-DAY);
         params.not_after = at((days - 1) * DAY);
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        let pair = KeyPair::from_pem(key.expose_str().unwrap()).unwrap();
+        let leaf = params.signed_by(&pair, &self.issuer).unwrap();
         Import {
             chain: format!("{}{}", leaf.pem(), self.issuing).into_bytes(),
-            key: Secret::from(key.serialize_pem()),
+            key: key.clone(),
             tenant: None,
             domains: Vec::new(),
         }
@@ -232,13 +238,11 @@ async fn a_certificate_that_was_revoked_here_does_not_come_back() {
     let other = bringer.made(&["a.test"], 90);
     bringer.import(&other).await.unwrap();
     let standing = CertificateStanding {
-        revocation: Some(Revocation {
-            reason: RevocationReason::KeyCompromise,
-            order: RevocationOrder::ReplacedFirst,
-            asked_at: Clock::system().now(),
-            replaced_at: None,
-            revoked_at: None,
-        }),
+        revocation: Some(Revocation::asked(
+            RevocationReason::KeyCompromise,
+            RevocationOrder::ReplacedFirst,
+            Clock::system().now(),
+        )),
         ..CertificateStanding::default()
     };
     let revoked = Batch::new().then(Operation::SetCertificateStanding {
@@ -250,6 +254,10 @@ async fn a_certificate_that_was_revoked_here_does_not_come_back() {
     store.apply(soon(), grant.scope(), revoked).await.unwrap();
     let text = bringer.refused(&import).await;
     assert!(text.contains("bring another, on another key"), "{text}");
+    // Nor does the key that others have, in another certificate.
+    let again = bringer.made_on(&import.key, &["a.test"], 60);
+    let text = bringer.refused(&again).await;
+    assert!(text.contains("because others have that key"), "{text}");
 }
 
 #[tokio::test]

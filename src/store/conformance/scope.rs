@@ -66,6 +66,9 @@ pub(crate) async fn a_tenants_scope_changes_nothing_of_another(factory: &Factory
             certificate: theirs.facts.id,
             standing: Box::default(),
         },
+        Operation::CancelRevocation {
+            certificate: theirs.facts.id,
+        },
         Operation::DestroyKey {
             certificate: theirs.facts.id,
         },

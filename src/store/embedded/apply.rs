@@ -6,8 +6,8 @@ use crate::model::TenantScope;
 use crate::store::batch::{Applied, ApplyError, Batch, Guard, Operation};
 use crate::store::embedded::challenges::Answer;
 use crate::store::embedded::domains::Registration;
-use crate::store::embedded::jobs::Request;
-use crate::store::embedded::retirement::destroy_key;
+use crate::store::embedded::jobs::{Request, request_upkeep};
+use crate::store::embedded::retirement::{cancel, destroy_key};
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::embedded::{
@@ -116,6 +116,7 @@ async fn perform(
             certificate,
             standing,
         } => retirement::amend(tx, scope, *certificate, standing).await?,
+        Operation::CancelRevocation { certificate: id } => cancel(tx, scope, *id).await?,
         Operation::DestroyKey { certificate: id } => destroy_key(tx, scope, *id).await?,
         Operation::PointDomain {
             pattern,
@@ -152,9 +153,7 @@ async fn perform(
             };
             return jobs::request(tx, scope, &wanted).await.map(Some);
         }
-        Operation::RequestUpkeep { task, delay } => {
-            jobs::request_upkeep(tx, scope, task, *delay).await?;
-        }
+        Operation::RequestUpkeep { task, delay } => request_upkeep(tx, scope, task, *delay).await?,
         Operation::SaveOrder { key, order } => {
             jobs::save_order(tx, scope, key, order.as_ref()).await?;
         }

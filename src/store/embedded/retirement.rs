@@ -139,6 +139,27 @@ pub(super) async fn amend(
     Ok(write(transaction, id, &amended).await?)
 }
 
+/// See [`crate::store::batch::Operation::CancelRevocation`].
+pub(super) async fn cancel(
+    transaction: &mut Transaction<'_>,
+    scope: &TenantScope,
+    id: CertificateId,
+) -> Result<(), ApplyError> {
+    let found = require(transaction, scope, id).await?;
+    let Some(revocation) = &found.standing.revocation else {
+        return Ok(());
+    };
+    if !revocation.is_untold() {
+        return Err(ApplyError::NotUsable(id));
+    }
+    let standing = CertificateStanding {
+        revocation: None,
+        replace: None,
+        ..found.standing
+    };
+    Ok(write(transaction, id, &standing).await?)
+}
+
 /// See [`crate::store::batch::Operation::DestroyKey`].
 pub(super) async fn destroy_key(
     transaction: &mut Transaction<'_>,

@@ -12,8 +12,8 @@ use crate::base::secret::Secret;
 use crate::ca::error::{CaError, Document, Step};
 use crate::ca::private::Private;
 use crate::ca::{
-    Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order, OrderStatus,
-    RenewalInfo, RevokedLeaf, TellsRenewal,
+    Acceptance, Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order,
+    OrderStatus, RenewalInfo, RevokedLeaf, TellsRenewal,
 };
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
@@ -158,7 +158,11 @@ impl CertificateAuthority for Scripted {
         !pattern.is_wildcard()
     }
 
-    async fn revoke_by_key(&self, leaf: RevokedLeaf<'_>, key: &Secret) -> Result<(), CaError> {
+    async fn revoke_by_key(
+        &self,
+        leaf: RevokedLeaf<'_>,
+        key: &Secret,
+    ) -> Result<Acceptance, CaError> {
         self.0.ca.revoke_by_key(leaf, key).await
     }
 
@@ -236,7 +240,7 @@ impl Account for ScriptedAccount {
         next.unwrap_or_else(|| Ok(Some(RenewalInfo::default())))
     }
 
-    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<(), CaError> {
+    async fn revoke(&self, leaf: RevokedLeaf<'_>) -> Result<Acceptance, CaError> {
         self.account.revoke(leaf).await
     }
 

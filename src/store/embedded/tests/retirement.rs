@@ -6,7 +6,7 @@ use crate::model::TenantScope;
 use crate::model::certificate::CertificateId;
 use crate::model::domain::DomainState;
 use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
-use crate::model::standing::CertificateStanding;
+use crate::model::standing::{CertificateStanding, Replace};
 use crate::store::batch::{ApplyError, Batch, Operation};
 use crate::store::conformance::support::{certificate, pattern, registration, soon, tenant};
 use crate::store::embedded::Embedded;
@@ -151,13 +151,11 @@ async fn a_domain_back_in_service_keeps_a_certificate_only_if_that_may_serve() {
         fixture.set_state(DomainState::Tombstoned).await;
         if !is_usable {
             let revoked = CertificateStanding {
-                revocation: Some(Revocation {
-                    reason: RevocationReason::KeyCompromise,
-                    order: RevocationOrder::RevokedFirst,
-                    asked_at: fixture.clock.now(),
-                    replaced_at: None,
-                    revoked_at: None,
-                }),
+                revocation: Some(Revocation::asked(
+                    RevocationReason::KeyCompromise,
+                    RevocationOrder::RevokedFirst,
+                    fixture.clock.now(),
+                )),
                 ..CertificateStanding::default()
             };
             let set = Operation::SetCertificateStanding {
@@ -251,13 +249,11 @@ async fn a_key_that_serves_is_never_destroyed_and_a_revoked_certificate_never_se
     assert!(matches!(refused, ApplyError::NotUsable(_)), "{refused}");
     assert!(!fixture.read(serving).await.sealed_key.is_empty());
 
-    let revocation = Revocation {
-        reason: RevocationReason::KeyCompromise,
-        order: RevocationOrder::ReplacedFirst,
-        asked_at: fixture.clock.now(),
-        replaced_at: None,
-        revoked_at: None,
-    };
+    let revocation = Revocation::asked(
+        RevocationReason::KeyCompromise,
+        RevocationOrder::ReplacedFirst,
+        fixture.clock.now(),
+    );
     let set = |certificate, standing| {
         Batch::new().then(Operation::SetCertificateStanding {
             certificate,
@@ -280,4 +276,42 @@ async fn a_key_that_serves_is_never_destroyed_and_a_revoked_certificate_never_se
     assert!(matches!(refused, ApplyError::NotUsable(_)), "{refused}");
     apply(&fixture.store, destroy(other)).await.unwrap();
     assert!(fixture.read(other).await.sealed_key.is_empty());
+}
+
+#[tokio::test]
+async fn a_revocation_is_taken_back_until_somebody_may_know_of_it() {
+    let (serving, other) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
+    let fixture = Fixture::with(&[&serving, &other]).await;
+    let id = other.facts.id;
+    let now = fixture.clock.now();
+    let (reason, order) = (
+        RevocationReason::KeyCompromise,
+        RevocationOrder::ReplacedFirst,
+    );
+    let asked = Revocation::asked(reason, order, now);
+    let told = Revocation {
+        told_at: Some(now),
+        ..asked.clone()
+    };
+    let cancel = || Batch::new().then(Operation::CancelRevocation { certificate: id });
+    for (revocation, is_taken_back) in [(asked, true), (told.clone(), false)] {
+        let standing = CertificateStanding {
+            account: Some("https://ca.test/acct/1".to_owned()),
+            revocation: Some(revocation),
+            replace: Some(Replace::KeyCompromised),
+            ..CertificateStanding::default()
+        };
+        let set = Operation::SetCertificateStanding {
+            certificate: id,
+            standing: Box::new(standing),
+        };
+        apply(&fixture.store, Batch::new().then(set)).await.unwrap();
+        let cancelled = apply(&fixture.store, cancel()).await;
+        assert_eq!(cancelled.is_ok(), is_taken_back, "{cancelled:?}");
+    }
+    assert_eq!(fixture.read(id).await.standing.revocation, Some(told));
+    // Nothing to take back is no mistake.
+    let certificate = serving.facts.id;
+    let nothing = Batch::new().then(Operation::CancelRevocation { certificate });
+    apply(&fixture.store, nothing).await.unwrap();
 }
