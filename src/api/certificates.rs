@@ -5,7 +5,7 @@ use axum::response::Json;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::domains::DomainProblem;
@@ -17,9 +17,9 @@ use crate::api::schema::{
 };
 use crate::base::clock::Timestamp;
 use crate::control::actions::certificates::{Revocation, RevocationOrder, RevocationReason};
-use crate::control::state::CertificateStatus;
+use crate::control::state::{CertificateStatus, CertificateUse};
 use crate::control::views::RevokingView;
-use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::certificate::{CaId, CertificateFacts, CertificateId, SerialNumber};
 use crate::model::standing::{Origin, Purpose};
 use crate::model::{NamePattern, TenantId};
 
@@ -28,7 +28,15 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         method: Method::Get,
         path: "/v1/certificates",
         summary: "Certificates, the oldest first; those that are replaced are among them",
-        parameters: &[AFTER, LIMIT, TENANT],
+        parameters: &[
+            AFTER,
+            LIMIT,
+            TENANT,
+            Parameter::Query(
+                "serial",
+                "Only what has this serial number: hexadecimal in any case, with or without colons; all on one page",
+            ),
+        ],
         response: "CertificatePage",
         status: 200,
         handler: || get(list),
@@ -61,13 +69,15 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         let purpose = word(&[Purpose::Server.as_str(), Purpose::Client.as_str()]);
         fields.insert("origin".to_owned(), origin);
         fields.insert("purpose".to_owned(), purpose);
+        let used = word(&CertificateUse::ALL.map(CertificateUse::as_str));
+        fields.insert("use".to_owned(), used);
+        fields.insert("issuer".to_owned(), nullable(&string()));
         fields.insert("client".to_owned(), nullable(&string()));
     }
     let mut with_chain = listed.clone();
     if let Some(fields) = with_chain.as_object_mut() {
         fields.insert("created_at".to_owned(), timestamp());
         fields.insert("chain_pem".to_owned(), string());
-        fields.insert("issuer".to_owned(), nullable(&string()));
         fields.insert("superseded_by".to_owned(), nullable(&string()));
         let revocation = nullable(&reference("CertificateRevocation"));
         fields.insert("revocation".to_owned(), revocation);
@@ -135,6 +145,10 @@ struct ListedCertificate {
     origin: &'static str,
     purpose: &'static str,
     client: Option<String>,
+    #[serde(rename = "use")]
+    used: &'static str,
+    /// As the certificate names it.
+    issuer: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -144,9 +158,11 @@ struct CertificateWithChain {
     origin: &'static str,
     purpose: &'static str,
     client: Option<String>,
-    created_at: Timestamp,
+    #[serde(rename = "use")]
+    used: &'static str,
     /// As the certificate names it.
     issuer: Option<String>,
+    created_at: Timestamp,
     superseded_by: Option<CertificateId>,
     revocation: Option<CertificateRevocation>,
     key_destroyed_at: Option<Timestamp>,
@@ -198,21 +214,44 @@ impl CertificateRevocation {
     }
 }
 
+/// Which page of the list, or the certificates of which serial number.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    after: Option<String>,
+    limit: Option<usize>,
+    tenant: Option<String>,
+    serial: Option<String>,
+}
+
 async fn list(
     State(api): State<Api>,
     Granted(grant): Granted,
-    QueryParameters(paging): QueryParameters<TenantPaging>,
+    QueryParameters(wanted): QueryParameters<Wanted>,
 ) -> Result<Json<Listing<ListedCertificate>>, ApiProblem> {
+    let paging = TenantPaging {
+        after: wanted.after,
+        limit: wanted.limit,
+        tenant: wanted.tenant,
+    };
     let (tenant, page) = paging.request()?;
-    let page = api
-        .views
-        .certificates(&grant, tenant.as_ref(), &page)
-        .await?;
+    let (views, tenant) = (&api.views, tenant.as_ref());
+    let page = match wanted.serial.as_deref().map(SerialNumber::parse) {
+        None => views.certificates(&grant, tenant, &page).await?,
+        Some(Ok(serial)) => {
+            views
+                .certificates_by_serial(&grant, tenant, &serial)
+                .await?
+        }
+        Some(Err(error)) => return Err(ApiProblem::new(Code::BadParameter, error.to_string())),
+    };
     Ok(Json(Listing::of(page, |view| ListedCertificate {
         certificate: Certificate::of(view.facts, view.status),
         origin: view.standing.origin.as_str(),
         purpose: view.standing.purpose.as_str(),
         client: view.standing.client,
+        used: view.used.as_str(),
+        issuer: view.issuer,
     })))
 }
 
@@ -230,6 +269,7 @@ async fn show(
         .as_ref()
         .map(|revocation| CertificateRevocation::of(revocation, view.revoking));
     Ok(Json(CertificateWithChain {
+        used: view.used.as_str(),
         issuer: view.issuer,
         superseded_by: standing.superseded_by,
         revocation,

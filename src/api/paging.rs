@@ -34,9 +34,9 @@ pub(super) struct Paging {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TenantPaging {
-    after: Option<String>,
-    limit: Option<usize>,
-    tenant: Option<String>,
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) tenant: Option<String>,
 }
 
 impl Paging {

@@ -172,6 +172,51 @@ impl CertificateStatus {
     }
 }
 
+/// What a certificate is used for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateUse {
+    /// A domain that is served points to it.
+    Serves,
+    /// Another took its place.
+    Superseded,
+    /// Nothing points to it.
+    Unused,
+    /// A client shows it; where, nobody here knows.
+    Client,
+}
+
+impl CertificateUse {
+    /// Every use.
+    pub const ALL: [Self; 4] = [Self::Serves, Self::Superseded, Self::Unused, Self::Client];
+
+    /// The use of a certificate to which these domains point.
+    #[must_use]
+    pub fn of(standing: &CertificateStanding, domains: &[DomainRecord]) -> Self {
+        let is_served = |domain: &DomainRecord| domain.state.is_served();
+        match standing.purpose {
+            Purpose::Client => Self::Client,
+            Purpose::Server
+                if standing.key_destroyed_at.is_none() && domains.iter().any(is_served) =>
+            {
+                Self::Serves
+            }
+            Purpose::Server if standing.superseded_by.is_some() => Self::Superseded,
+            Purpose::Server => Self::Unused,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serves => "serves",
+            Self::Superseded => "superseded",
+            Self::Unused => "unused",
+            Self::Client => "client",
+        }
+    }
+}
+
 /// What a job does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobStatus {
@@ -392,5 +437,35 @@ mod tests {
         assert_eq!(status(&left, 50), CertificateStatus::Revoking);
         assert_eq!(status(&ended, 50), CertificateStatus::EndedHere);
         assert_eq!(status(&ended, 100), CertificateStatus::Expired);
+    }
+    #[test]
+    fn a_certificate_serves_while_a_served_domain_points_to_it_and_its_key_is_there() {
+        let (active, suspended) = (
+            domain(DomainState::Active, None),
+            domain(DomainState::Suspended, None),
+        );
+        let fresh = CertificateStanding::default();
+        let superseded = CertificateStanding {
+            superseded_by: Some(CertificateId::new()),
+            ..CertificateStanding::default()
+        };
+        let destroyed = CertificateStanding {
+            key_destroyed_at: Some(NOW),
+            ..CertificateStanding::default()
+        };
+        let client = CertificateStanding {
+            purpose: Purpose::Client,
+            ..CertificateStanding::default()
+        };
+        use CertificateUse as U;
+        for (standing, domains, expected) in [
+            (&fresh, vec![suspended.clone(), active.clone()], U::Serves),
+            (&fresh, vec![suspended], U::Unused),
+            (&superseded, vec![], U::Superseded),
+            (&destroyed, vec![active], U::Unused),
+            (&client, vec![], U::Client),
+        ] {
+            assert_eq!(U::of(standing, &domains), expected);
+        }
     }
 }

@@ -15,16 +15,16 @@ use crate::certs::preflight::Preflight;
 use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
 use crate::control::caller::Grant;
-use crate::control::state::{self, CertificateStatus, JobStatus, TlsStatus};
+use crate::control::state::{self, CertificateStatus, CertificateUse, JobStatus, TlsStatus};
 use crate::control::stuck;
 use crate::control::unreadable;
 use crate::control::upstreams;
 use crate::control::waiting;
-use crate::model::certificate::{CertificateFacts, CertificateId};
+use crate::model::certificate::{CertificateFacts, CertificateId, SerialNumber};
 use crate::model::domain::{DomainState, Source};
 use crate::model::edge::{DnsRecord, Edge};
 use crate::model::problem::Problem;
-use crate::model::standing::CertificateStanding;
+use crate::model::standing::{CertificateStanding, Purpose};
 use crate::model::{NamePattern, Snapshot, TenantId};
 use crate::store::job::JobKey;
 use crate::store::record::{CertificateRecord, DomainRecord};
@@ -39,8 +39,12 @@ pub use crate::store::{Page, PageRequest};
 
 /// For one read of the store.
 pub(in crate::control) const READ: Duration = Duration::from_secs(5);
-/// Domains of a page whose certificate and job are read at the same time.
+/// Items of a page of which more is read at the same time.
 const AT_ONCE: usize = 8;
+/// Domains of a certificate among which one that is served is looked for.
+const MOST_POINTING: usize = 100;
+/// Certificates of one serial number.
+const MOST_OF_A_SERIAL: usize = 100;
 
 /// Where views look.
 #[derive(Clone, Debug)]
@@ -155,6 +159,8 @@ pub struct CertificateView {
     pub facts: CertificateFacts,
     /// Where it stands in its life.
     pub status: CertificateStatus,
+    /// What it is used for.
+    pub used: CertificateUse,
     /// What has become of it.
     pub standing: CertificateStanding,
     /// The work on its revocation, while that is not done.
@@ -279,19 +285,69 @@ impl Views {
     ) -> Result<Page<CertificateView>, ViewError> {
         let found = self.0.store.certificates(by(), grant.scope(), tenant, page);
         let found = found.await?;
-        let now = self.0.clock.now();
-        let items = found.items.into_iter().map(|record| CertificateView {
-            status: CertificateStatus::of(&record.facts, &record.standing, now),
+        Ok(Page {
+            items: self.seen(grant, found.items).await?,
+            next: found.next,
+        })
+    }
+
+    /// The certificates with a serial number, oldest first, of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`ViewError::Store`].
+    pub async fn certificates_by_serial(
+        &self,
+        grant: &Grant,
+        tenant: Option<&TenantId>,
+        serial: &SerialNumber,
+    ) -> Result<Page<CertificateView>, ViewError> {
+        let store = &self.0.store;
+        let found = store.certificates_by_serial(by(), grant.scope(), serial, MOST_OF_A_SERIAL);
+        let mut found = found.await?;
+        found.retain(|record| tenant.is_none_or(|tenant| *tenant == record.facts.tenant));
+        Ok(Page {
+            items: self.seen(grant, found).await?,
+            next: None,
+        })
+    }
+
+    async fn seen(
+        &self,
+        grant: &Grant,
+        records: Vec<CertificateRecord>,
+    ) -> Result<Vec<CertificateView>, ViewError> {
+        let seen = stream::iter(records).map(|record| self.with_use(grant, record));
+        seen.buffered(AT_ONCE).try_collect().await
+    }
+
+    /// A certificate without the work on its revocation.
+    async fn with_use(
+        &self,
+        grant: &Grant,
+        record: CertificateRecord,
+    ) -> Result<CertificateView, ViewError> {
+        let (id, standing) = (record.facts.id, &record.standing);
+        // What is to be destroyed, or is, has no domain that points to it; nor has a client's.
+        let may_serve = standing.purpose == Purpose::Server
+            && standing.retire_at.is_none()
+            && standing.key_destroyed_at.is_none();
+        let domains = match may_serve {
+            true => {
+                let store = &self.0.store;
+                let found = store.domains_served_by(by(), grant.scope(), id, MOST_POINTING);
+                found.await?
+            }
+            false => Vec::new(),
+        };
+        Ok(CertificateView {
+            status: CertificateStatus::of(&record.facts, standing, self.0.clock.now()),
+            used: CertificateUse::of(standing, &domains),
             facts: record.facts,
-            standing: record.standing,
             revoking: None,
             issuer: chain::issuer(&record.leaf),
+            standing: record.standing,
             chain: [vec![record.leaf], record.chain].concat(),
             created_at: record.created_at,
-        });
-        Ok(Page {
-            items: items.collect(),
-            next: found.next,
         })
     }
 
@@ -308,13 +364,8 @@ impl Views {
         let record = found.ok_or_else(|| ViewError::NotFound(format!("certificate {id}")))?;
         let revoking = self.revoking(grant, &record).await?;
         Ok(CertificateView {
-            status: CertificateStatus::of(&record.facts, &record.standing, self.0.clock.now()),
-            facts: record.facts,
             revoking,
-            standing: record.standing,
-            issuer: chain::issuer(&record.leaf),
-            chain: [vec![record.leaf], record.chain].concat(),
-            created_at: record.created_at,
+            ..self.with_use(grant, record).await?
         })
     }
 

@@ -31,6 +31,7 @@ macro_rules! conforms_to_the_port {
         $crate::store::conformance::conforms_to_the_port!($factory;
             life::a_domain_lives_from_registration_to_a_served_certificate,
             life::everything_is_there_after_a_restart,
+            life::a_certificate_is_found_by_its_serial_number_within_the_callers_reach,
             life::the_domains_of_a_certificate_are_those_that_point_to_it,
             life::two_who_learn_of_a_domain_at_once_are_both_remembered,
             life::what_is_learnt_stays_and_a_names_certificates_are_found_newest_first,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::base::clock::monotonic;
-use crate::model::certificate::{CaId, CertificateId};
+use crate::model::certificate::{CaId, CertificateId, SerialNumber};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
@@ -360,6 +360,17 @@ impl<S: Store> Store for Measured<S> {
         most: usize,
     ) -> Result<Vec<CertificateRecord>, StoreError> {
         let call = self.within.certificates_of(by, scope, pattern, most);
+        self.timed(StoreCall::List, call).await
+    }
+
+    async fn certificates_by_serial(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        serial: &SerialNumber,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        let call = self.within.certificates_by_serial(by, scope, serial, most);
         self.timed(StoreCall::List, call).await
     }
 

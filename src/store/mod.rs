@@ -44,7 +44,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::base::clock::{Instant, monotonic};
-use crate::model::certificate::{CaId, CertificateId};
+use crate::model::certificate::{CaId, CertificateId, SerialNumber};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 
 pub use batch::{Applied, ApplyError, Batch};
@@ -306,6 +306,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         by: Deadline,
         scope: &TenantScope,
         pattern: &NamePattern,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError>;
+
+    /// The certificates with this serial number, oldest first; at most `most`. Two authorities may give the same one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn certificates_by_serial(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        serial: &SerialNumber,
         most: usize,
     ) -> Result<Vec<CertificateRecord>, StoreError>;
 

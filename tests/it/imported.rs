@@ -224,6 +224,21 @@ fn a_leaked_certificate_of_another_authority_ends_here_and_its_issuer_is_named()
     };
     let domain = shown(&["domain", "show", NAME]);
     let id = domain["certificate"]["id"].as_str().unwrap();
+    // Whoever has the leaked file finds it by its serial number, as openssl prints it.
+    let printed = openssl(&["x509", "-in", chain, "-noout", "-serial"]);
+    let printed = printed.trim().trim_start_matches("serial=");
+    let listed = setup.succeed(&["certificate", "list", "--serial", printed]);
+    let [_, found] = &listed.lines().collect::<Vec<_>>()[..] else {
+        panic!("one certificate: {listed}");
+    };
+    for cell in [id, NAME, "imported", "serves", "valid"] {
+        assert!(found.contains(cell), "{cell}: {found}");
+    }
+    let said = setup.succeed(&["certificate", "show", printed]);
+    assert!(
+        said.contains(id) && said.contains("issuer       CN=elsewhere"),
+        "{said}"
+    );
 
     let said = setup.succeed(&["certificate", "revoke", id, "--compromised"]);
     assert!(said.contains("is ended here (key-compromise)"), "{said}");

@@ -181,6 +181,10 @@ fn a_client_whose_key_leaked_is_on_the_list_and_passes_no_check_any_more() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .find(|certificate| certificate["client"] == "robot");
     let robot = robot.unwrap_or_else(|| panic!("{listed}"));
+    let listed = setup.succeed(&["certificate", "list", "--tenant", "acme"]);
+    let line = listed.lines().find(|line| line.contains("  robot  "));
+    let line = line.unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains(robot["serial"].as_str().unwrap()), "{listed}");
     let id = robot["id"].as_str().unwrap();
     setup.succeed(&["certificate", "revoke", id, "--compromised"]);
     let url = client.list_url("robot.pem");
@@ -195,4 +199,6 @@ fn a_client_whose_key_leaked_is_on_the_list_and_passes_no_check_any_more() {
         (shown.contains("revoked") && !shown.contains("next step")).then_some(shown)
     });
     assert!(!shown.contains("key destroyed"), "{shown}");
+    // And it served nothing that could have been replaced.
+    assert!(!shown.contains("replaced"), "{shown}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::model::certificate::{CaId, CertificateId};
+use crate::model::certificate::{CaId, CertificateId, SerialNumber};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
 use crate::store::feed::{Changes, Cursor};
@@ -198,6 +198,16 @@ impl Store for Down {
         _: Deadline,
         _: &TenantScope,
         _: &NamePattern,
+        _: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        down()
+    }
+
+    async fn certificates_by_serial(
+        &self,
+        _: Deadline,
+        _: &TenantScope,
+        _: &SerialNumber,
         _: usize,
     ) -> Result<Vec<CertificateRecord>, StoreError> {
         down()

@@ -1,10 +1,11 @@
 //! The commands that ask a running instance: a client of its control API, over its Unix socket.
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
-//! order: this file (what may be typed), `connection` (one request), `import` and `takeover`
-//! (files handed in), `destroy` (what is asked once more), `show`, `budget` and `drill` (answers for people).
+//! order: this file (what may be typed), `connection` (one request), `certificates` (found by id or serial number), `import`
+//! and `takeover` (files handed in), `destroy` (what is asked once more), `show`, `budget` and `drill` (answers for people).
 
 mod budget;
+mod certificates;
 mod connection;
 mod destroy;
 mod drill;
@@ -194,8 +195,15 @@ pub enum CaCommand {
 /// `vestibule certificate …`
 #[derive(Debug, Subcommand)]
 pub enum CertificateCommand {
-    /// All certificates, or a tenant's; replaced ones are among them
-    List(ListOptions),
+    /// All certificates, or a tenant's, or those of a serial number; replaced ones are among them
+    List {
+        /// Only what has this serial number: hexadecimal in any case, with or without colons
+        #[arg(long, value_name = "HEX")]
+        serial: Option<String>,
+        /// Whose, and how and where.
+        #[command(flatten)]
+        list: ListOptions,
+    },
     /// Serve a certificate that was issued elsewhere; before it ends, one is ordered in its place
     Import(ImportOptions),
     /// Issue a certificate for a client of a tenant, for mutual TLS, by a CA of your own
@@ -241,7 +249,7 @@ pub enum CertificateCommand {
     },
     /// One certificate with its chain
     Show {
-        /// Its id, as in the list
+        /// Its id, as in the list, or its serial number
         id: String,
         /// How and where.
         #[command(flatten)]
@@ -433,15 +441,12 @@ async fn certificate(
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
     match command {
-        CertificateCommand::List(list) => {
-            pages(list, "certificates", show::CERTIFICATES, output).await
+        CertificateCommand::List { serial, list } => {
+            certificates::list(list, serial.as_deref(), output).await
         }
         CertificateCommand::Import(options) => import::certificate(options, output).await,
         CertificateCommand::IssueClient(options) => import::client(options, output).await,
-        CertificateCommand::Show { id, client } => {
-            let path = ["certificates", id];
-            one(client, Method::Get, &path, show::certificate, output).await
-        }
+        CertificateCommand::Show { id, client } => certificates::show(client, id, output).await,
         CertificateCommand::Revoke {
             id,
             cancel: true,
@@ -539,8 +544,32 @@ fn write_one(
 
 async fn pages(
     list: &ListOptions,
-    resource: &str,
+    resource: &'static str,
     columns: show::Columns,
+    output: &mut dyn Write,
+) -> Result<(), ClientError> {
+    let listed = Listed {
+        resource,
+        only: None,
+        columns,
+        row: Value::clone,
+    };
+    pages_of(list, &listed, output).await
+}
+
+/// A list, and how it is shown.
+struct Listed<'a> {
+    resource: &'static str,
+    /// A further parameter.
+    only: Option<(&'static str, &'a str)>,
+    columns: show::Columns,
+    /// An item as the table shows it.
+    row: fn(&Value) -> Value,
+}
+
+async fn pages_of(
+    list: &ListOptions,
+    listed: &Listed<'_>,
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
     let mut connection = connect(&list.client).await?;
@@ -550,12 +579,18 @@ async fn pages(
         let mut query = vec![("limit", PAGE)];
         query.extend(after.as_deref().map(|after| ("after", after)));
         query.extend(list.tenant.as_deref().map(|tenant| ("tenant", tenant)));
-        let page = connection.ask(Method::Get, &[resource], &query).await?;
+        query.extend(listed.only);
+        let page = connection
+            .ask(Method::Get, &[listed.resource], &query)
+            .await?;
         let items = page.get("items").and_then(Value::as_array);
         let items = items.ok_or(ClientError::NotUnderstood)?;
         let text = match list.client.json {
             true => items.iter().map(|item| format!("{item}\n")).collect(),
-            false => show::table(columns, items, part),
+            false => {
+                let rows: Vec<Value> = items.iter().map(listed.row).collect();
+                show::table(listed.columns, &rows, part)
+            }
         };
         output
             .write_all(text.as_bytes())

@@ -37,13 +37,28 @@ pub(super) const DOMAINS: Columns = &[
 
 pub(super) const CERTIFICATES: Columns = &[
     ("CERTIFICATE", &["id"]),
-    ("NAMES", &["names"]),
+    ("NAME", &["name"]),
+    ("SERIAL", &["serial"]),
     ("TENANT", &["tenant"]),
     ("CA", &["ca"]),
     ("ORIGIN", &["origin"]),
+    ("USE", &["use"]),
     ("STATUS", &["status"]),
     ("EXPIRES", &["not_after"]),
 ];
+
+/// A certificate with what it is called: its names, or the client that it names.
+pub(super) fn named(certificate: &Value) -> Value {
+    let name = match certificate.get("client") {
+        Some(Value::String(client)) => Value::from(client.as_str()),
+        _ => certificate.get("names").cloned().unwrap_or_default(),
+    };
+    let mut named = certificate.clone();
+    if let Some(fields) = named.as_object_mut() {
+        fields.insert("name".to_owned(), name);
+    }
+    named
+}
 
 pub(super) const TAKEN: Columns = &[
     ("NAME", &["names"]),
@@ -462,6 +477,7 @@ pub(super) fn certificate(answer: &Value) -> String {
         ("purpose", "purpose"),
         ("client", "client"),
         ("serial", "serial"),
+        ("use", "use"),
         ("status", "status"),
         ("valid from", "not_before"),
         ("expires", "not_after"),

@@ -127,7 +127,13 @@ fn every_command_is_answered_by_a_running_instance() {
             "domain retry fails.acme.test",
             "job          queued, starts at once",
         ),
-        ("certificate list", "works.acme.test"),
+        (
+            "certificate list",
+            "works.acme.test  0a1b    acme    demo  issued  serves  valid",
+        ),
+        ("certificate list --serial 0A:1B", "works.acme.test"),
+        ("certificate list --serial 0a1c", "EXPIRES\n"),
+        ("certificate show A1B", "serial       0a1b"),
         (
             &format!("certificate show {certificate}"),
             "-----BEGIN CERTIFICATE-----",
@@ -174,7 +180,15 @@ fn a_refusal_says_why_whatever_was_typed() {
         ("domain show ../tenants", "Bad parameter"),
         ("domain show a?b#c", "Bad parameter"),
         ("domain show ..", "Bad parameter: .. is no name"),
-        ("certificate show 1", "is a UUID"),
+        (
+            "certificate show 1",
+            "there is no certificate with the id or serial number 1",
+        ),
+        ("certificate show a-b", "a serial number is hexadecimal"),
+        (
+            "certificate list --serial xyz",
+            "Bad parameter: a serial number is",
+        ),
         (
             "domain list --tenant A&limit=1",
             "tenant \"A&limit=1\" is not",

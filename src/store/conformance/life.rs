@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::{Factory, Fresh, certificate, job_key, name, pattern, problem, soon, tenant};
 use crate::base::clock::Timestamp;
 use crate::model::TenantScope;
-use crate::model::certificate::CertificateId;
+use crate::model::certificate::{CertificateId, SerialNumber};
 use crate::model::challenge::{ChallengeKind, ChallengeMemory};
 use crate::model::domain::DomainState;
 use crate::model::problem::ProblemCode;
@@ -103,6 +103,31 @@ pub(crate) async fn what_is_learnt_stays_and_a_names_certificates_are_found_newe
         standing: Box::default(),
     });
     assert!(fresh.try_apply(missing).await.is_err());
+}
+
+pub(crate) async fn a_certificate_is_found_by_its_serial_number_within_the_callers_reach(
+    factory: &Factory,
+) {
+    let fresh = Fresh::of(factory).await;
+    fresh.register("acme", "a.test").await;
+    let mut leaked = certificate("acme", &["a.test"]);
+    "008f01".clone_into(&mut leaked.facts.serial);
+    let other = certificate("acme", &["a.test"]);
+    let batch = Batch::new()
+        .then(Operation::PutCertificate(Box::new(leaked.clone())))
+        .then(Operation::PutCertificate(Box::new(other)));
+    fresh.apply(batch).await;
+    let found = async |slug: &str, serial: &str| {
+        let scope = TenantScope::certificate_work(tenant(slug));
+        let serial = SerialNumber::parse(serial).unwrap();
+        let found = fresh
+            .store
+            .certificates_by_serial(soon(), &scope, &serial, 9);
+        found.await.unwrap()
+    };
+    assert_eq!(found("acme", "8F:01").await, [leaked]);
+    assert_eq!(found("acme", "8f02").await, []);
+    assert_eq!(found("globex", "8f01").await, []);
 }
 
 pub(crate) async fn the_domains_of_a_certificate_are_those_that_point_to_it(factory: &Factory) {

@@ -6,7 +6,7 @@ use sqlx::{SqliteConnection, query};
 
 use crate::base::clock::Timestamp;
 use crate::keys::sealed::sealed_by;
-use crate::model::certificate::{CaId, CertificateFacts, CertificateId};
+use crate::model::certificate::{CaId, CertificateFacts, CertificateId, SerialNumber};
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::domains;
@@ -98,6 +98,27 @@ pub(super) async fn of_name(
          WHERE n.pattern = ? ORDER BY n.certificate_id DESC LIMIT ?",
     )
     .bind(pattern.to_string())
+    .bind(i64::try_from(most.min(PageRequest::MOST)).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &SqliteRow| {
+        let id = certificate_id(column(row, "certificate_id")?)?;
+        record(row, id, "tenant_id", "created_at")
+    };
+    rows.iter().map(read).collect()
+}
+
+/// The certificates with a serial number, oldest first.
+pub(super) async fn by_serial(
+    connection: &mut SqliteConnection,
+    serial: &SerialNumber,
+    most: usize,
+) -> Result<Vec<CertificateRecord>, StoreError> {
+    let rows = query(
+        "SELECT c.*, h.certificates FROM certificate c JOIN chain h ON h.chain_id = c.chain_id \
+         WHERE c.serial = ? ORDER BY c.certificate_id LIMIT ?",
+    )
+    .bind(serial.as_str().to_owned())
     .bind(i64::try_from(most.min(PageRequest::MOST)).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;

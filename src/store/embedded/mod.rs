@@ -66,7 +66,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Clock;
 use crate::base::task::Tasks;
-use crate::model::certificate::{CaId, CertificateId};
+use crate::model::certificate::{CaId, CertificateId, SerialNumber};
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Applied, ApplyError, Batch};
 use crate::store::budget::{BucketCost, BucketRecord, Taken};
@@ -428,6 +428,18 @@ impl Store for Embedded {
         most: usize,
     ) -> Result<Vec<CertificateRecord>, StoreError> {
         let found = read!(self, by, certificates::of_name(pattern, most))?;
+        let ours = |certificate: &CertificateRecord| scope.reaches(&certificate.facts.tenant);
+        Ok(found.into_iter().filter(ours).collect())
+    }
+
+    async fn certificates_by_serial(
+        &self,
+        by: Deadline,
+        scope: &TenantScope,
+        serial: &SerialNumber,
+        most: usize,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        let found = read!(self, by, certificates::by_serial(serial, most))?;
         let ours = |certificate: &CertificateRecord| scope.reaches(&certificate.facts.tenant);
         Ok(found.into_iter().filter(ours).collect())
     }

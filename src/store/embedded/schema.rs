@@ -15,16 +15,17 @@ use crate::store::embedded::feed;
 use crate::store::embedded::open::OpenError;
 
 /// What the schema's versions add, from version 1 on. None is ever changed once it was released.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("schema-1.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
+    include_str!("schema-5.sql"),
 ];
 /// The newest version.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
 /// Marks the database as [`NEWEST`].
-const MARK_NEWEST: &str = "PRAGMA user_version = 4";
+const MARK_NEWEST: &str = "PRAGMA user_version = 5";
 /// `VEST`, in the database's header.
 pub(super) const APPLICATION: i64 = 0x5645_5354;
 /// How often the lock is asked for, each time waiting [`super::writer::LOCK_WAIT`]: ten seconds.

@@ -133,6 +133,7 @@ async fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_it_hold
         });
     apply(&store, batch).await.unwrap();
     for back in [
+        "DROP INDEX certificate_by_serial",
         "DROP INDEX job_by_turn",
         "DROP INDEX job_by_holder",
         "DROP TABLE certificate_name",
