@@ -17,12 +17,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
 use super::*;
-use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::ca::CertificateAuthority;
 use crate::ca::private::{self, Private};
 use crate::certs::accounts;
-use crate::certs::authorities::{self, breaker};
 use crate::certs::budget;
 use crate::certs::credential::Credential;
 use crate::certs::outcome::Outcome;
@@ -39,7 +37,7 @@ use crate::store::PageRequest;
 use crate::store::embedded::{self, Embedded};
 use crate::store::job::JobRecord;
 use crate::store::record::{CertificateRecord, DomainRecord};
-use script::{Does, Script, Scripted};
+use script::{Does, Script, Scripted, watch};
 
 const LONG: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -264,22 +262,6 @@ impl World {
 
     fn resumed(&self) -> usize {
         self.script.resumed.load(Ordering::SeqCst)
-    }
-}
-
-/// An authority that is away is looked at again within milliseconds.
-fn watch() -> authorities::Parts {
-    let pauses = Backoff {
-        first: Duration::from_millis(2),
-        factor: 2,
-        most: Duration::from_millis(8),
-    };
-    authorities::Parts {
-        breaker: breaker::Settings {
-            pauses,
-            ..breaker::Settings::default()
-        },
-        ..authorities::Parts::default()
     }
 }
 

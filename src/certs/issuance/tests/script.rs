@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::base::backoff::Backoff;
 use crate::base::clock::{Instant, Timestamp};
 use crate::base::secret::Secret;
 use crate::ca::error::{CaError, Document, Step};
@@ -15,6 +16,7 @@ use crate::ca::{
     Acceptance, Account, CertificateAuthority, Challenge, Material, Meta, NewOrder, Opened, Order,
     OrderStatus, RenewalInfo, RevokedLeaf, TellsRenewal,
 };
+use crate::certs::authorities::{self, breaker};
 use crate::model::NamePattern;
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeKind;
@@ -137,6 +139,22 @@ pub(super) fn refused(kind: &str, retry_after: Option<Duration>) -> CaError {
             challenge: None,
         }),
         retry_after,
+    }
+}
+
+/// An authority that is away is looked at again within milliseconds.
+pub(super) fn watch() -> authorities::Parts {
+    let pauses = Backoff {
+        first: Duration::from_millis(2),
+        factor: 2,
+        most: Duration::from_millis(8),
+    };
+    authorities::Parts {
+        breaker: breaker::Settings {
+            pauses,
+            ..breaker::Settings::default()
+        },
+        ..authorities::Parts::default()
     }
 }
 
