@@ -2,8 +2,8 @@
 //! of them suit a name.
 //!
 //! Reading order: [`breaker`] (pure), [`choice`] (what makes an authority unsuitable, and in which words), this file
-//! (what is known of each, and its upkeep), [`trial`] (work with one), [`silence`] (of name servers), [`offers`] (one name's authorities in order), [`ruling`] (what CAA says about
-//! each).
+//! (what is known of each, and its upkeep), [`trial`] (work with one), [`silence`] (of name servers), [`offers`] (one
+//! name's authorities in order), [`ruling`] (what CAA says about each).
 
 pub mod breaker;
 

@@ -235,9 +235,9 @@ impl Attempt<'_> {
             retry_in_seconds = wait.as_secs(), "issuance waits for an authority"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
-        let held = self.finished(JobOutcome::Held(problem.clone()), wait);
-        self.finish_with_state(Batch::new().then(held), state.name(), &problem)
-            .await;
+        let batch = self.settled(self.without_challenges(Batch::new()), failure);
+        let batch = batch.then(self.finished(JobOutcome::Held(problem.clone()), wait));
+        self.finish_with_state(batch, state.name(), &problem).await;
         self.wait_for_authority();
         self.tell(Outcome::Failed(Arc::new(problem)));
     }
