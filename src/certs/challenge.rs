@@ -111,13 +111,9 @@ impl Challenges {
         answers.push(answer);
     }
 
-    /// Answers nothing of `host` any more.
-    pub fn withdraw(&self, host: &DnsName) {
-        self.own.remove(host);
-    }
-
-    /// Does not answer `token` of `host` any more; its other challenges stay.
-    pub fn withdraw_token(&self, host: &DnsName, token: &str) {
+    /// Does not answer `token` of `host` any more; see [`kept_as`]. Its other challenges stay: a check of the name and an
+    /// order may be under way at once.
+    pub fn withdraw(&self, host: &DnsName, token: &str) {
         if let Some(mut answers) = self.own.get_mut(host) {
             answers.retain(|known| known.token != token);
         }
@@ -270,10 +266,10 @@ mod tests {
         assert_eq!(challenges.http01(&name("b.test"), TOKEN).await, Ok(None));
         assert_eq!(challenges.http01(&name("a.test"), other).await, Ok(None));
         challenges.publish(&name("a.test"), other, "third");
-        challenges.withdraw_token(&name("a.test"), other);
+        challenges.withdraw(&name("a.test"), other);
         assert_eq!(challenges.http01(&name("a.test"), other).await, Ok(None));
         assert!(challenges.published_here(&name("a.test"), TOKEN).is_some());
-        challenges.withdraw(&name("a.test"));
+        challenges.withdraw(&name("a.test"), TOKEN);
         assert_eq!(challenges.http01(&name("a.test"), TOKEN).await, Ok(None));
         assert!(challenges.own.is_empty());
     }

@@ -257,7 +257,8 @@ impl Engine {
         if to == Stage::Placed {
             return order;
         }
-        for challenge in order.challenges(&ChallengeKind::ALL).await.unwrap() {
+        let challenges = order.challenges(&ChallengeKind::ALL).await.unwrap();
+        for challenge in &challenges {
             if to != Stage::Failed {
                 let answer = &challenge.key_authorization;
                 self.challenges
@@ -266,7 +267,9 @@ impl Engine {
         }
         order.begin().await.unwrap();
         let settled = order.settle(by).await;
-        self.challenges.withdraw(&DnsName::parse(name).unwrap());
+        for challenge in &challenges {
+            self.challenges.withdraw(&challenge.host, &challenge.token);
+        }
         match to {
             Stage::Failed => assert_eq!(settled.unwrap_err().code(), ProblemCode::HttpWrongBody),
             _ => assert_eq!(settled.unwrap(), OrderStatus::Ready),

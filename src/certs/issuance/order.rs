@@ -330,7 +330,37 @@ struct Answers {
 impl Drop for Answers {
     fn drop(&mut self) {
         for challenge in &self.published {
-            self.challenges.withdraw(&challenge.host);
+            self.challenges
+                .withdraw(&challenge.host, kept_as(challenge));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DnsName;
+
+    #[test]
+    fn an_order_withdraws_no_answer_but_its_own() {
+        let challenges = Challenges::default();
+        let host = DnsName::parse("shop.acme.com").unwrap();
+        let (own, others) = ("DGyRejmCefe7v4NfDGDKfA", "DGyRejmCefe7v4NfDGDKfB");
+        let challenge = Challenge {
+            kind: ChallengeKind::Http01,
+            host: host.clone(),
+            token: own.to_owned(),
+            key_authorization: "proof".to_owned(),
+        };
+        for token in [own, others] {
+            challenges.publish(&host, token, "proof");
+        }
+        drop(Answers {
+            challenges: challenges.clone(),
+            published: vec![challenge],
+        });
+        assert!(challenges.published_here(&host, own).is_none());
+        // That of a check of the name that goes on meanwhile.
+        assert!(challenges.published_here(&host, others).is_some());
     }
 }

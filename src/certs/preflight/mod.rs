@@ -405,7 +405,7 @@ impl<'a> OwnChallenge<'a> {
 
 impl Drop for OwnChallenge<'_> {
     fn drop(&mut self) {
-        self.challenges.withdraw_token(self.name, &self.token);
+        self.challenges.withdraw(self.name, &self.token);
     }
 }
 

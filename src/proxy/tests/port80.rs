@@ -107,7 +107,7 @@ async fn a_challenge_is_answered_for_its_exact_host_and_token_only() {
             "{method} {path} {host}: {answer}"
         );
     }
-    challenges.withdraw(&name("app.example"));
+    challenges.withdraw(&name("app.example"), TOKEN);
     let answer = ask(&edge, &request("GET", &path, "app.example")).await;
     assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
 }

@@ -108,7 +108,7 @@ async fn the_certificate_that_serves_a_name_never_answers_for_it() {
             .await
             .is_ok()
     );
-    challenges.withdraw(&name("app.example"));
+    challenges.withdraw(&name("app.example"), tls_alpn::PROTOCOL);
     assert_eq!(
         alert(&edge, alone, "app.example").await,
         NO_APPLICATION_PROTOCOL
