@@ -75,10 +75,14 @@ impl Watched {
         self.0.remove(pattern);
     }
 
-    /// At most `most` of those that are due.
+    /// At most `most` of those that are due, the most overdue first: where more are due than a round looks at, each has
+    /// its turn.
     pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<(NamePattern, Entry)> {
         let due = self.0.iter().filter(|(_, entry)| entry.next <= now);
-        due.take(most)
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable_by_key(|(_, entry)| entry.next);
+        due.into_iter()
+            .take(most)
             .map(|(pattern, entry)| (pattern.clone(), entry.clone()))
             .collect()
     }
@@ -175,6 +179,26 @@ mod tests {
             watched.wake(&shop, at)
         });
         assert_eq!(woken.count(), 5);
+    }
+
+    #[test]
+    fn however_many_are_due_each_has_its_turn() {
+        let (mut watched, mut now) = (Watched::default(), Timestamp::EPOCH);
+        let tenant = TenantId::parse("acme").unwrap();
+        for number in 0..50 {
+            let name = NamePattern::parse(&format!("n{number}.acme.com")).unwrap();
+            watched.add(&name, &tenant, now);
+        }
+        let mut looked_at = std::collections::HashSet::new();
+        for _ in 0..5 {
+            for (pattern, _) in watched.due(now, 10) {
+                watched.looked(&pattern, None, (MINUTE, 0.5), now);
+                looked_at.insert(pattern);
+            }
+            // By the next round those that were looked at are due again.
+            now = now.plus(MINUTE * 2);
+        }
+        assert_eq!(looked_at.len(), 50);
     }
 
     #[test]
