@@ -49,7 +49,7 @@ pub struct Records {
 /// An answer about records of one type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer<T> {
-    /// There are some; at most eight are told.
+    /// There are some; at most eight are told, the lowest first.
     Found(Vec<T>),
     /// The name exists without such records.
     Empty,
@@ -97,6 +97,16 @@ impl<T> Answer<T> {
         match self {
             Self::Found(records) => records,
             Self::Empty | Self::Nxdomain(_) | Self::Servfail | Self::Untold(_) => &[],
+        }
+    }
+
+    /// The records, none where there are none; nothing where it was not found out.
+    #[must_use]
+    pub fn told(&self) -> Option<&[T]> {
+        match self {
+            Self::Found(records) => Some(records),
+            Self::Empty | Self::Nxdomain(_) => Some(&[]),
+            Self::Servfail | Self::Untold(_) => None,
         }
     }
 }
@@ -387,7 +397,7 @@ fn ipv6(data: &RData) -> Option<Ipv6Addr> {
     None
 }
 
-fn answer<T>(
+fn answer<T: Ord>(
     found: Result<Lookup, NetError>,
     certainty: Certainty,
     resolver: Health,
@@ -399,7 +409,11 @@ fn answer<T>(
                 .answers()
                 .iter()
                 .filter_map(|record| read(&record.data));
-            let records: Vec<T> = records.take(MOST_ADDRESSES).collect();
+            let mut records: Vec<T> = records.collect();
+            // Resolvers rotate them: neither what is cut off nor what is compared may hang on that.
+            records.sort_unstable();
+            records.dedup();
+            records.truncate(MOST_ADDRESSES);
             match records.is_empty() {
                 true => Answer::Empty,
                 false => Answer::Found(records),

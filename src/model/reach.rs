@@ -12,6 +12,9 @@ pub struct ReachMemory {
     pub elsewhere_since: Option<Timestamp>,
     /// When that was last found.
     pub elsewhere_at: Option<Timestamp>,
+    /// Since when we have not been reached, whatever the cause: others answer, nobody does, the name has no address. What
+    /// could not be found out neither sets nor ends it.
+    pub unreached_since: Option<Timestamp>,
     /// Since when the domain is called moved.
     pub moved_at: Option<Timestamp>,
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::attempt::{Attempt, Known};
 use super::failure::Cause;
 use crate::certs::preflight::judge::{is_refined, refine};
-use crate::certs::preflight::{Mode, Preflight};
+use crate::certs::preflight::{Mode, Preflight, Report, moved};
 use crate::certs::problem::{fix, unpause};
 use crate::model::problem::{Problem, ProblemCode};
+use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern};
 use crate::store::batch::{Batch, Guard, Operation};
 use crate::store::job::Priority;
@@ -30,7 +31,9 @@ impl Attempt<'_> {
         let report = match self.job.priority {
             Priority::Handshake => preflight.remembered_for(name, FRESH),
             Priority::Expiring | Priority::Renewal | Priority::Background => {
-                Some(preflight.check_briefly(name).await)
+                let report = preflight.check_briefly(name).await;
+                self.note_look(&report).await;
+                Some(report)
             }
         };
         let block = report.as_ref().and_then(|report| report.judgement.block());
@@ -44,7 +47,13 @@ impl Attempt<'_> {
         if let Some((preflight, _)) = self.preflight()
             && Preflight::is_noticed(told.code)
         {
-            preflight.watch(self.pattern, self.tenant);
+            match self.job.priority {
+                // Somebody asked for it, and may be at work on its DNS; or little time is left.
+                Priority::Expiring => preflight.watch_closely(self.pattern, self.tenant),
+                Priority::Handshake | Priority::Renewal | Priority::Background => {
+                    preflight.watch(self.pattern, self.tenant);
+                }
+            }
         }
     }
 
@@ -58,6 +67,7 @@ impl Attempt<'_> {
             return;
         }
         let report = preflight.check(name).await;
+        self.note_look(&report).await;
         let earlier = known.and_then(|known| known.domain.as_ref()?.problem.as_ref());
         let refined = refine(told.clone(), earlier, &report.judgement);
         if refined == *told {
@@ -69,6 +79,32 @@ impl Attempt<'_> {
         );
         if let Err(error) = self.replace_problem(told, refined).await {
             tracing::warn!(domain = %self.pattern, %error, "the cause of a failure could not be stored");
+        }
+    }
+
+    /// Remembers with the domain what a look found, where that is news. The certificate does not depend on it: what cannot
+    /// be stored is told and forgotten.
+    async fn note_look(&self, report: &Report) {
+        let by = Deadline::after(super::PATIENCE);
+        let store = &self.parts.store;
+        let noted = async {
+            let Some(domain) = store.domain(by, &self.scope, self.pattern).await? else {
+                return Ok(());
+            };
+            let known = &domain.memory.reach;
+            let noted = moved::noted(known, &report.judgement, self.parts.clock.now());
+            if noted == *known {
+                return Ok(());
+            }
+            let batch = Batch::new().then(Operation::Remember {
+                pattern: self.pattern.clone(),
+                learnt: Box::new(Learnt::Reach(noted)),
+            });
+            store.apply(by, &self.scope, batch).await.map(|_applied| ())
+        };
+        if let Err(error) = noted.await {
+            let error: ApplyError = error;
+            tracing::warn!(domain = %self.pattern, %error, "what a look at a name found is not remembered");
         }
     }
 

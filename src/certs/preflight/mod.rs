@@ -277,22 +277,33 @@ impl Preflight {
         is_of_dns(code)
     }
 
-    /// Looks at a domain often from now on, because it has just failed for what may be wrong with its DNS; see
-    /// [`watch`].
+    /// Looks at a domain again and again from now on, because it has just failed for what may be wrong with its DNS; see
+    /// [`watch`]. Where that is so already, ever more rarely as before.
     pub fn watch(&self, pattern: &NamePattern, tenant: &TenantId) {
         let now = self.0.parts.clock.now();
-        self.watched().add(pattern, tenant, now);
+        self.watched().add(pattern, tenant, now, now);
     }
 
-    /// Looks at a domain that was found failing for its DNS, or moved, if it is not looked at already.
+    /// The same of one that somebody asked for, or that is urgent: as often as at the beginning.
+    pub fn watch_closely(&self, pattern: &NamePattern, tenant: &TenantId) {
+        let now = self.0.parts.clock.now();
+        let mut watched = self.watched();
+        watched.add(pattern, tenant, now, now);
+        watched.begin_anew(pattern, now);
+    }
+
+    /// Looks at a domain that was found failing for its DNS, or moved, if it is not looked at already: as often as one
+    /// whose trouble has lasted so long.
     pub fn keep_watching(&self, domain: &DomainRecord) {
         let fails = domain.problem.as_ref();
-        let fails = fails.is_some_and(|problem| is_of_dns(problem.code));
+        let fails = fails.filter(|problem| is_of_dns(problem.code));
         let served = domain.state.is_served();
-        let wanted = domain.state == DomainState::Moved || (served && fails);
+        let wanted = domain.state == DomainState::Moved || (served && fails.is_some());
         if wanted && self.settings().mode == Mode::On && !domain.pattern.is_wildcard() {
             let now = self.0.parts.clock.now();
-            self.watched().keep(&domain.pattern, &domain.tenant, now);
+            let since = fails.map_or(now, |problem| problem.first_seen);
+            self.watched()
+                .add(&domain.pattern, &domain.tenant, since, now);
         }
     }
 

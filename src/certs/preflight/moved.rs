@@ -4,28 +4,31 @@
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::certs::preflight::judge::Reach;
+use crate::certs::preflight::judge::{Judgement, Reach};
 use crate::model::reach::ReachMemory;
 
 /// Looks that are nearer to each other count as one.
 const SPREAD: Duration = Duration::from_secs(3600);
 
-/// What is remembered after a look.
+/// What is remembered after a look that was judged so.
 #[must_use]
-pub fn noted(memory: &ReachMemory, reach: Reach, now: Timestamp) -> ReachMemory {
-    match reach {
-        Reach::Here => ReachMemory {
-            elsewhere_since: None,
-            elsewhere_at: None,
-            ..memory.clone()
-        },
-        Reach::Elsewhere => ReachMemory {
-            elsewhere_since: memory.elsewhere_since.or(Some(now)),
-            elsewhere_at: Some(now),
-            ..memory.clone()
-        },
+pub fn noted(memory: &ReachMemory, judgement: &Judgement, now: Timestamp) -> ReachMemory {
+    let unreached_since = match (judgement.reach, judgement.definite()) {
+        (Reach::Here, _) => None,
+        (Reach::Elsewhere | Reach::Untold, Some(_)) => memory.unreached_since.or(Some(now)),
         // What could not be found out says nothing.
-        Reach::Untold => memory.clone(),
+        (Reach::Elsewhere | Reach::Untold, None) => memory.unreached_since,
+    };
+    let (elsewhere_since, elsewhere_at) = match judgement.reach {
+        Reach::Here => (None, None),
+        Reach::Elsewhere => (memory.elsewhere_since.or(Some(now)), Some(now)),
+        Reach::Untold => (memory.elsewhere_since, memory.elsewhere_at),
+    };
+    ReachMemory {
+        unreached_since,
+        elsewhere_since,
+        elsewhere_at,
+        ..memory.clone()
     }
 }
 
@@ -56,6 +59,8 @@ pub fn is_back(memory: &ReachMemory, visited: Option<Timestamp>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::preflight::judge::{Verdict, Weight};
+    use crate::model::problem::ProblemCode;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -68,8 +73,41 @@ mod tests {
     fn looked(looks: &[(u32, Reach)]) -> ReachMemory {
         let memory = ReachMemory::default();
         looks.iter().fold(memory, |memory, (at, reach)| {
-            noted(&memory, *reach, hours(*at))
+            let judgement = Judgement {
+                verdicts: Vec::new(),
+                reach: *reach,
+            };
+            noted(&memory, &judgement, hours(*at))
         })
+    }
+
+    #[test]
+    fn who_was_not_reached_is_told_from_what_could_not_be_found_out() {
+        use ProblemCode::{CheckFailed, HttpUnreachable, WrongA};
+        let judged = |codes: &[ProblemCode], reach| {
+            let verdict = |code: &ProblemCode| Verdict {
+                code: *code,
+                detail: String::new(),
+                evidence: Vec::new(),
+                fix: String::new(),
+                weight: Weight::Tells,
+            };
+            let verdicts = codes.iter().map(verdict).collect();
+            Judgement { verdicts, reach }
+        };
+        let fresh = ReachMemory::default();
+        let untold = noted(&fresh, &judged(&[CheckFailed], Reach::Untold), hours(1));
+        assert_eq!(untold, fresh);
+        let silent = noted(&fresh, &judged(&[HttpUnreachable], Reach::Untold), hours(1));
+        assert_eq!(silent.unreached_since, Some(hours(1)));
+        assert_eq!(silent.elsewhere_since, None);
+        let still = noted(&silent, &judged(&[WrongA], Reach::Elsewhere), hours(2));
+        assert_eq!(still.unreached_since, Some(hours(1)));
+        let lost = noted(&still, &judged(&[CheckFailed], Reach::Untold), hours(3));
+        assert_eq!(lost, still);
+        // One wrong address among right ones: an authority may well meet us.
+        let here = noted(&lost, &judged(&[WrongA], Reach::Here), hours(4));
+        assert_eq!(here.unreached_since, None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Looks again and again at domains that wait for their DNS, so that what is put right is noticed at once, and tells which
 //! have moved and which are back.
 //!
-//! A look is two questions to the resolver. Only where the records have changed, or an hour has passed, is it also asked
-//! who answers. What was brought right brings the domain's job forward; nothing here asks an authority for anything.
+//! A look is two questions to the resolver. Only where the addresses have changed, or an hour has passed, is it also asked
+//! who answers. DNS has come right where we are reached and were not before, which is remembered over restarts, or are
+//! reached by other addresses than before: that brings the domain's job forward. What could not be found out is no change,
+//! and a domain that fails although we are reached is left to its back-off. Nothing here asks an authority for anything.
 //! Visits are noted by the resolver of handshakes in memory and carried to the store here, once a day for each domain.
 
 use std::fmt;
@@ -14,8 +16,8 @@ use serde_json::json;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::task::Tasks;
-use crate::certs::preflight::judge::Reach;
-use crate::certs::preflight::watched::{Entry, Seen, is_of_dns};
+use crate::certs::preflight::judge::{Judgement, Reach};
+use crate::certs::preflight::watched::{Addresses, Entry, Seen, is_of_dns};
 use crate::certs::preflight::{Preflight, moved};
 use crate::certs::resolver::Resolver;
 use crate::model::domain::DomainState;
@@ -149,10 +151,13 @@ impl Watch {
             self.note_look(&domain.pattern, None);
             return Ok(());
         }
-        let seen = self.ask(name).await;
-        let reach = seen.reach;
+        let report = self.preflight.check_briefly(name).await;
+        let seen = Seen {
+            addresses: Addresses::default(),
+            asked: self.clock.now(),
+        };
         self.note_look(&domain.pattern, Some(seen));
-        match reach {
+        match report.judgement.reach {
             Reach::Here => self.take_back(domain).await,
             Reach::Elsewhere | Reach::Untold => Ok(()),
         }
@@ -166,32 +171,63 @@ impl Watch {
     ) -> Result<(), ApplyError> {
         let records = self.preflight.records(name).await;
         let now = self.clock.now();
-        let before = entry.seen.as_ref();
-        let changed = before.is_none_or(|seen| seen.records != records);
+        let (found, before) = (Addresses::of(&records), entry.seen.as_ref());
+        let is_news = before.is_none_or(|seen| found.tell_more_than(&seen.addresses));
         let asked_lately = before.is_some_and(|seen| now.since(seen.asked) < ASK);
-        if !changed && asked_lately {
+        if !is_news && asked_lately {
             self.note_look(&domain.pattern, None);
             return Ok(());
         }
-        let seen = Seen {
-            records,
-            ..self.ask(name).await
-        };
-        // At the first look everything is new: it may have been put right since the failure.
-        let is_new = before.is_none_or(|before| changed || before.reach != Reach::Here);
-        let came_right = seen.reach == Reach::Here && is_new;
+        let report = self.preflight.check_briefly(name).await;
+        self.weigh(domain, &report.judgement, (found, before)).await
+    }
+
+    /// Decides on what a look at a waiting domain found: the addresses now and before, and who answers there.
+    async fn weigh(
+        &self,
+        domain: DomainRecord,
+        judgement: &Judgement,
+        (found, before): (Addresses, Option<&Seen>),
+    ) -> Result<(), ApplyError> {
+        let now = self.clock.now();
+        let changed = before.is_some_and(|seen| found.differ_from(&seen.addresses));
+        let known = &domain.memory.reach;
+        let came_right =
+            judgement.reach == Reach::Here && (changed || known.unreached_since.is_some());
         let woken = came_right && self.preflight.watched().wake(&domain.pattern, now);
-        let reach = seen.reach;
-        // What comes too soon after the last time is seen again as new.
-        self.note_look(&domain.pattern, (woken || !came_right).then_some(seen));
-        let memory = moved::noted(&domain.memory.reach, reach, now);
+        let mut memory = moved::noted(known, judgement, now);
+        if came_right && !woken {
+            // Too soon after the last time: it is seen again as new.
+            memory.unreached_since = known.unreached_since;
+            self.note_look(&domain.pattern, None);
+        } else {
+            let is_untold = judgement.reach != Reach::Here && judgement.definite().is_none();
+            let addresses = match before {
+                // Who answers there is asked again.
+                Some(seen) if is_untold => seen.addresses.clone(),
+                Some(seen) => found.or(&seen.addresses),
+                None => found,
+            };
+            let asked = now;
+            self.note_look(&domain.pattern, Some(Seen { addresses, asked }));
+        }
         if woken {
             tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "DNS has come right: the certificate is asked for");
-            let wake = self.remembering(&domain, memory).then(job(&domain));
+            let wake = remembering(&domain, memory).then(job(&domain));
             self.apply(&domain, wake).await?;
             (self.nudge)();
             return Ok(());
         }
+        self.keep_in_mind(domain, memory).await
+    }
+
+    /// Stores what is remembered of a domain that did not come right, or calls it moved.
+    async fn keep_in_mind(
+        &self,
+        domain: DomainRecord,
+        memory: ReachMemory,
+    ) -> Result<(), ApplyError> {
+        let now = self.clock.now();
         let visited = self.resolver.visited(&domain.pattern);
         let after = self.preflight.settings().moved_after;
         if domain.certificate.is_some() && moved::has_moved(&memory, visited, after, now) {
@@ -200,7 +236,7 @@ impl Watch {
         if memory == domain.memory.reach {
             return Ok(());
         }
-        let remember = self.remembering(&domain, memory);
+        let remember = remembering(&domain, memory);
         self.apply(&domain, remember).await
     }
 
@@ -214,8 +250,7 @@ impl Watch {
             moved_at: Some(self.clock.now()),
             ..memory
         };
-        let batch = self
-            .remembering(&domain, memory)
+        let batch = remembering(&domain, memory)
             .then(Operation::SetDomainState {
                 pattern: domain.pattern.clone(),
                 state: DomainState::Moved,
@@ -232,8 +267,7 @@ impl Watch {
             visited: domain.memory.reach.visited,
             ..ReachMemory::default()
         };
-        let batch = self
-            .remembering(&domain, memory)
+        let batch = remembering(&domain, memory)
             .then(Operation::SetDomainState {
                 pattern: domain.pattern.clone(),
                 state: DomainState::Active,
@@ -245,19 +279,6 @@ impl Watch {
         self.preflight.watched().remove(&domain.pattern);
         (self.nudge)();
         Ok(())
-    }
-
-    async fn ask(&self, name: &DnsName) -> Seen {
-        let report = self.preflight.check_briefly(name).await;
-        let records = match &report.facts {
-            Some(facts) => facts.records.clone(),
-            None => self.preflight.records(name).await,
-        };
-        Seen {
-            records,
-            reach: report.judgement.reach,
-            asked: self.clock.now(),
-        }
     }
 
     /// Carries visits from memory to the store, and brings moved domains that were visited to mind.
@@ -291,7 +312,7 @@ impl Watch {
             visited: Some(at).max(domain.memory.reach.visited),
             ..domain.memory.reach.clone()
         };
-        let remember = self.remembering(&domain, memory);
+        let remember = remembering(&domain, memory);
         self.apply(&domain, remember).await
     }
 
@@ -300,15 +321,6 @@ impl Watch {
         self.preflight
             .watched()
             .looked(pattern, seen, pace, self.clock.now());
-    }
-
-    fn remembering(&self, domain: &DomainRecord, reach: ReachMemory) -> Batch {
-        Batch::new()
-            .guard(Guard::DomainVersion(domain.pattern.clone(), domain.version))
-            .then(Operation::Remember {
-                pattern: domain.pattern.clone(),
-                learnt: Box::new(Learnt::Reach(reach)),
-            })
     }
 
     /// A domain that was changed meanwhile is looked at again later.
@@ -320,6 +332,15 @@ impl Watch {
             Err(error) => Err(error),
         }
     }
+}
+
+fn remembering(domain: &DomainRecord, reach: ReachMemory) -> Batch {
+    Batch::new()
+        .guard(Guard::DomainVersion(domain.pattern.clone(), domain.version))
+        .then(Operation::Remember {
+            pattern: domain.pattern.clone(),
+            learnt: Box::new(Learnt::Reach(reach)),
+        })
 }
 
 fn job(domain: &DomainRecord) -> Operation {

@@ -2,11 +2,11 @@
 //! that have moved. Bounded: what finds no place is found again by the next round of upkeep.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::base::backoff::jittered;
+use crate::base::backoff::{Backoff, jittered};
 use crate::base::clock::Timestamp;
-use crate::certs::preflight::judge::Reach;
 use crate::dns::examine::Records;
 use crate::model::problem::ProblemCode;
 use crate::model::{NamePattern, TenantId};
@@ -15,8 +15,13 @@ use crate::model::{NamePattern, TenantId};
 const MOST: usize = 10_000;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Between two orders for a domain whose DNS keeps changing: five an hour is what authorities bear.
-const BETWEEN: Duration = Duration::from_secs(720);
+/// Between two orders for a domain whose DNS came right: five an hour is what authorities bear. Each that does not end its
+/// trouble doubles the wait, so that DNS which keeps changing never makes more of them than the back-off would.
+const BETWEEN: Backoff = Backoff {
+    first: Duration::from_secs(720),
+    factor: 2,
+    most: DAY,
+};
 
 /// The domains that are watched.
 #[derive(Debug, Default)]
@@ -33,41 +38,84 @@ pub(super) struct Entry {
     pub(super) seen: Option<Seen>,
     /// When its certificate was last asked for because of what was seen.
     woken: Option<Timestamp>,
+    /// How often it was.
+    wakes: u32,
 }
 
 /// What a look found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    pub(super) records: Records,
-    pub(super) reach: Reach,
+    pub(super) addresses: Addresses,
     /// When it was last asked who answers.
     pub(super) asked: Timestamp,
 }
 
-impl Watched {
-    /// Watches a domain from now on; one that is watched already starts with frequent looks again.
-    pub(super) fn add(&mut self, pattern: &NamePattern, tenant: &TenantId, now: Timestamp) {
-        if let Some(entry) = self.0.get_mut(pattern) {
-            entry.since = now;
-            return;
+/// The addresses of a name, of each family as they were last found out; of one without any, none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    ipv4: Option<Vec<Ipv4Addr>>,
+    ipv6: Option<Vec<Ipv6Addr>>,
+}
+
+impl Addresses {
+    pub(super) fn of(records: &Records) -> Self {
+        Self {
+            ipv4: records.ipv4.told().map(<[_]>::to_vec),
+            ipv6: records.ipv6.told().map(<[_]>::to_vec),
         }
-        if self.0.len() >= MOST {
+    }
+
+    /// Whether they are others than `before`: what was not found out, then or now, is no change.
+    pub(super) fn differ_from(&self, before: &Self) -> bool {
+        fn differ<T: PartialEq>(now: Option<&T>, before: Option<&T>) -> bool {
+            now.is_some() && before.is_some() && now != before
+        }
+        differ(self.ipv4.as_ref(), before.ipv4.as_ref())
+            || differ(self.ipv6.as_ref(), before.ipv6.as_ref())
+    }
+
+    /// Whether they say anything that `before` did not.
+    pub(super) fn tell_more_than(&self, before: &Self) -> bool {
+        self.clone().or(before) != *before
+    }
+
+    /// What was not found out as it was before.
+    pub(super) fn or(self, before: &Self) -> Self {
+        Self {
+            ipv4: self.ipv4.or_else(|| before.ipv4.clone()),
+            ipv6: self.ipv6.or_else(|| before.ipv6.clone()),
+        }
+    }
+}
+
+impl Watched {
+    /// Watches a domain whose trouble began at `since`, from now on; one that is watched already goes on as it was.
+    pub(super) fn add(
+        &mut self,
+        pattern: &NamePattern,
+        tenant: &TenantId,
+        since: Timestamp,
+        now: Timestamp,
+    ) {
+        if self.0.contains_key(pattern) || self.0.len() >= MOST {
             return;
         }
         let entry = Entry {
             tenant: tenant.clone(),
-            since: now,
+            since,
             next: now,
             seen: None,
             woken: None,
+            wakes: 0,
         };
         self.0.insert(pattern.clone(), entry);
     }
 
-    /// Like [`Watched::add`], but one that is watched already goes on as it was.
-    pub(super) fn keep(&mut self, pattern: &NamePattern, tenant: &TenantId, now: Timestamp) {
-        if !self.0.contains_key(pattern) {
-            self.add(pattern, tenant, now);
+    /// Looks at a domain that is watched as often again as at the beginning.
+    pub(super) fn begin_anew(&mut self, pattern: &NamePattern, now: Timestamp) {
+        if let Some(entry) = self.0.get_mut(pattern) {
+            entry.since = now;
+            entry.next = now;
         }
     }
 
@@ -106,10 +154,12 @@ impl Watched {
         let Some(entry) = self.0.get_mut(pattern) else {
             return false;
         };
-        if entry.woken.is_some_and(|woken| now.since(woken) < BETWEEN) {
+        let wait = BETWEEN.after(entry.wakes);
+        if entry.woken.is_some_and(|woken| now.since(woken) < wait) {
             return false;
         }
         entry.woken = Some(now);
+        entry.wakes = entry.wakes.saturating_add(1);
         true
     }
 }
@@ -167,18 +217,50 @@ mod tests {
     }
 
     #[test]
-    fn dns_that_keeps_changing_wakes_at_most_five_times_an_hour() {
+    fn dns_that_keeps_changing_wakes_ever_more_rarely() {
         let (mut watched, now) = (Watched::default(), Timestamp::from_seconds(1_800_000_000));
-        let shop = NamePattern::parse("shop.acme.com").unwrap();
+        let (shop, acme) = (
+            NamePattern::parse("shop.acme.com").unwrap(),
+            TenantId::parse("acme").unwrap(),
+        );
         assert!(!watched.wake(&shop, now));
-        watched.add(&shop, &TenantId::parse("acme").unwrap(), now);
-        let woken = (0..60).filter(|minute| {
-            let at = now.plus(MINUTE * *minute);
-            // Each failure watches it anew.
-            watched.add(&shop, &TenantId::parse("acme").unwrap(), at);
-            watched.wake(&shop, at)
-        });
-        assert_eq!(woken.count(), 5);
+        watched.add(&shop, &acme, now, now);
+        let woken: Vec<u32> = (0..6 * 24 * 60)
+            .filter(|minute| {
+                let at = now.plus(MINUTE * *minute);
+                // Each failure watches it anew.
+                watched.add(&shop, &acme, at, at);
+                watched.wake(&shop, at)
+            })
+            .collect();
+        assert_eq!(
+            woken,
+            [0, 12, 36, 84, 180, 372, 756, 1524, 2964, 4404, 5844, 7284]
+        );
+    }
+
+    #[test]
+    fn only_what_was_found_out_then_and_now_is_a_change() {
+        let known = |ipv4: Option<&[u8]>, ipv6: Option<&[u16]>| Addresses {
+            ipv4: ipv4.map(|last| last.iter().map(|n| Ipv4Addr::new(192, 0, 2, *n)).collect()),
+            ipv6: ipv6.map(|last| {
+                let address = |n: &u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *n);
+                last.iter().map(address).collect()
+            }),
+        };
+        let check = |before: &Addresses, now: &Addresses, (differ, more): (bool, bool)| {
+            assert_eq!(now.differ_from(before), differ, "{before:?}, {now:?}");
+            assert_eq!(now.tell_more_than(before), more, "{before:?}, {now:?}");
+        };
+        let both = known(Some(&[1]), Some(&[1]));
+        check(&both, &both, (false, false));
+        check(&both, &known(Some(&[2]), Some(&[1])), (true, true));
+        // The AAAA record is removed.
+        check(&both, &known(Some(&[1]), Some(&[])), (true, true));
+        check(&both, &known(Some(&[1]), None), (false, false));
+        check(&both, &known(None, None), (false, false));
+        check(&known(None, None), &both, (false, true));
+        assert_eq!(known(None, None).or(&both), both);
     }
 
     #[test]
@@ -187,7 +269,7 @@ mod tests {
         let tenant = TenantId::parse("acme").unwrap();
         for number in 0..50 {
             let name = NamePattern::parse(&format!("n{number}.acme.com")).unwrap();
-            watched.add(&name, &tenant, now);
+            watched.add(&name, &tenant, now, now);
         }
         let mut looked_at = std::collections::HashSet::new();
         for _ in 0..5 {
@@ -207,7 +289,7 @@ mod tests {
         let tenant = TenantId::parse("acme").unwrap();
         for number in 0..=MOST {
             let name = NamePattern::parse(&format!("n{number}.acme.com")).unwrap();
-            watched.add(&name, &tenant, now);
+            watched.add(&name, &tenant, now, now);
         }
         assert_eq!(watched.due(now, usize::MAX).len(), MOST);
     }

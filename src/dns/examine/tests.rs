@@ -44,6 +44,19 @@ async fn tells_every_address_and_the_aliases_on_the_way() {
 }
 
 #[tokio::test]
+async fn addresses_are_told_alike_however_they_are_rotated() {
+    let addresses: Vec<IpAddr> = (1..=12).map(|n| [192, 0, 2, n].into()).collect();
+    for turn in [0, 5, 11] {
+        let mut rotated = addresses.clone();
+        rotated.rotate_left(turn);
+        rotated.push(addresses[0]);
+        let records = examined(Script::Leads(Vec::new(), rotated)).await;
+        let found: Vec<IpAddr> = records.addresses().collect();
+        assert_eq!(found, addresses[..MOST_ADDRESSES]);
+    }
+}
+
+#[tokio::test]
 async fn a_family_without_addresses_is_empty() {
     let script = Script::Leads(Vec::new(), vec!["192.0.2.1".parse().unwrap()]);
     let records = examined(script).await;

@@ -48,11 +48,23 @@ fn by() -> Deadline {
 impl World {
     /// A domain that leads to somebody else's server, whose renewal has failed for it and waits for a day.
     async fn start() -> Self {
+        let world = Self::leading(&["127.0.0.2"]).await;
+        let unreached = ReachMemory {
+            unreached_since: Some(world.clock.now()),
+            ..ReachMemory::default()
+        };
+        let domain = world.domain().await;
+        world.apply(remembering(&domain, unreached)).await;
+        world
+    }
+
+    /// A domain that leads to these addresses, whose renewal has failed and waits for a day. Ours is 127.0.0.1.
+    async fn leading(addresses: &[&str]) -> Self {
         let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
         let ground = Ground::start(clock.clone()).await;
         let other = TcpListener::bind(("127.0.0.2", ground.port)).await.unwrap();
         answer(other, Challenges::default(), &ground.tasks);
-        ground.leads(NAME, &["127.0.0.2"]);
+        ground.leads(NAME, addresses);
         let folder = tempfile::tempdir().unwrap();
         let storing = Tasks::new();
         let place = embedded::Settings::in_folder(folder.path().join("data"));
@@ -197,6 +209,17 @@ impl World {
         self.watch.round().await;
     }
 
+    /// As after a restart: what was in memory is gone, and upkeep finds the domain.
+    async fn restart(&self) {
+        self.watch.preflight.watched().remove(&pattern());
+        let domain = self.domain().await;
+        self.watch.preflight.keep_watching(&domain);
+    }
+
+    fn nudged(&self) -> usize {
+        self.nudges.load(Ordering::Relaxed)
+    }
+
     /// Until it is called moved.
     async fn leave(&self) {
         self.after(Duration::ZERO).await;
@@ -239,6 +262,50 @@ async fn dns_that_is_put_right_before_the_first_look_is_noticed_once() {
 }
 
 #[tokio::test]
+async fn a_domain_that_is_reached_and_fails_all_the_same_is_left_to_its_back_off() {
+    let world = World::leading(&["127.0.0.1", "127.0.0.2"]).await;
+    let silence = || {
+        let script = crate::dns::fixture::Script::Silence;
+        world.ground.names.says(NAME, script);
+    };
+    for round in 0..6 {
+        match round % 3 {
+            0 => world.ground.leads(NAME, &["127.0.0.2", "127.0.0.1"]),
+            1 => world.ground.leads(NAME, &["127.0.0.1", "127.0.0.2"]),
+            _ => silence(),
+        }
+        // Who answers is asked every hour.
+        world.after(Duration::from_secs(1500)).await;
+        // Each attempt that fails watches it anew.
+        world.watch.preflight.watch(&pattern(), &tenant());
+        assert!(!world.is_due().await && world.nudged() == 0, "{round}");
+    }
+    world.ground.leads(NAME, &["127.0.0.1", "127.0.0.2"]);
+    world.restart().await;
+    world.after(Duration::ZERO).await;
+    assert!(!world.is_due().await);
+    // The wrong record is removed.
+    world.ground.leads(NAME, &["127.0.0.1"]);
+    world.after(HOUR * 2).await;
+    assert!(world.is_due().await && world.nudged() == 1);
+    world.end();
+}
+
+#[tokio::test]
+async fn dns_that_is_put_right_while_the_process_is_down_is_noticed_at_its_start() {
+    let world = World::start().await;
+    world.after(Duration::ZERO).await;
+    world.ground.leads(NAME, &["127.0.0.1"]);
+    world.restart().await;
+    world.after(Duration::ZERO).await;
+    assert!(world.is_due().await && world.nudged() == 1);
+    world.restart().await;
+    world.after(Duration::ZERO).await;
+    assert_eq!(world.nudged(), 1);
+    world.end();
+}
+
+#[tokio::test]
 async fn a_domain_that_leads_elsewhere_for_a_week_without_visitors_has_moved_until_it_is_reached() {
     let world = World::start().await;
     world.after(Duration::ZERO).await;
@@ -272,7 +339,7 @@ async fn a_moved_domain_is_back_with_a_visit_that_was_kept() {
         visited: Some(world.clock.now().plus(HOUR)),
         ..domain.memory.reach.clone()
     };
-    let visit = world.watch.remembering(&domain, reach);
+    let visit = remembering(&domain, reach);
     world.apply(visit).await;
     world.after(HOUR * 2).await;
     assert_eq!(world.domain().await.state, DomainState::Active);
