@@ -15,6 +15,9 @@ pub struct ReachMemory {
     /// Since when we have not been reached, whatever the cause: others answer, nobody does, the name has no address. What
     /// could not be found out neither sets nor ends it.
     pub unreached_since: Option<Timestamp>,
+    /// Since when looks have found a content delivery network in front of the name; nothing where the last that found anybody
+    /// found none.
+    pub fronted_since: Option<Timestamp>,
     /// Since when the domain is called moved.
     pub moved_at: Option<Timestamp>,
 }

@@ -208,8 +208,8 @@ pub enum Operation {
         host: DnsName,
     },
     /// Asks for the job of a domain or of a certificate: made if absent; if it waits for later, brought forward, but never before its back-off
-    /// ends unless `urgency` says so. A running job is left alone but for its priority. The domain or
-    /// certificate must be the tenant's.
+    /// ends unless `urgency` says so, nor more urgent until then. A running job is left alone but for its priority. The
+    /// domain or certificate must be the tenant's.
     RequestJob {
         /// Which job; never one of upkeep, for which there is [`Operation::RequestUpkeep`].
         key: JobKey,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attempt::{Attempt, Known};
 use super::failure::Cause;
 use crate::certs::preflight::judge::{is_refined, refine};
-use crate::certs::preflight::{Mode, Preflight, Report, moved};
+use crate::certs::preflight::{Mode, Preflight, Report};
 use crate::certs::problem::{fix, unpause};
 use crate::model::problem::{Problem, ProblemCode};
 use crate::model::standing::Learnt;
@@ -19,8 +19,8 @@ use crate::store::{ApplyError, Deadline};
 const FRESH: Duration = Duration::from_secs(60);
 
 impl Attempt<'_> {
-    /// Looks at the name first, unless a visitor waits: then only what is remembered counts. An order that is there
-    /// already is seen through, for it costs nothing more.
+    /// Looks at the name first, unless a visitor waits for its first order: then only what is remembered counts. After a
+    /// failure it is looked at whoever waits. An order that is there already is seen through, for it costs nothing more.
     pub(super) async fn check_first(&self) -> Result<(), Cause> {
         let Some((preflight, name)) = self.preflight() else {
             return Ok(());
@@ -29,8 +29,8 @@ impl Attempt<'_> {
             return Ok(());
         }
         let report = match self.job.priority {
-            Priority::Handshake => preflight.remembered_for(name, FRESH),
-            Priority::Expiring | Priority::Renewal | Priority::Background => {
+            Priority::Handshake if self.job.failures == 0 => preflight.remembered_for(name, FRESH),
+            Priority::Handshake | Priority::Expiring | Priority::Renewal | Priority::Background => {
                 let report = preflight.check_briefly(name).await;
                 self.note_look(&report).await;
                 Some(report)
@@ -92,7 +92,7 @@ impl Attempt<'_> {
                 return Ok(());
             };
             let known = &domain.memory.reach;
-            let noted = moved::noted(known, &report.judgement, self.parts.clock.now());
+            let noted = report.noted(known, self.parts.clock.now());
             if noted == *known {
                 return Ok(());
             }

@@ -55,7 +55,9 @@ impl Attempt<'_> {
     /// The kinds to try for this domain. Never TLS-ALPN-01 where a content delivery network is known to be in front.
     pub(super) fn kinds(&self, memory: &DomainMemory) -> Vec<ChallengeKind> {
         let fronted = match (&self.parts.preflight, self.pattern) {
-            (Some(preflight), NamePattern::Exact(name)) if preflight.fronted_by(name).is_some() => {
+            (Some(preflight), NamePattern::Exact(name))
+                if preflight.is_fronted(name, &memory.reach) =>
+            {
                 Fronted::Yes
             }
             _ => Fronted::Unknown,

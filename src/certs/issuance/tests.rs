@@ -4,6 +4,7 @@ mod script;
 mod time;
 
 mod absent;
+mod looked_at;
 mod passing;
 mod replaced;
 mod told;
@@ -25,6 +26,7 @@ use crate::certs::budget;
 use crate::certs::credential::Credential;
 use crate::certs::outcome::Outcome;
 use crate::certs::permission;
+use crate::certs::preflight::fixture::Ground;
 use crate::certs::renewal;
 use crate::certs::settings::Obtain;
 use crate::certs::upkeep::Upkeep;
@@ -81,6 +83,24 @@ impl World {
         settings: Settings,
         (authority, hook): (Authority, Option<SocketAddr>),
     ) -> Self {
+        let preflight = None;
+        Self::made_of(folder, clock, settings, (authority, hook, preflight)).await
+    }
+
+    /// Where names are looked at.
+    async fn looking(ground: &Ground, clock: Clock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let preflight = Some(ground.preflight.clone());
+        let made = (Authority::Scripted, None, preflight);
+        Self::made_of(folder, clock, quick(), made).await
+    }
+
+    async fn made_of(
+        folder: TempDir,
+        clock: Clock,
+        settings: Settings,
+        (authority, hook, preflight): (Authority, Option<SocketAddr>, Option<Preflight>),
+    ) -> Self {
         let (tasks, storing) = (Tasks::new(), Tasks::new());
         let place = embedded::Settings::in_folder(folder.path().join("data"));
         let store = Embedded::open(place, clock.clone(), &storing)
@@ -117,7 +137,7 @@ impl World {
             accounts,
             permission: None,
             challenges: Challenges::default(),
-            preflight: None,
+            preflight,
             resolver: Resolver::new(1 << 20),
             outcomes: Outcomes::new(),
             metrics,

@@ -139,6 +139,15 @@ impl Facts {
         lines
     }
 
+    /// Whether anybody answered, so that it shows who stands in front of the name.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.fetches.iter().any(|fetch| match fetch.found {
+            Found::Ours | Found::Other { .. } | Found::Loop(_) => true,
+            Found::Unreachable(_) | Found::NoRoute | Found::NotPublic => false,
+        })
+    }
+
     /// The content delivery network in front of the name, where there is one.
     #[must_use]
     pub fn fronted_by(&self) -> Option<Cdn> {

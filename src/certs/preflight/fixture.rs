@@ -16,16 +16,16 @@ use crate::model::DnsName;
 use crate::model::edge::Edge;
 
 /// A check with what it needs around it: our own port 80 at 127.0.0.1.
-pub(super) struct Ground {
-    pub(super) preflight: Preflight,
-    pub(super) names: NameServer,
-    pub(super) challenges: Challenges,
-    pub(super) port: u16,
-    pub(super) tasks: Tasks,
+pub(in crate::certs) struct Ground {
+    pub(in crate::certs) preflight: Preflight,
+    pub(in crate::certs) names: NameServer,
+    pub(in crate::certs) challenges: Challenges,
+    pub(in crate::certs) port: u16,
+    pub(in crate::certs) tasks: Tasks,
 }
 
 impl Ground {
-    pub(super) async fn start(clock: Clock) -> Self {
+    pub(in crate::certs) async fn start(clock: Clock) -> Self {
         let tasks = Tasks::new();
         let names = NameServer::start(&tasks).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,7 +61,7 @@ impl Ground {
         }
     }
 
-    pub(super) fn leads(&self, name: &str, addresses: &[&str]) {
+    pub(in crate::certs) fn leads(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse().unwrap());
         self.names
             .says(name, Script::Leads(Vec::new(), addresses.collect()));
@@ -69,7 +69,7 @@ impl Ground {
 }
 
 /// Answers challenges as port 80 does.
-pub(super) fn answer(listener: TcpListener, challenges: Challenges, tasks: &Tasks) {
+pub(in crate::certs) fn answer(listener: TcpListener, challenges: Challenges, tasks: &Tasks) {
     tasks.spawn_until_cancelled("port 80", async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 4096];

@@ -52,7 +52,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::base::clock::{Clock, Instant, Timestamp, monotonic};
 use crate::base::published::Published;
 use crate::certs::challenge::Challenges;
-use crate::certs::preflight::cdn::Cdn;
 use crate::certs::preflight::facts::{Facts, Fetch, Found, Served};
 use crate::certs::preflight::judge::Judgement;
 use crate::certs::preflight::probe::Probe;
@@ -63,6 +62,7 @@ use crate::model::challenge::ChallengeOrder;
 use crate::model::domain::DomainState;
 use crate::model::edge::Edge;
 use crate::model::problem::ProblemCode;
+use crate::model::reach::ReachMemory;
 use crate::model::{DnsName, NamePattern, TenantId};
 use crate::net::direct;
 use crate::store::record::DomainRecord;
@@ -177,6 +177,21 @@ pub struct Report {
     noted: Instant,
 }
 
+impl Report {
+    /// What is remembered of the domain after this.
+    #[must_use]
+    pub fn noted(&self, memory: &ReachMemory, now: Timestamp) -> ReachMemory {
+        let facts = self.facts.as_ref();
+        let fronted_since = facts.map_or(memory.fronted_since, |facts| {
+            moved::fronted_since(memory, facts, now)
+        });
+        ReachMemory {
+            fronted_since,
+            ..moved::noted(memory, &self.judgement, now)
+        }
+    }
+}
+
 impl Preflight {
     /// Checks nothing before it is asked to.
     #[must_use]
@@ -265,10 +280,18 @@ impl Preflight {
         (report.noted.elapsed() < age).then_some(report)
     }
 
-    /// The content delivery network in front of `name`, as far as the last ten minutes tell.
+    /// Whether a content delivery network is in front of `name`: as the last ten minutes tell, else as is remembered with
+    /// the domain.
     #[must_use]
-    pub fn fronted_by(&self, name: &DnsName) -> Option<Cdn> {
-        self.remembered(name)?.facts.as_ref()?.fronted_by()
+    pub fn is_fronted(&self, name: &DnsName, memory: &ReachMemory) -> bool {
+        let lately = self.remembered(name);
+        let facts = lately.as_ref().and_then(|report| report.facts.as_ref());
+        match facts {
+            Some(facts) if facts.is_answered() || facts.fronted_by().is_some() => {
+                facts.fronted_by().is_some()
+            }
+            Some(_) | None => memory.fronted_since.is_some(),
+        }
     }
 
     /// Whether it is noticed from outside when a problem with this code is put right.
@@ -438,7 +461,7 @@ async fn served(address: SocketAddr, name: &DnsName) -> Option<Served> {
 }
 
 #[cfg(test)]
-mod fixture;
+pub(in crate::certs) mod fixture;
 
 #[cfg(test)]
 mod tests;

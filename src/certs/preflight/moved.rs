@@ -1,9 +1,10 @@
-//! Whether a domain has moved: pure. It has where looks from outside, spread in time, surely found somebody else, and no
+//! What is remembered of a domain after a look, and whether it has moved: pure. It has where looks from outside, spread in time, surely found somebody else, and no
 //! visitor came for long; addresses are never compared.
 
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+use crate::certs::preflight::facts::Facts;
 use crate::certs::preflight::judge::{Judgement, Reach};
 use crate::model::reach::ReachMemory;
 
@@ -29,6 +30,16 @@ pub fn noted(memory: &ReachMemory, judgement: &Judgement, now: Timestamp) -> Rea
         elsewhere_since,
         elsewhere_at,
         ..memory.clone()
+    }
+}
+
+/// Since when a content delivery network stands in front of the name, as far as is known after a look.
+#[must_use]
+pub fn fronted_since(memory: &ReachMemory, facts: &Facts, now: Timestamp) -> Option<Timestamp> {
+    match facts.fronted_by() {
+        Some(_) => memory.fronted_since.or(Some(now)),
+        None if facts.is_answered() => None,
+        None => memory.fronted_since,
     }
 }
 
@@ -59,7 +70,11 @@ pub fn is_back(memory: &ReachMemory, visited: Option<Timestamp>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::preflight::cdn::Cdn;
+    use crate::certs::preflight::facts::{Fetch, Found};
     use crate::certs::preflight::judge::{Verdict, Weight};
+    use crate::dns::examine::{Answer, Records, Signatures};
+    use crate::model::DnsName;
     use crate::model::problem::ProblemCode;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -108,6 +123,41 @@ mod tests {
         // One wrong address among right ones: an authority may well meet us.
         let here = noted(&lost, &judged(&[WrongA], Reach::Here), hours(4));
         assert_eq!(here.unreached_since, None);
+    }
+
+    #[test]
+    fn a_network_in_front_is_remembered_until_somebody_answers_without_one() {
+        let seen = |found: Found, cdn: Option<Cdn>| Facts {
+            name: DnsName::parse("shop.acme.com").unwrap(),
+            records: Records {
+                aliases: Vec::new(),
+                ipv4: Answer::Empty,
+                ipv6: Answer::Empty,
+                signatures: Signatures::Good,
+            },
+            edge_addresses: Vec::new(),
+            fetches: vec![Fetch {
+                address: "192.0.2.1".parse().unwrap(),
+                found,
+                cdn,
+            }],
+            served: None,
+        };
+        let check = |before: Option<u32>, facts: &Facts, expected: Option<u32>| {
+            let memory = ReachMemory {
+                fronted_since: before.map(hours),
+                ..ReachMemory::default()
+            };
+            let since = fronted_since(&memory, facts, hours(2));
+            assert_eq!(since, expected.map(hours), "{before:?}, {facts:?}");
+        };
+        let cdn = Some(Cdn::Cloudflare);
+        let silent = || Found::Unreachable("port 80: no answer".to_owned());
+        check(None, &seen(Found::Ours, cdn), Some(2));
+        check(Some(1), &seen(silent(), cdn), Some(1));
+        check(Some(1), &seen(silent(), None), Some(1));
+        check(Some(1), &seen(Found::Ours, None), None);
+        check(None, &seen(silent(), None), None);
     }
 
     #[test]

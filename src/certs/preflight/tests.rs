@@ -50,6 +50,30 @@ async fn a_challenge_of_an_order_in_progress_outlives_a_check() {
 }
 
 #[tokio::test]
+async fn a_network_in_front_is_known_from_memory_unless_a_look_has_told_since() {
+    let ground = Ground::start(Clock::system()).await;
+    ground.leads("shop.acme.com", &["127.0.0.1"]);
+    let shop = name("shop.acme.com");
+    let (fresh, fronted) = (
+        ReachMemory::default(),
+        ReachMemory {
+            fronted_since: Some(Timestamp::EPOCH),
+            ..ReachMemory::default()
+        },
+    );
+    let preflight = &ground.preflight;
+    assert!(!preflight.is_fronted(&shop, &fresh));
+    assert!(preflight.is_fronted(&shop, &fronted));
+    preflight.check_briefly(&shop).await;
+    assert!(!preflight.is_fronted(&shop, &fronted));
+    // A look that finds nothing out forgets nothing.
+    ground.names.says("shop.acme.com", Script::Silence);
+    preflight.check_briefly(&shop).await;
+    assert!(preflight.is_fronted(&shop, &fronted));
+    ground.tasks.cancel();
+}
+
+#[tokio::test]
 async fn every_address_is_asked_and_the_wrong_one_is_told() {
     let ground = Ground::start(Clock::system()).await;
     let other = TcpListener::bind(("127.0.0.2", ground.port)).await.unwrap();

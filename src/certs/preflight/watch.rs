@@ -16,9 +16,9 @@ use serde_json::json;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::task::Tasks;
-use crate::certs::preflight::judge::{Judgement, Reach};
+use crate::certs::preflight::judge::Reach;
 use crate::certs::preflight::watched::{Addresses, Entry, Seen, is_of_dns};
-use crate::certs::preflight::{Preflight, moved};
+use crate::certs::preflight::{Preflight, Report, moved};
 use crate::certs::resolver::Resolver;
 use crate::model::domain::DomainState;
 use crate::model::reach::ReachMemory;
@@ -179,23 +179,23 @@ impl Watch {
             return Ok(());
         }
         let report = self.preflight.check_briefly(name).await;
-        self.weigh(domain, &report.judgement, (found, before)).await
+        self.weigh(domain, &report, (found, before)).await
     }
 
     /// Decides on what a look at a waiting domain found: the addresses now and before, and who answers there.
     async fn weigh(
         &self,
         domain: DomainRecord,
-        judgement: &Judgement,
+        report: &Report,
         (found, before): (Addresses, Option<&Seen>),
     ) -> Result<(), ApplyError> {
-        let now = self.clock.now();
+        let (now, judgement) = (self.clock.now(), &report.judgement);
         let changed = before.is_some_and(|seen| found.differ_from(&seen.addresses));
         let known = &domain.memory.reach;
         let came_right =
             judgement.reach == Reach::Here && (changed || known.unreached_since.is_some());
         let woken = came_right && self.preflight.watched().wake(&domain.pattern, now);
-        let mut memory = moved::noted(known, judgement, now);
+        let mut memory = report.noted(known, now);
         if came_right && !woken {
             // Too soon after the last time: it is seen again as new.
             memory.unreached_since = known.unreached_since;

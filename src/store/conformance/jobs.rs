@@ -254,6 +254,10 @@ pub(crate) async fn a_failed_job_heeds_its_back_off_unless_the_operator_wants_it
     let standing = fresh.request("acme", "a.test").await;
     assert_eq!(standing, JobStanding::BackingOff(MINUTE * 6, seen.clone()));
     assert!(fresh.claim(1).await.is_empty());
+    // Both were visitors, and neither waits for the next run.
+    let everyone = TenantScope::operator();
+    let job = fresh.store.job(soon(), &everyone, &job_key("a.test")).await;
+    assert_eq!(job.unwrap().unwrap().priority, Priority::Renewal);
 
     let now = Operation::RequestJob {
         key: job_key("a.test"),

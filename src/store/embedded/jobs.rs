@@ -294,12 +294,16 @@ async fn check_subject(
 fn bring_forward(job: &mut JobRow, wanted: &Request<'_>, now: Timestamp) {
     // What is held back for a bulk request need not be for a visitor.
     let held_for_less = job.failures == 0 && wanted.priority < job.priority;
-    job.priority = job.priority.min(wanted.priority);
-    if job.is_leased(now) {
-        return;
-    }
-    if wanted.urgency == Urgency::Now || held_for_less {
+    let is_leased = job.is_leased(now);
+    if !is_leased && (wanted.urgency == Urgency::Now || held_for_less) {
         job.not_before = Timestamp::EPOCH;
+    }
+    // Who is told to wait does not wait here: the next run is no more urgent for it.
+    if is_leased || job.not_before <= now {
+        job.priority = job.priority.min(wanted.priority);
+    }
+    if is_leased {
+        return;
     }
     let held_back = job.not_before.min(now.plus(LONGEST_BACK_OFF));
     let earliest = now.plus(wanted.delay).max(held_back);

@@ -1,0 +1,39 @@
+//! What a look at a name keeps back, and what it brings back.
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::certs::preflight::fixture::answer;
+
+const NAME: &str = "shop.acme.com";
+const HERE: &str = "127.0.0.1";
+/// Somebody else answers there.
+const ELSEWHERE: &str = "127.0.0.2";
+
+async fn start() -> (Ground, World) {
+    let clock = Clock::manual(Clock::system().now()).listening();
+    let ground = Ground::start(clock.clone()).await;
+    let other = TcpListener::bind((ELSEWHERE, ground.port)).await.unwrap();
+    answer(other, Challenges::default(), &ground.tasks);
+    let world = World::looking(&ground, clock).await;
+    world.register(NAME).await;
+    (ground, world)
+}
+
+#[tokio::test]
+async fn after_a_failure_a_name_is_looked_at_anew_though_a_visitor_waits() {
+    let (ground, world) = start().await;
+    ground.leads(NAME, &[HERE]);
+    world.script.will(Does::Invalidates);
+    world.obtain(NAME).await.unwrap_err();
+    // Looked at after the failure, it led here. It does not any more.
+    let (name, looked) = (DnsName::parse(NAME).unwrap(), &ground.preflight);
+    while looked.remembered(&name).is_none() {
+        tokio::task::yield_now().await;
+    }
+    ground.leads(NAME, &[ELSEWHERE]);
+    let problem = world.obtain(NAME).await.unwrap_err();
+    assert_eq!(problem.code, ProblemCode::WrongA);
+    assert_eq!(world.placed(), 1);
+    ground.tasks.cancel();
+}
