@@ -20,6 +20,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use crate::base::clock::monotonic;
 use crate::dns::Settings;
 use crate::dns::lookup::{self, SetupError};
 use crate::model::DnsName;
@@ -125,6 +126,14 @@ impl Records {
             && matches!(self.ipv6, Answer::Nxdomain(Certainty::Sure))
     }
 
+    /// Whether the aliases of `name`, whose records these are, lead in a circle, and so nowhere.
+    #[must_use]
+    pub fn is_circle(&self, name: &DnsName) -> bool {
+        let again = |(last, before): (&String, &[String])| before.contains(last);
+        let is_itself = |alias: &String| alias == name.as_str();
+        self.aliases.iter().any(is_itself) || self.aliases.split_last().is_some_and(again)
+    }
+
     /// The records as evidence: one line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -196,7 +205,8 @@ impl Examiner {
         })
     }
 
-    /// What DNS says of `name` now. Takes no longer than twice the configured deadline.
+    /// What DNS says of `name` now. Takes no longer than four times the configured deadline, and that only where the
+    /// resolver fails slowly.
     pub async fn examine(&self, name: &DnsName) -> Records {
         let (mut records, validated) = tokio::join!(self.records(name), self.validated(name));
         let is_refused = records.ipv4 == Answer::Servfail || records.ipv6 == Answer::Servfail;
@@ -216,8 +226,7 @@ impl Examiner {
         );
         let mut aliases = aliases(&[&v4, &v6]);
         if aliases.is_empty() && v4.is_err() && v6.is_err() {
-            let alias = self.ask(name, RecordType::CNAME).await;
-            aliases = self::aliases(&[&alias]);
+            aliases = self.follow(name).await;
         }
         let fails = [&v4, &v6].iter().any(|found| is_servfail(found));
         let resolver = match fails {
@@ -231,6 +240,26 @@ impl Examiner {
             ipv6: answer(v6, certainty, resolver, ipv6),
             signatures: Signatures::Untold,
         }
+    }
+
+    /// The aliases one by one, where the resolver tells no more than that it failed: it does for those in a circle.
+    async fn follow(&self, name: &DnsName) -> Vec<String> {
+        let (until, mut at) = (monotonic() + self.deadline, name.clone());
+        let mut found: Vec<String> = Vec::new();
+        while found.len() < MOST_ALIASES && monotonic() < until {
+            let answer = self.ask(&at, RecordType::CNAME).await;
+            let Some(next) = aliases(&[&answer]).into_iter().next() else {
+                break;
+            };
+            let is_circle = found.contains(&next) || next == name.as_str();
+            let parsed = DnsName::parse(&next);
+            found.push(next);
+            match parsed {
+                Ok(next) if !is_circle => at = next,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        found
     }
 
     async fn ask(&self, name: &DnsName, kind: RecordType) -> Result<Lookup, NetError> {

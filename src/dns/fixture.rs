@@ -18,6 +18,8 @@ use crate::dns::Settings;
 pub(crate) enum Script {
     /// It has these addresses, by way of these aliases.
     Leads(Vec<&'static str>, Vec<IpAddr>),
+    /// It is an alias that the resolver fails to follow.
+    Circle(&'static str),
     /// It does not exist.
     Nxdomain,
     /// Its servers fail.
@@ -93,6 +95,10 @@ fn answer(asked: &Message, names: &[(String, Script)]) -> Option<Message> {
         Some(Script::Bogus) if !asked.checking_disabled => {
             said.metadata.response_code = ResponseCode::ServFail;
         }
+        Some(Script::Circle(alias)) if query.query_type() == RecordType::CNAME => {
+            lead(&mut said, vec![alias], &[]);
+        }
+        Some(Script::Circle(_)) => said.metadata.response_code = ResponseCode::ServFail,
         Some(Script::Nxdomain) => {
             said.metadata.response_code = ResponseCode::NXDomain;
             said.add_authority(soa());

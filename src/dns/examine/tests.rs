@@ -82,6 +82,31 @@ async fn an_alias_that_leads_nowhere_is_told() {
 }
 
 #[tokio::test]
+async fn aliases_in_a_circle_are_followed_where_the_resolver_fails_for_them() {
+    let tasks = Tasks::new();
+    let server = NameServer::start(&tasks).await;
+    for (name, alias) in [
+        ("shop.acme.com", "b.example.net"),
+        ("b.example.net", "c.example.net"),
+        ("c.example.net", "b.example.net"),
+        ("own.acme.com", "own.acme.com"),
+    ] {
+        server.says(name, Script::Circle(alias));
+    }
+    let examiner = Examiner::new(&server.settings).unwrap();
+    for (name, expected) in [
+        ("shop.acme.com", &["b.example.net", "c.example.net", "b.example.net"][..]),
+        ("own.acme.com", &["own.acme.com"]),
+    ] {
+        let name = DnsName::parse(name).unwrap();
+        let records = examiner.examine(&name).await;
+        assert_eq!(records.aliases, expected);
+        assert!(records.is_circle(&name), "{records:?}");
+    }
+    tasks.cancel();
+}
+
+#[tokio::test]
 async fn a_servfail_is_the_names_own_where_the_resolver_answers_for_others() {
     let records = examined(Script::Servfail).await;
     assert_eq!(
