@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::ca::Kind;
+use crate::ca::{CaSettings, Kind};
 use crate::config::assemble::{Assembled, assemble};
 use crate::config::mistake::{Mistake, Report};
 use crate::config::settings::Settings;
 use crate::config::text::Texts;
+
+/// What an edge that is not described costs.
+pub(in crate::config) const EDGE_UNKNOWN: &str = "names that lead elsewhere are ordered all the same and fail at the CA, tenants are told no exact record, and no \
+     domain is called moved";
 
 /// What a check found: the text to print and whether it is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,15 @@ fn summary(path: &Path, assembled: &Assembled<'_>) -> String {
         (assembled.included.len(), "included file"),
     ];
     let counts: Vec<String> = counts.map(|(count, noun)| counted(count, noun)).into();
+    let asks_others = |ca: &CaSettings| matches!(ca.kind, Kind::Acme(_));
+    let edge = match settings.edge.is_described()
+        || !settings.ca.authorities.iter().any(asks_others)
+    {
+        true => String::new(),
+        false => format!(
+            "\n  edge       not described: {EDGE_UNKNOWN} (set cname_target, and ipv4 and ipv6, under [edge])"
+        ),
+    };
     format!(
         "{path}: no mistakes\n\
          \x20 http       {http}\n\
@@ -67,7 +80,7 @@ fn summary(path: &Path, assembled: &Assembled<'_>) -> String {
          {own}\
          \x20 ca         {authorities}\n\
          \x20 on demand  {hook}\n\
-         \x20 declares   {counts}",
+         \x20 declares   {counts}{edge}",
         path = path.display(),
         http = listening(&settings.proxy.http),
         https = listening(&settings.proxy.https),

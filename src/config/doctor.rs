@@ -114,6 +114,7 @@ pub async fn examine(path: &Path, tasks: &Tasks, clock: &Clock) -> Diagnosis {
         Err(mistakes) => return Diagnosis(vec![judge::no_configuration(path, mistakes.len())]),
     };
     let mut lines = vec![configuration(&loaded)];
+    lines.extend(judge::edge(&loaded.settings));
     let settings = Box::new(loaded.settings);
     let wrapped = wrapped::in_folder(&settings.data).await;
     let local = settings.clone();
@@ -342,6 +343,31 @@ mod tests {
             (verdict("globex: "), verdict("initech: ")),
             (Verdict::Fail, Verdict::Ok)
         );
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_is_not_described_is_told_with_what_that_costs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        let ca = "[[ca]]\nname = \"le\"\nkind = \"acme\"\ndirectory = \"https://127.0.0.1:1/\"\nterms_agreed = true\n";
+        for (edge, verdict) in [
+            ("", Verdict::Warn),
+            ("[edge]\nipv4 = [\"192.0.2.1\"]\n", Verdict::Ok),
+        ] {
+            let text = format!(
+                "{edge}[listen]\nhttp = []\nhttps = [\"127.0.0.1:0\"]\n[telemetry]\naddress = \"off\"\n{ca}"
+            );
+            replace(&path, text.as_bytes(), Access::Everyone).unwrap();
+            let diagnosis = examine(&path, &Tasks::new(), &Clock::system()).await;
+            let line = diagnosis.0.iter().find(|line| line.what == "edge");
+            assert_eq!(line.unwrap().verdict, verdict, "{diagnosis}");
+            let checked = crate::config::check::check(&path);
+            assert_eq!(checked.exit_code, 0, "{}", checked.text);
+            let warned = checked
+                .text
+                .contains("edge       not described: names that lead elsewhere");
+            assert_eq!(warned, verdict == Verdict::Warn, "{}", checked.text);
+        }
     }
 
     #[tokio::test]

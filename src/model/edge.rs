@@ -74,6 +74,13 @@ impl fmt::Display for DnsRecord {
 }
 
 impl Edge {
+    /// Whether the configuration names a name or an address of ours at all: else our own addresses cannot be told from
+    /// those of others.
+    #[must_use]
+    pub const fn is_described(&self) -> bool {
+        self.cname_target.is_some() || !self.ipv4.is_empty() || !self.ipv6.is_empty()
+    }
+
     /// Whether `address` is one of ours, as far as the configuration says.
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
@@ -157,5 +164,6 @@ mod tests {
     fn an_edge_that_is_not_described_asks_for_nothing() {
         let name = NamePattern::parse("shop.acme.com").unwrap();
         assert!(Edge::default().requirements(&name).is_empty());
+        assert!(!Edge::default().is_described() && edge().is_described());
     }
 }

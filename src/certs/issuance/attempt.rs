@@ -169,7 +169,7 @@ impl<'a> Attempt<'a> {
         // Whether the name is still allowed.
         self.ask_again(domain, &request.reason).await?;
         // Whether it can be proved at all.
-        self.check_first().await?;
+        self.check_first(known).await?;
         // Who could certify it, whether it is ordered, where, and in whose place; then the order, from its placing or
         // taking up to the chain. Where an authority turns out not to be there, the same of the next.
         let (permit, obtained) = Box::pin(self.obtain_of_any(request, known, domain)).await?;

@@ -8,6 +8,7 @@ use super::failure::Cause;
 use crate::certs::preflight::judge::{is_refined, refine};
 use crate::certs::preflight::{Mode, Preflight, Report};
 use crate::certs::problem::{fix, unpause};
+use crate::certs::renewal::{Life, Margin};
 use crate::model::problem::{Problem, ProblemCode};
 use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern};
@@ -20,8 +21,9 @@ const FRESH: Duration = Duration::from_secs(60);
 
 impl Attempt<'_> {
     /// Looks at the name first, unless a visitor waits for its first order: then only what is remembered counts. After a
-    /// failure it is looked at whoever waits. An order that is there already is seen through, for it costs nothing more.
-    pub(super) async fn check_first(&self) -> Result<(), Cause> {
+    /// failure it is looked at whoever waits. An order that is there already is seen through, for it costs nothing more;
+    /// and where what serves is nearly over, only the authority's word counts.
+    pub(super) async fn check_first(&self, known: &Known) -> Result<(), Cause> {
         let Some((preflight, name)) = self.preflight() else {
             return Ok(());
         };
@@ -37,9 +39,25 @@ impl Attempt<'_> {
             }
         };
         let block = report.as_ref().and_then(|report| report.judgement.block());
-        block.map_or(Ok(()), |verdict| {
-            Err(Cause::Preflight(Box::new(verdict.clone())))
-        })
+        let Some(verdict) = block else {
+            return Ok(());
+        };
+        if self.is_nearly_over(known) {
+            tracing::info!(
+                tenant = %self.tenant, domain = %self.pattern, problem = %verdict.code, detail = verdict.detail,
+                "what was found would keep a renewal back; so near the end it is ordered all the same"
+            );
+            return Ok(());
+        }
+        Err(Cause::Preflight(Box::new(verdict.clone())))
+    }
+
+    /// Whether a certificate serves that does not for much longer: our view of the world may be wrong, and an order that
+    /// fails costs less than a name that is down.
+    fn is_nearly_over(&self, known: &Known) -> bool {
+        let now = self.parts.clock.now();
+        let serving = known.certificate.as_ref().map(Life::of);
+        serving.is_some_and(|life| !life.is_over(now) && life.margin(now) == Margin::Short)
     }
 
     /// Has the name looked at again and again, where it failed for what may be put right in DNS.

@@ -41,6 +41,7 @@ impl Ground {
             ..crate::certs::Settings::default()
         };
         let edge = Edge {
+            ipv4: vec![[127, 0, 0, 1].into()],
             http_port: port,
             https_port: port,
             ..Edge::default()

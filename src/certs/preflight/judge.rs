@@ -9,6 +9,7 @@ use crate::dns::examine::{Answer, Signatures, Witness};
 use crate::model::edge::Edge;
 use crate::model::problem::{Problem, ProblemCode};
 use crate::model::{DnsName, NamePattern};
+use crate::net::address::is_public;
 
 /// What is wrong, the weightiest first, and whether we are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,12 +221,20 @@ impl Judge<'_> {
         let absent = matches!(records.ipv4, Answer::Nxdomain(_))
             || matches!(records.ipv6, Answer::Nxdomain(_));
         // A name that does not exist, or has no address, cannot be proved by anybody.
-        let sure = !fails && !untold && !self.is_alias_of_ours(facts);
+        let sure = !fails && !untold && self.holds_for_others(facts);
         let weight = |sure: bool| match sure {
             true => Weight::Blocks,
             false => Weight::Tells,
         };
-        let (code, weight, detail) = if fails {
+        let (code, weight, detail) = if records.is_circle(name) {
+            let way = [&[name.to_string()], &*records.aliases].concat();
+            let detail = format!(
+                "the aliases of {name} lead in a circle: {}",
+                way.join(" → ")
+            );
+            let surely = self.holds_for_others(facts) && name.has_public_suffix();
+            (ProblemCode::CnameWrongTarget, weight(surely), detail)
+        } else if fails {
             let detail = format!("the name servers of {name} fail to answer");
             (ProblemCode::DnsServfail, Weight::Tells, detail)
         } else if untold {
@@ -304,12 +313,7 @@ impl Judge<'_> {
             .iter()
             .filter(|fetch| matches!(fetch.found, Found::Other { .. } | Found::Loop(_)))
             .collect();
-        let surely = !facts.fetches.is_empty()
-            && facts
-                .fetches
-                .iter()
-                .all(|fetch| fetch.is_elsewhere() && !self.is_own(fetch.address, facts));
-        let weight = match surely {
+        let weight = match self.others_answer(facts) {
             true => Weight::Blocks,
             false => Weight::Tells,
         };
@@ -332,7 +336,8 @@ impl Judge<'_> {
             (ProblemCode::RedirectLoop, detail)
         } else if own {
             let detail = format!(
-                "{name} leads here, and something else answers on port {}",
+                "{name} leads here, and as seen from this machine something else answers on port {}: another program, or a \
+                 router that does not lead our own public address back to us",
                 self.edge.http_port
             );
             (ProblemCode::HttpWrongBody, detail)
@@ -384,15 +389,31 @@ impl Judge<'_> {
         if fetches.iter().any(|fetch| fetch.found == Found::Ours) {
             return Reach::Here;
         }
-        let others = !fetches.is_empty()
-            && fetches
-                .iter()
-                .all(|fetch| fetch.is_elsewhere() && !self.is_own(fetch.address, facts));
-        let nowhere = facts.records.is_surely_nowhere() && !self.is_alias_of_ours(facts);
-        match others || nowhere {
+        let nowhere = facts.records.is_surely_nowhere() && self.holds_for_others(facts);
+        match self.others_answer(facts) || nowhere {
             true => Reach::Elsewhere,
             false => Reach::Untold,
         }
+    }
+
+    /// Whether somebody else answers at every address, none of which is ours. Where the edge is not described nobody knows
+    /// which are: behind NAT it may be our own router that answers, as seen from inside.
+    fn others_answer(&self, facts: &Facts) -> bool {
+        let is_other = |fetch: &Fetch| fetch.is_elsewhere() && !self.is_own(fetch.address, facts);
+        self.edge.is_described() && !facts.fetches.is_empty() && facts.fetches.iter().all(is_other)
+    }
+
+    /// Whether what our resolver denies is denied to others too. Many an operator's own zone has a private view that is
+    /// asked here: it shows where the edge's own name leads to a private address, and cannot be told where that name is in
+    /// the same zone or the edge is not described. An alias of ours that leads nowhere is our own trouble.
+    fn holds_for_others(&self, facts: &Facts) -> bool {
+        let zone = self.name.registered_domain();
+        let target = self.edge.cname_target.as_ref();
+        let is_our_zone = target.is_some_and(|target| target.registered_domain() == zone);
+        self.edge.is_described()
+            && !is_our_zone
+            && facts.edge_addresses.iter().copied().all(is_public)
+            && !self.is_alias_of_ours(facts)
     }
 
     /// Whether an address is this edge's, as far as the configuration and the edge's own name tell.

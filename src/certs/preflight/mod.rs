@@ -13,14 +13,16 @@
 //! kept back only where every authority must meet the same:
 //!
 //! - the name does not exist, in a zone's own words (NXDOMAIN with the zone's SOA, below a public suffix), or exists
-//!   without any address;
+//!   without any address, or its aliases lead in a circle;
 //! - the resolver refuses the name for its DNSSEC signatures, and answers once it is told not to check them;
 //! - somebody else answers at **every** address, none of which is this edge's, with more than a refusal to talk to us
 //!   (401, 403, 429, 5xx): those keep robots out and may let an authority in.
 //!
 //! All else only tells: SERVFAIL (authorities have other resolvers), no answer (their networks are others), our own
-//! public address that cannot be reached from inside, private addresses (split-horizon DNS), one wrong address among
-//! right ones. "Could not check" never blocks.
+//! public address that cannot be reached from inside or where our own router answers, private addresses and denials of a
+//! private view (split-horizon DNS), one wrong address among right ones. Where the edge is not described in the
+//! configuration, nobody can tell our own addresses from others: but for signatures, nothing is kept back. And a renewal of
+//! what is nearly over is kept back by nothing. "Could not check" never blocks.
 
 pub mod facts;
 

@@ -8,8 +8,11 @@ use std::time::Duration;
 use super::probe::{Directory, Folder, KeyFile, Port, Room};
 use super::{Line, Verdict};
 use crate::base::clock::Timestamp;
+use crate::ca::Kind;
 use crate::ca::private::ROOT_WARNING;
+use crate::config::check::EDGE_UNKNOWN;
 use crate::config::key_files::KeyFile as Missing;
+use crate::config::settings::Settings;
 use crate::model::route::UpstreamAddress;
 
 pub(super) const CONFIGURATION: &str = "configuration";
@@ -74,6 +77,25 @@ fn has(mistakes: usize) -> String {
 
 fn run_check(path: &Path) -> String {
     format!("run: vestibule check --config {}", path.display())
+}
+
+/// Nothing where no authority is asked to prove names.
+pub(super) fn edge(settings: &Settings) -> Option<Line> {
+    const WHAT: &str = "edge";
+    if !settings
+        .ca
+        .authorities
+        .iter()
+        .any(|ca| matches!(ca.kind, Kind::Acme(_)))
+    {
+        return None;
+    }
+    if settings.edge.is_described() {
+        return Some(ok(WHAT, "its name or addresses are known"));
+    }
+    let detail = format!("not described: {EDGE_UNKNOWN}");
+    let fix = "set cname_target, and ipv4 and ipv6, under [edge]".to_owned();
+    Some(bad(Verdict::Warn, WHAT, detail, fix))
 }
 
 /// A visitor takes one file and the way to the upstream another one.

@@ -95,7 +95,10 @@ async fn aliases_in_a_circle_are_followed_where_the_resolver_fails_for_them() {
     }
     let examiner = Examiner::new(&server.settings).unwrap();
     for (name, expected) in [
-        ("shop.acme.com", &["b.example.net", "c.example.net", "b.example.net"][..]),
+        (
+            "shop.acme.com",
+            &["b.example.net", "c.example.net", "b.example.net"][..],
+        ),
         ("own.acme.com", &["own.acme.com"]),
     ] {
         let name = DnsName::parse(name).unwrap();

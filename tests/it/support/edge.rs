@@ -100,10 +100,14 @@ impl Setup {
             "[dns]\nresolvers = [\"{}\"]\ndeadline = \"2s\"",
             place.at(port::DNS)
         );
-        self.section(&resolvers).replace(
-            "[preflight]\nenabled = false",
-            "[preflight]\nprivate_addresses = true\nrecheck = \"1s\"",
-        )
+        // An edge that does not know itself holds nothing against a name.
+        let described = format!("[edge]\nipv4 = [\"{}\"]", place.address());
+        self.section(&resolvers)
+            .replace("[edge]", &described)
+            .replace(
+                "[preflight]\nenabled = false",
+                "[preflight]\nprivate_addresses = true\nrecheck = \"1s\"",
+            )
     }
 
     /// Orders from this CA by way of a wire.

@@ -37,3 +37,27 @@ async fn after_a_failure_a_name_is_looked_at_anew_though_a_visitor_waits() {
     assert_eq!(world.placed(), 1);
     ground.tasks.cancel();
 }
+
+#[tokio::test]
+async fn a_renewal_near_the_end_of_what_serves_is_kept_back_by_nothing_that_is_seen_from_here() {
+    let (ground, world) = start().await;
+    ground.leads(NAME, &[HERE]);
+    let first = world.obtain(NAME).await.unwrap();
+    ground.leads(NAME, &[ELSEWHERE]);
+    world.until_next_run(NAME).await;
+    let job = world
+        .job_when(NAME, |job| job.failures == 1 && job.leased_until.is_none())
+        .await;
+    assert_eq!(job.problem.unwrap().code, ProblemCode::WrongA);
+    assert_eq!(world.placed(), 1);
+
+    let (begin, end) = (first.facts.not_before, first.facts.not_after);
+    let near = end.minus(end.since(begin) / 30);
+    world.clock.advance(near.since(world.clock.now()));
+    world
+        .job_when(NAME, |job| job.failures == 0 && job.leased_until.is_none())
+        .await;
+    assert_eq!(world.placed(), 2);
+    assert_ne!(world.serving(NAME).await.facts.id, first.facts.id);
+    ground.tasks.cancel();
+}

@@ -245,6 +245,73 @@ fn evidence_tells_who_answered_where_and_what_is_served_today() {
     );
 }
 
+#[test]
+fn behind_nat_an_answer_of_our_own_router_keeps_no_order_back() {
+    // A page to log in at, which other paths lead to, or nothing at all at an address of ours.
+    let own_loop = Found::Loop("a redirect in a circle".to_owned());
+    for (found, code) in [
+        (other(200), P::HttpWrongBody),
+        (own_loop, P::RedirectLoop),
+        (silent(), P::CheckFailed),
+    ] {
+        let own = leading(&[(OURS, found.clone())]);
+        check(&own, (&[(code, Tells)], Reach::Untold));
+        let by_name = alias(leading(&[(THEIRS, found)]), "edge.example.net");
+        check(&by_name, (&[(code, Tells)], Reach::Untold));
+    }
+    let half = leading(&[(OURS, other(200)), (THEIRS, other(404))]);
+    check(&half, (&[(P::WrongA, Tells)], Reach::Untold));
+}
+
+#[test]
+fn where_the_edge_is_not_described_what_is_seen_from_here_keeps_no_order_back() {
+    let circle = Found::Loop("a redirect in a circle".to_owned());
+    for facts in [
+        leading(&[(THEIRS, other(404)), (THEIRS_6, other(200))]),
+        leading(&[(THEIRS, circle)]),
+        alias(leading(&[(THEIRS, other(404))]), "shops.example.org"),
+        nxdomain(Certainty::Sure),
+        leading(&[]),
+        alias(leading(&[]), "old.example.org"),
+    ] {
+        let judged = judge(&facts, &Edge::default());
+        assert!(judged.definite().is_some() && judged.block().is_none());
+        assert_eq!(judged.reach, Reach::Untold);
+    }
+}
+
+#[test]
+fn what_a_private_view_of_dns_denies_keeps_no_order_back() {
+    let mut private = nxdomain(Certainty::Sure);
+    private.edge_addresses = vec!["10.0.0.7".parse().unwrap()];
+    check(&private, (&[(P::DnsNxdomain, Tells)], Reach::Untold));
+    let mut our_zone = nxdomain(Certainty::Sure);
+    our_zone.name = DnsName::parse("shop.example.net").unwrap();
+    check(&our_zone, (&[(P::DnsNxdomain, Tells)], Reach::Untold));
+    let mut public = nxdomain(Certainty::Sure);
+    public.edge_addresses = vec!["1.1.1.1".parse().unwrap()];
+    check(&public, (&[(P::DnsNxdomain, Blocks)], Reach::Elsewhere));
+}
+
+#[test]
+fn aliases_that_lead_in_a_circle_are_told_whatever_the_resolver_makes_of_them() {
+    for answer in [Answer::Empty, Answer::Servfail] {
+        let mut circle = saying(answer, Answer::Servfail);
+        circle.records.aliases = vec!["b.example.org".to_owned(), "shop.acme.com".to_owned()];
+        check(&circle, (&[(P::CnameWrongTarget, Blocks)], Reach::Untold));
+        assert_eq!(
+            judge(&circle, &edge()).verdicts[0].detail,
+            "the aliases of shop.acme.com lead in a circle: shop.acme.com → b.example.org → shop.acme.com"
+        );
+    }
+    let mut further_on = saying(Answer::Servfail, Answer::Servfail);
+    further_on.records.aliases = ["b.test", "c.test", "b.test"].map(str::to_owned).into();
+    check(
+        &further_on,
+        (&[(P::CnameWrongTarget, Blocks)], Reach::Untold),
+    );
+}
+
 fn reported(code: ProblemCode) -> Problem {
     Problem {
         code,
