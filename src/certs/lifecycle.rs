@@ -11,8 +11,8 @@ use crate::certs::setback::{self, Setback, Tries};
 use crate::model::domain::DomainState;
 use crate::model::standing::Replace;
 
-/// How often it is looked whether a domain whose DNS points elsewhere is back.
-pub const MOVED_LOOK: Duration = Duration::from_secs(3600);
+/// How often it is looked whether a domain whose DNS points elsewhere is back, where no visitor and nobody else asks.
+pub const MOVED_LOOK: Duration = Duration::from_secs(86_400);
 
 /// Where the life stands. Beside it the job's lease tells whether somebody works on it right now.
 #[derive(Clone, Copy, Debug, PartialEq)]

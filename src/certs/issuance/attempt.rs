@@ -61,6 +61,8 @@ pub(super) enum Success {
     Issued(Arc<Credential>),
     /// The certificate there is need not be replaced yet.
     StillGood(StillGood),
+    /// With a domain that had moved and is back: the job runs again at once, and whoever waits goes on waiting.
+    Returned,
 }
 
 /// A certificate that need not be replaced yet.
@@ -149,6 +151,10 @@ impl<'a> Attempt<'a> {
     /// The run as a list of steps, each with a file of its own. What stands before the permit asks no authority; what
     /// the authority refuses is dealt with in [`ending`](super::ending).
     async fn work(&self, known: &Known) -> Result<Success, Failure> {
+        // Whether a domain that moved is back.
+        if let State::Moved { .. } = known.state {
+            return self.look_for_return(known).await;
+        }
         // What is due, and why.
         let reason = match self.due(known).await? {
             Due::Order(reason) => reason,

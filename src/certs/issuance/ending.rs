@@ -86,6 +86,9 @@ impl Attempt<'_> {
         match result {
             Ok(Success::Issued(credential)) => self.issued(known, credential),
             Ok(Success::StillGood(good)) => self.still_good(known, good).await,
+            Ok(Success::Returned) => {
+                tracing::info!(tenant = %self.tenant, domain = %self.pattern, "the domain is back");
+            }
             Err(failure) => self.failed(known, failure).await,
         }
     }
@@ -207,7 +210,12 @@ impl Attempt<'_> {
         known: Option<&Known>,
         now: Timestamp,
     ) {
-        tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %denial, "issuance denied");
+        if matches!(denial, Denial::NotServed(DomainState::Moved)) {
+            // Told once, when it was called moved; every visitor of an expired certificate comes by here.
+            tracing::debug!(tenant = %self.tenant, domain = %self.pattern, "the domain is still elsewhere");
+        } else {
+            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %denial, "issuance denied");
+        }
         match denial {
             Denial::NotRegistered | Denial::OtherTenant => {
                 let key = self.job.claim.key.clone();

@@ -11,13 +11,15 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`life`], [`inquiry`],
-//! [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then [`ending`],
-//! [`waiting`], [`failure`], [`again`], [`commit`], [`lease`].
+//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`life`], [`returning`],
+//! [`inquiry`], [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then
+//! [`ending`], [`waiting`], [`failure`], [`again`], [`commit`], [`lease`].
 
 mod attempt;
 
 mod life;
+
+mod returning;
 
 mod inquiry;
 

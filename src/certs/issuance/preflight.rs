@@ -162,7 +162,7 @@ impl Attempt<'_> {
     }
 
     /// What checks the name, where it can be checked at all.
-    fn preflight(&self) -> Option<(&Preflight, &DnsName)> {
+    pub(super) fn preflight(&self) -> Option<(&Preflight, &DnsName)> {
         let preflight = self.parts.preflight.as_ref()?;
         if !self.parts.accounts.authorities().prove_names() {
             return None;

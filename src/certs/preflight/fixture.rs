@@ -62,6 +62,12 @@ impl Ground {
         }
     }
 
+    /// As after a minute without a look.
+    pub(in crate::certs) fn forget(&self, name: &str) {
+        let name = DnsName::parse(name).unwrap();
+        self.preflight.reports().remove(&name);
+    }
+
     pub(in crate::certs) fn leads(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse().unwrap());
         self.names

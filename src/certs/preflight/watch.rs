@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::task::Tasks;
+use crate::certs::lifecycle::MOVED_LOOK;
 use crate::certs::preflight::judge::Reach;
 use crate::certs::preflight::watched::{Addresses, Entry, Seen, is_of_dns};
 use crate::certs::preflight::{Preflight, Report, moved};
@@ -139,7 +140,7 @@ impl Watch {
     ) -> Result<(), ApplyError> {
         let visited = self.resolver.visited(&domain.pattern);
         if moved::is_back(&domain.memory.reach, visited) {
-            return self.take_back(domain).await;
+            return self.take_back(domain, visited).await;
         }
         let now = self.clock.now();
         let day = Duration::from_secs(86_400).min(self.preflight.settings().moved_after);
@@ -158,7 +159,7 @@ impl Watch {
         };
         self.note_look(&domain.pattern, Some(seen));
         match report.judgement.reach {
-            Reach::Here => self.take_back(domain).await,
+            Reach::Here => self.take_back(domain, visited).await,
             Reach::Elsewhere | Reach::Untold => Ok(()),
         }
     }
@@ -213,7 +214,7 @@ impl Watch {
         }
         if woken {
             tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "DNS has come right: the certificate is asked for");
-            let wake = remembering(&domain, memory).then(job(&domain));
+            let wake = remembering(&domain, memory).then(job(&domain, Duration::ZERO));
             self.apply(&domain, wake).await?;
             (self.nudge)();
             return Ok(());
@@ -256,32 +257,27 @@ impl Watch {
                 state: DomainState::Moved,
                 problem: domain.problem.clone(),
             })
+            // Its back-off is forgotten, so that the next visitor has it looked at.
+            .then(job(&domain, MOVED_LOOK))
             .audit(event(&domain, "domain.moved"));
         self.apply(&domain, batch).await
     }
 
     /// A moved domain is here again, and its certificate looked after at once.
-    async fn take_back(&self, domain: DomainRecord) -> Result<(), ApplyError> {
+    async fn take_back(
+        &self,
+        domain: DomainRecord,
+        visited: Option<Timestamp>,
+    ) -> Result<(), ApplyError> {
         tracing::info!(tenant = %domain.tenant, domain = %domain.pattern, "the domain is back");
-        let memory = ReachMemory {
-            visited: domain.memory.reach.visited,
-            ..ReachMemory::default()
-        };
-        let batch = remembering(&domain, memory)
-            .then(Operation::SetDomainState {
-                pattern: domain.pattern.clone(),
-                state: DomainState::Active,
-                problem: None,
-            })
-            .then(job(&domain))
-            .audit(event(&domain, "domain.returned"));
+        let batch = taken_back(&domain, visited).then(job(&domain, Duration::ZERO));
         self.apply(&domain, batch).await?;
         self.preflight.watched().remove(&domain.pattern);
         (self.nudge)();
         Ok(())
     }
 
-    /// Carries visits from memory to the store, and brings moved domains that were visited to mind.
+    /// Carries visits from memory to the store, and takes moved domains that were visited back.
     async fn keep_visits(&self) {
         for (pattern, at) in self.resolver.fresh_visits(MOST_VISITS) {
             let Some(credential) = self.resolver.peek(&pattern) else {
@@ -305,8 +301,8 @@ impl Watch {
         let Some(domain) = self.store.domain(by, scope, pattern).await? else {
             return Ok(());
         };
-        if domain.state == DomainState::Moved {
-            self.preflight.watch(pattern, &domain.tenant);
+        if domain.state == DomainState::Moved && moved::is_back(&domain.memory.reach, Some(at)) {
+            return self.take_back(domain, Some(at)).await;
         }
         let memory = ReachMemory {
             visited: Some(at).max(domain.memory.reach.visited),
@@ -343,12 +339,31 @@ fn remembering(domain: &DomainRecord, reach: ReachMemory) -> Batch {
         })
 }
 
-fn job(domain: &DomainRecord) -> Operation {
+/// What takes a moved domain back, last visited here at `visited` as far as is known: it is served and renewed like any
+/// other again.
+#[must_use]
+pub fn taken_back(domain: &DomainRecord, visited: Option<Timestamp>) -> Batch {
+    let known = &domain.memory.reach;
+    let memory = ReachMemory {
+        visited: visited.max(known.visited),
+        fronted_since: known.fronted_since,
+        ..ReachMemory::default()
+    };
+    remembering(domain, memory)
+        .then(Operation::SetDomainState {
+            pattern: domain.pattern.clone(),
+            state: DomainState::Active,
+            problem: None,
+        })
+        .audit(event(domain, "domain.returned"))
+}
+
+fn job(domain: &DomainRecord, delay: Duration) -> Operation {
     Operation::RequestJob {
         key: JobKey::Certificate(domain.pattern.clone()),
         tenant: domain.tenant.clone(),
         priority: Priority::Renewal,
-        delay: Duration::ZERO,
+        delay,
         urgency: Urgency::Now,
     }
 }

@@ -61,3 +61,44 @@ async fn a_renewal_near_the_end_of_what_serves_is_kept_back_by_nothing_that_is_s
     assert_ne!(world.serving(NAME).await.facts.id, first.facts.id);
     ground.tasks.cancel();
 }
+
+impl World {
+    /// A certificate, and then a domain that has moved and whose certificate has expired.
+    async fn move_and_expire(&self, ground: &Ground) {
+        ground.leads(NAME, &[HERE]);
+        let credential = self.obtain(NAME).await.unwrap();
+        ground.leads(NAME, &[ELSEWHERE]);
+        let moved = Batch::new().then(Operation::SetDomainState {
+            pattern: pattern(NAME),
+            state: DomainState::Moved,
+            problem: None,
+        });
+        self.apply(moved).await;
+        let end = credential.facts.not_after;
+        self.clock.advance(end.since(self.clock.now()) + HOUR);
+    }
+
+    async fn visit(&self) -> Outcome {
+        let mut outcomes = self.parts.outcomes.subscribe(&pattern(NAME));
+        self.request(NAME, Urgency::HeedBackoff).await;
+        let told = tokio::time::timeout(LONG, outcomes.next());
+        told.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_takes_a_moved_domain_back_where_it_leads_here_again() {
+    let (ground, world) = start().await;
+    world.move_and_expire(&ground).await;
+    for _ in 0..2 {
+        assert!(matches!(world.visit().await, Outcome::Failed(_)));
+        assert_eq!(world.domain(NAME).await.state, DomainState::Moved);
+        // Those who come within a minute are answered by what was found for the first.
+        ground.leads(NAME, &[HERE]);
+    }
+    assert_eq!(world.placed(), 1);
+    ground.forget(NAME);
+    assert!(matches!(world.visit().await, Outcome::Issued(_)));
+    assert_eq!(world.domain(NAME).await.state, DomainState::Active);
+    ground.tasks.cancel();
+}
