@@ -140,6 +140,48 @@ fn tests_neither_sleep_nor_hide() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What an operator reads shows no Rust: a field of the log from `info` up is told by its `Display`.
+#[test]
+fn log_lines_are_for_people() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        for level in ["info", "warn", "error"] {
+            for (at, _) in text.match_indices(&format!("tracing::{level}!(")) {
+                let call = text[at..].split("\");").next().unwrap();
+                if shows_rust(call) {
+                    let line = text[..at].lines().count();
+                    wrong.push(format!("{}:{line}: a field with ? or :?", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn tells_what_shows_rust_in_a_log_line() {
+    for (call, expected) in [
+        ("tracing::warn!(%error, ?cause, \"x", true),
+        (
+            "tracing::warn!(\n            evidence = ?problem.evidence, \"x",
+            true,
+        ),
+        ("tracing::warn!(\"told {why:?}", true),
+        ("tracing::warn!(%ca, why = answer()?, \"what now?", false),
+    ] {
+        assert_eq!(shows_rust(call), expected, "{call}");
+    }
+}
+
+fn shows_rust(call: &str) -> bool {
+    let sigil = |(at, _): (usize, &str)| {
+        let before = call[..at].trim_end();
+        let named = call[at + 1..].starts_with(|c: char| c.is_ascii_lowercase());
+        named && before.ends_with(['(', ',', '='])
+    };
+    call.contains(":?}") || call.match_indices('?').any(sigil)
+}
+
 /// A leftover marker, or a folder that exists on one developer's machine only.
 #[test]
 fn sources_hold_no_leftovers() {

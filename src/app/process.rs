@@ -19,7 +19,7 @@ pub fn raise_open_files() -> Option<u64> {
     match setrlimit(Resource::Nofile, wanted) {
         Ok(()) => now.maximum,
         Err(error) => {
-            tracing::warn!(%error, limit = ?now.current, "cannot raise the limit of open files");
+            tracing::warn!(%error, limit = now.current, "cannot raise the limit of open files");
             now.current
         }
     }

@@ -168,7 +168,9 @@ impl InForce {
         let declaration = Arc::new(settings.declaration);
         self.declaration.publish(Arc::clone(&declaration));
         names::declared(&declaration, &self.snapshot, DECLARED_NAMES).await;
-        tracing::info!(changed = ?changes.changed, needs_restart = ?changes.needs_restart, "reloaded");
+        let (changed, needs_restart) =
+            (changes.changed.join(", "), changes.needs_restart.join(", "));
+        tracing::info!(changed, needs_restart, "reloaded");
         self.metrics.reloaded(Outcome::Success, self.clock.now());
         Standing::Current(&warnings).tell(&self.readiness, &self.metrics);
         Reloaded {

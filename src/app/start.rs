@@ -1,6 +1,7 @@
 //! What is built, in order. Nothing is ordered from a CA and nobody is served before the keys are open.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::api;
@@ -128,7 +129,8 @@ pub async fn start(
     .await;
     ground.readiness.enter(Phase::Serving);
     tell_service_manager(ServicePhase::Ready);
-    tracing::info!(https = ?addresses.https, http = ?addresses.http, "serving");
+    let [https, http] = [&addresses.https, &addresses.http].map(|list| listed(list));
+    tracing::info!(https, http, "serving");
     Ok(Serving {
         proxy,
         proxy_settings: in_force.proxy,
@@ -252,6 +254,11 @@ fn services(ground: &Ground, work: &Work, in_force: &InForce, reports: Reports) 
         access_log: ground.access_log.clone(),
         reports,
     }
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
 }
 
 /// How the configuration that a start begins with stands.

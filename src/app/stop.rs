@@ -19,7 +19,11 @@ impl Serving {
     /// waiting short, never the putting away.
     pub async fn stop(self, signals: &mut Signals) {
         let drain = self.proxy_settings.load().drain;
-        tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining");
+        tracing::info!(
+            delay_seconds = drain.delay.as_secs_f64(),
+            deadline_seconds = drain.deadline.as_secs_f64(),
+            "draining"
+        );
         self.readiness.enter(Phase::Draining);
         tell_service_manager(ServicePhase::Stopping);
         tokio::select! {

@@ -361,6 +361,20 @@ pub enum OrderStatus {
     Invalid,
 }
 
+impl OrderStatus {
+    /// The word for it (RFC 8555 §7.1.6).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Processing => "processing",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// What must be answered for `host`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Challenge {

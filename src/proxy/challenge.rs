@@ -75,7 +75,7 @@ async fn find(worker: &Worker, host: &DnsName) -> Result<Arc<CertifiedKey>, Reje
     let key_authorization = found.map_err(|error| failed(host, error))?;
     let key_authorization = key_authorization.ok_or(Reject::NoChallenge)?;
     tls_alpn::certificate(host, &key_authorization).map_err(|error| {
-        tracing::error!(domain = %host, %error, cause = ?std::error::Error::source(&error), "no answer to a challenge");
+        tracing::error!(domain = %host, %error, cause = std::error::Error::source(&error).map(ToString::to_string), "no answer to a challenge");
         Reject::Internal
     })
 }

@@ -36,7 +36,7 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(_) => f.write_str("the upstream broke its content off"),
-            Self::Cut(why) => write!(f, "the content was cut off: {why:?}"),
+            Self::Cut(why) => write!(f, "the content was cut off: {why}"),
         }
     }
 }

@@ -174,6 +174,18 @@ const fn type_of(kind: ChallengeKind) -> ChallengeType {
     }
 }
 
+/// As the authority writes it.
+fn word_of(r#type: &ChallengeType) -> String {
+    match r#type {
+        ChallengeType::Http01 => "http-01".to_owned(),
+        ChallengeType::Dns01 => "dns-01".to_owned(),
+        ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
+        ChallengeType::DeviceAttest01 => "device-attest-01".to_owned(),
+        ChallengeType::Unknown(word) => word.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
 fn kind_of(r#type: &ChallengeType) -> Option<ChallengeKind> {
     ChallengeKind::ALL
         .into_iter()
@@ -218,7 +230,7 @@ impl Order for AcmeOrder {
             let offered: Vec<String> = authorization
                 .challenges
                 .iter()
-                .map(|challenge| format!("{:?}", challenge.r#type))
+                .map(|challenge| word_of(&challenge.r#type))
                 .collect();
             let chosen = choose(&authorization.challenges, kinds)
                 .and_then(|kind| Some((kind, authorization.challenge(type_of(kind))?)));

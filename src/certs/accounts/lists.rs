@@ -156,7 +156,7 @@ impl Accounts {
                 }
                 let (ca, tenant) = (&place.0, place.1.as_ref().map(TenantId::as_str));
                 tracing::error!(
-                    %ca, tenant, %error, cause = ?std::error::Error::source(&*error),
+                    %ca, tenant, %error, cause = std::error::Error::source(&*error).map(ToString::to_string),
                     "a list of revoked certificates could not be signed anew: clients use the last one until it ends"
                 );
                 self.0.lists.due().insert(place, now.plus(RETRY));

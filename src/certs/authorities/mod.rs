@@ -579,7 +579,7 @@ fn trouble(error: &CaError) -> Vec<String> {
 fn note_turn(ca: &CaId, standing: Standing, trouble: &[String]) {
     match standing {
         Standing::Open => tracing::warn!(
-            %ca, ?trouble, "an authority is not asked for a while; the next one is, where there is one"
+            %ca, trouble = trouble.join(": "), "an authority is not asked for a while; the next one is, where there is one"
         ),
         Standing::HalfOpen => tracing::info!(%ca, "an authority answers again: one order is tried"),
         Standing::Closed => tracing::info!(%ca, "an authority is asked again"),

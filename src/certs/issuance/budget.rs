@@ -275,7 +275,7 @@ impl Attempt<'_> {
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         tracing::info!(
             tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
-            evidence = ?problem.evidence, retry_in_seconds = wait.as_secs(), "issuance waits for the budget"
+            evidence = problem.evidence.join("; "), retry_in_seconds = wait.as_secs(), "issuance waits for the budget"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
         let mut batch = self.settled(self.without_challenges(Batch::new()), failure);

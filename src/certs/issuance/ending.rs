@@ -148,7 +148,7 @@ impl Attempt<'_> {
                 self.finish(Batch::new().then(again)).await;
             }
             Err(failure) => {
-                tracing::warn!(domain = %self.pattern, cause = ?failure.cause, "a job could not be ended");
+                tracing::warn!(domain = %self.pattern, cause = %failure.cause, "a job could not be ended");
             }
         }
         // Who waits asked before it knew that the certificate was there.
@@ -169,7 +169,7 @@ impl Attempt<'_> {
     async fn failed(&self, known: Option<&Known>, failure: Failure) {
         let now = self.parts.clock.now();
         let outcome = if let Cause::Gone(gone) = &failure.cause {
-            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?gone, "issuance given up");
+            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, why = %gone, "issuance given up");
             IssuanceOutcome::Deferred
         } else if let Cause::Denied(denial) = &failure.cause
             && denial.is_passing()
@@ -187,7 +187,7 @@ impl Attempt<'_> {
             IssuanceOutcome::Failed(failure.cause.code().actor())
         } else {
             let cause = &failure.cause;
-            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, ?cause, "issuance deferred");
+            tracing::warn!(tenant = %self.tenant, domain = %self.pattern, %cause, "issuance deferred");
             self.defer(self.settings.renewal.first_retry.min(SOON), cause)
                 .await;
             IssuanceOutcome::Deferred
@@ -239,7 +239,7 @@ impl Attempt<'_> {
         let wait = renewal::wait_until(life::run_at(&effects, now), now);
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         tracing::info!(
-            tenant = %self.tenant, domain = %self.pattern, detail = problem.detail, evidence = ?problem.evidence,
+            tenant = %self.tenant, domain = %self.pattern, detail = problem.detail, evidence = problem.evidence.join("; "),
             retry_in_seconds = wait.as_secs(), "issuance waits for an authority"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
@@ -287,7 +287,7 @@ impl Attempt<'_> {
         let problem = self.problem(&failure.cause, Some(now.plus(wait)));
         tracing::warn!(
             tenant = %self.tenant, domain = %self.pattern, problem = %problem.code, detail = problem.detail,
-            evidence = ?problem.evidence, failures, retry_in_seconds = wait.as_secs(),
+            evidence = problem.evidence.join("; "), failures, retry_in_seconds = wait.as_secs(),
             "issuance failed"
         );
         self.parts.metrics.issuance_problems.count(problem.code);
@@ -370,7 +370,7 @@ impl Attempt<'_> {
 
     fn not_finished(&self, failure: &Failure) {
         tracing::error!(
-            tenant = %self.tenant, domain = %self.pattern, cause = ?failure.cause,
+            tenant = %self.tenant, domain = %self.pattern, cause = %failure.cause,
             "the end of an issuance could not be stored; the job runs again when its lease ends"
         );
     }

@@ -1,5 +1,6 @@
 //! Why an attempt gave no certificate, as a problem that a tenant and an operator can read.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,15 @@ impl From<Cause> for Failure {
             cause,
             order: Fate::Kept,
         }
+    }
+}
+
+/// In a line, for the log: what failed, and what was seen.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail())?;
+        let mut evidence = self.evidence().into_iter();
+        evidence.try_for_each(|seen| write!(f, ": {seen}"))
     }
 }
 
@@ -155,7 +165,7 @@ impl Cause {
             Self::Store(_) | Self::Refused(_) => {
                 "the store failed while a certificate was obtained".to_owned()
             }
-            Self::Gone(_) => "another process works on the certificate".to_owned(),
+            Self::Gone(gone) => gone.to_string(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Keeping a claimed job ours, and knowing when it may no longer be.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::base::clock::{Instant, monotonic};
@@ -24,6 +25,17 @@ pub(super) enum Gone {
     Taken,
     /// It could not be extended in time: somebody else may have it.
     Unsure,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "another process works on the certificate",
+            Self::Unsure => {
+                "another process may work on the certificate: the lease of the job could not be extended in time"
+            }
+        })
+    }
 }
 
 impl Lease {

@@ -125,7 +125,7 @@ impl Attempt<'_> {
 
     fn tell_passed(&self, ca: &CaId, cause: &Cause) {
         tracing::warn!(
-            tenant = %self.tenant, domain = %self.pattern, %ca, ?cause,
+            tenant = %self.tenant, domain = %self.pattern, %ca, %cause,
             "the authority certifies nothing in time: another is asked"
         );
     }

@@ -117,7 +117,7 @@ impl Attempt<'_> {
             Err(error) if error.is_account_gone() => return Ok(None),
             Err(error) => return Err(Cause::Ca(error).into()),
         };
-        tracing::info!(domain = %self.pattern, %ca, order = saved.url, status = ?order.status(), "order taken up");
+        tracing::info!(domain = %self.pattern, %ca, order = saved.url, status = order.status().as_str(), "order taken up");
         let challenges = match order.status() {
             OrderStatus::Invalid => return Ok(None),
             OrderStatus::Pending => {

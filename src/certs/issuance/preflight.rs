@@ -93,7 +93,7 @@ impl Attempt<'_> {
         }
         tracing::info!(
             tenant = %self.tenant, domain = %self.pattern, problem = %refined.code, detail = refined.detail,
-            evidence = ?refined.evidence, "issuance failed for this cause"
+            evidence = refined.evidence.join("; "), "issuance failed for this cause"
         );
         if let Err(error) = self.replace_problem(told, refined).await {
             tracing::warn!(domain = %self.pattern, %error, "the cause of a failure could not be stored");

@@ -97,7 +97,7 @@ impl Attempt<'_> {
         });
         if let Err(failure) = self.commit(&batch).await {
             let cause = failure.cause;
-            tracing::warn!(domain = %self.pattern, ?cause, "how a challenge ended is not remembered");
+            tracing::warn!(domain = %self.pattern, %cause, "how a challenge ended is not remembered");
         }
     }
 }

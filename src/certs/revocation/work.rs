@@ -169,7 +169,7 @@ impl Revoker {
         let problem = failure.problem(run.job.problem.as_ref(), now, now.plus(wait));
         tracing::error!(
             certificate = %run.id, problem = %problem.code, detail = problem.detail,
-            evidence = ?problem.evidence, failures, retry_in_seconds = wait.as_secs(),
+            evidence = problem.evidence.join("; "), failures, retry_in_seconds = wait.as_secs(),
             "a certificate could not be revoked"
         );
         let detail = json!({

@@ -63,7 +63,7 @@ impl fmt::Display for ConnectError {
             }
             Self::Tls(address, _) => write!(f, "{address} does not speak TLS as it should"),
             Self::Certificate(address, why) => {
-                write!(f, "the certificate of {address} is not valid: {why:?}")
+                write!(f, "the certificate of {address} is not valid: {why}")
             }
             Self::Http(address, _) => write!(f, "{address} closed the connection at once"),
         }

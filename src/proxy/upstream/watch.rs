@@ -3,6 +3,7 @@
 //! One timer in the connection's driver serves all deadlines. A request costs it a few writes to cells.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -30,6 +31,21 @@ pub(in crate::proxy) enum Cut {
     ReadTimeout,
     /// The visitor does not read the response.
     VisitorStalled,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "the connection was idle, or had to make room",
+            Self::Abandoned => "the visitor gave the request up",
+            Self::NotReusable => "the connection cannot be trusted to be in step",
+            Self::ContentTimeout => "the visitor sent no content in time",
+            Self::SendTimeout => "the upstream took no content in time",
+            Self::ResponseTimeout => "the response did not begin in time",
+            Self::ReadTimeout => "the response stalled",
+            Self::VisitorStalled => "the visitor does not read the response",
+        })
+    }
 }
 
 impl Cut {

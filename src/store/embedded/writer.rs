@@ -289,7 +289,7 @@ impl WritingTask {
                 group.into_iter().for_each(|pending| pending.answer());
             }
             Err(error) => {
-                tracing::warn!(%error, source = ?std::error::Error::source(&error), "the store could not write");
+                tracing::warn!(%error, cause = std::error::Error::source(&error).map(ToString::to_string), "the store could not write");
                 // SQLite may have rolled back by itself, so a refusal of this says nothing.
                 if query("ROLLBACK").execute(&mut connection).await.is_ok()
                     || matches!(error, StoreError::Full(_))
