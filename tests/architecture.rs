@@ -147,7 +147,7 @@ fn log_lines_are_for_people() {
     for (path, text) in sources() {
         for level in ["info", "warn", "error"] {
             for (at, _) in text.match_indices(&format!("tracing::{level}!(")) {
-                let call = text[at..].split("\");").next().unwrap();
+                let call = text[at..].split(");").next().unwrap();
                 if shows_rust(call) {
                     let line = text[..at].lines().count();
                     wrong.push(format!("{}:{line}: a field with ? or :?", path.display()));

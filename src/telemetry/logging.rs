@@ -122,9 +122,13 @@ pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
     parse(filter).map(drop)
 }
 
+/// What libraries say below an error is not for operators: the resolver prints a stranger's whole answer, and what it
+/// means for a domain is told by its problem. A filter that names the library has it all the same.
+const LIBRARIES: &str = "hickory_net=error,hickory_proto=error,hickory_resolver=error";
+
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("{LIBRARIES},{filter}"))
         .map_err(|error| LoggingError::Filter(filter.to_owned(), error))
 }
 
@@ -235,6 +239,25 @@ mod tests {
         let mut output = Vec::new();
         write_out(&waiting, &mut output);
         String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn a_strangers_dns_answer_is_printed_only_where_it_is_asked_for() {
+        let enabled = |filter: &str| {
+            let layer = tracing_subscriber::fmt::layer().with_writer(io::sink);
+            let subscriber = Registry::default().with(layer.with_filter(parse(filter).unwrap()));
+            with_default(
+                subscriber,
+                || tracing::enabled!(target: "hickory_net::dnssec", tracing::Level::WARN),
+            )
+        };
+        for (filter, expected) in [
+            ("info", false),
+            ("debug", false),
+            ("info,hickory_net=debug", true),
+        ] {
+            assert_eq!(enabled(filter), expected, "{filter}");
+        }
     }
 
     const HOSTILE: &str = "a\nERROR forged\r\t\u{1b}[31m\u{7f}\u{9b}\0b";
