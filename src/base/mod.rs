@@ -11,6 +11,7 @@
 //! 7. [`mod@file`]: writes that survive a crash.
 //! 8. [`bind`]: why an address cannot be listened on, and what to do about it.
 //! 9. [`serve`]: pages for operators over HTTP, bounded; never the traffic.
+//! 10. [`mod@nearest`]: what a misspelt word was meant to be.
 
 pub mod clock;
 pub mod task;
@@ -27,3 +28,5 @@ pub mod file;
 pub mod bind;
 
 pub mod serve;
+
+pub mod nearest;

@@ -12,8 +12,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::base::file::place;
+use crate::base::nearest::nearest;
 use crate::config::file::{Declared, Route, Tenant};
-use crate::config::mistake::{Finding, Mistakes, nearest, quoted_list};
+use crate::config::mistake::{Finding, Mistakes, quoted_list};
 use crate::config::reader::At;
 use crate::config::source::Source;
 use crate::model::route::PathPrefix;

@@ -268,19 +268,6 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// The one of `known` that `text` was most likely meant to be.
-pub(super) fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // Longer ones are not misspelt but made up; the measure is quadratic in their length.
-    if text.len() > 64 {
-        return None;
-    }
-    let scored = known
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(text, candidate), candidate));
-    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (best.0 >= 0.75).then_some(best.1)
-}
-
 /// `"a", "b" or "c"`, cut where there are many.
 pub(super) fn quoted_list<'k>(words: impl IntoIterator<Item = &'k str>) -> String {
     const MOST: usize = 30;
@@ -299,15 +286,6 @@ pub(super) fn quoted_list<'k>(words: impl IntoIterator<Item = &'k str>) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_known_word_is_found_and_far_ones_are_not() {
-        let known = ["addresses", "name", "protocol"];
-        assert_eq!(nearest("adress", known), Some("addresses"));
-        assert_eq!(nearest("nmae", known), Some("name"));
-        assert_eq!(nearest("zzz", known), None);
-        assert_eq!(nearest(&"a".repeat(10_000), known), None);
-    }
 
     #[test]
     fn a_list_reads_like_a_sentence() {

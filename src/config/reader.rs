@@ -9,7 +9,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::mistake::{Finding, Mistakes, nearest, quoted_list};
+use crate::base::nearest::nearest;
+use crate::config::mistake::{Finding, Mistakes, quoted_list};
 
 /// A value and where it stands in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,10 +225,14 @@ impl<'a> Table<'a> {
     pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Self> {
         let value = self.ask(key)?;
         let table = self.checked(key, value, |value| {
-            value.table(title).ok_or_else(|| {
-                Wrong::expected(format!("one table {title}"))
-                    .fix(format!("write its header as {title}, once"))
-            })
+            value
+                .table(title)
+                .ok_or_else(|| match title.starts_with('[') {
+                    true => Wrong::expected(format!("one table {title}"))
+                        .fix(format!("write its header as {title}, once")),
+                    false => Wrong::expected("a table")
+                        .fix(format!("write {key} = {{ … }}, or leave it out")),
+                })
         })?;
         Some(table.value)
     }

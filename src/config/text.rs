@@ -52,7 +52,7 @@ pub(super) struct Texts {
 impl Texts {
     /// Reads the main file at `path` and every file that it includes.
     pub(super) fn read(path: &Path) -> Self {
-        let main = read_file(path);
+        let main = read_main_file(path);
         let mut included = Vec::new();
         if let FileText::Read(source) = &main {
             let patterns = file::read_main(source, &Mistakes::new(source)).include;
@@ -80,6 +80,18 @@ impl Texts {
         let found = self.included.iter().find(|file| file.name() == name);
         found.and_then(FileText::source)
     }
+}
+
+/// The main file; where it is missing, with what a newcomer does.
+fn read_main_file(path: &Path) -> FileText {
+    let mut read = read_file(path);
+    if let FileText::Unreadable(mistake) = &mut read
+        && matches!(path.try_exists(), Ok(false))
+    {
+        let fix = "create it, or name another with --config; `vestibule demo` works without one";
+        mistake.fix = Some(fix.to_owned());
+    }
+    read
 }
 
 pub(super) fn read_file(path: &Path) -> FileText {
@@ -198,6 +210,16 @@ mod tests {
             .collect();
         assert_eq!(names, ["a.toml", "b.toml", "none.toml"]);
         assert!(matches!(texts.included[2], FileText::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_missing_main_file_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = Texts::read(&folder.path().join("proxy.toml"));
+        let FileText::Unreadable(mistake) = texts.main else {
+            panic!("read");
+        };
+        assert!(mistake.fix.unwrap().contains("--config"));
     }
 
     #[test]

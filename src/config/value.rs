@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::config::mistake::{nearest, quoted_list};
+use crate::base::nearest::nearest;
+use crate::config::mistake::quoted_list;
 use crate::config::reader::{Value, Wrong};
 use crate::model::name::NameError;
 use crate::model::{DnsName, NamePattern, TenantId};

@@ -8,7 +8,8 @@ use url::Url;
 
 use super::ca_limits::{self, CaLimits};
 use super::{SecretPlace, seconds, secret};
-use crate::config::mistake::{nearest, quoted_list};
+use crate::base::nearest::nearest;
+use crate::config::mistake::quoted_list;
 use crate::config::reader::{At, Table, Value, Wrong};
 use crate::config::value;
 use crate::model::DnsName;
