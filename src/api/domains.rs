@@ -108,12 +108,20 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let check = object(&json!({
         "name": string(),
         "looked_at": string(),
+        "registered": nullable(&reference("Registered")),
+        "http_port": integer(),
+        "http_listening": array(&integer()),
         "reached": word(&["here", "elsewhere", "unknown"]),
         "problems": array(&reference("CheckProblem")),
         "seen": strings(),
         "cdn": nullable(&string()),
         "caa": nullable(&reference("Caa")),
         "at": timestamp(),
+    }));
+    let registered = object(&json!({
+        "name": string(),
+        "tenant": string(),
+        "state": word(&states),
     }));
     let caa = object(&json!({
         "at": nullable(&string()),
@@ -140,6 +148,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("DnsRecord", record),
         ("Domain", domain),
         ("DomainPage", page("Domain")),
+        ("Registered", registered),
         ("Retry", retry),
     ]
 }
@@ -184,12 +193,23 @@ struct Record {
 struct Check {
     name: NamePattern,
     looked_at: DnsName,
+    registered: Option<RegisteredAs>,
+    http_port: u16,
+    http_listening: Vec<u16>,
     reached: &'static str,
     problems: Vec<Checked>,
     seen: Vec<String>,
     cdn: Option<String>,
     caa: Option<Caa>,
     at: Timestamp,
+}
+
+/// As what a name is registered here: itself, or the wildcard above it.
+#[derive(Serialize)]
+struct RegisteredAs {
+    name: NamePattern,
+    tenant: TenantId,
+    state: DomainState,
 }
 
 /// What the CAA records of a name say about each authority.
@@ -251,6 +271,13 @@ impl From<CheckView> for Check {
         Self {
             name: view.pattern,
             looked_at: view.name,
+            registered: view.registered.map(|registered| RegisteredAs {
+                name: registered.pattern,
+                tenant: registered.tenant,
+                state: registered.state,
+            }),
+            http_port: view.http_port,
+            http_listening: view.http_listening,
             reached: view.reached.as_str(),
             problems: view.problems.into_iter().map(Checked::from).collect(),
             seen: view.seen,

@@ -356,7 +356,11 @@ mod tests {
             ProblemCode::CaOutage,
             None,
         );
-        check(&[("one", wildcard())], ProblemCode::PolicyDenied, None);
+        check(
+            &[("one", wildcard())],
+            ProblemCode::PolicyDenied,
+            Unsuitable::NotCertified.fix().as_deref(),
+        );
         check(
             &[("one", Suitable::No(Unsuitable::Fronted))],
             ProblemCode::CdnInFront,

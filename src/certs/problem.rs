@@ -47,13 +47,16 @@ pub fn fix(code: ProblemCode, pattern: &NamePattern, edge: &Edge) -> String {
             )
         }
         P::HttpUnreachable | P::GeoBlocked | P::MpicDisagree => format!(
-            "let port 80 of every address of {name} be reached from every country, without a firewall or a geographic \
-             filter before it; {}",
+            "let port {} of every address of {name} be reached from every country, without a firewall or a geographic \
+             filter before it{}; {}",
+            edge.http_port,
+            forwarded(edge),
             lead_here(pattern, edge)
         ),
         P::HttpWrongBody => format!(
-            "make whatever answers on port 80 for {name} pass http://{name}/.well-known/acme-challenge/ on to this edge, \
+            "make whatever answers on port {} for {name} pass http://{name}/.well-known/acme-challenge/ on to this edge, \
              or {}",
+            edge.http_port,
             lead_here(pattern, edge)
         ),
         P::RedirectLoop => format!(
@@ -177,6 +180,12 @@ fn lead_here(pattern: &NamePattern, edge: &Edge) -> String {
     }
 }
 
+/// What has to pass the port on, where this edge listens at another.
+fn forwarded(edge: &Edge) -> String {
+    let forwarding = edge.forwarding();
+    forwarding.map_or_else(String::new, |what| format!(", and forward {what}"))
+}
+
 fn records(way: &[DnsRecord]) -> String {
     let records: Vec<String> = way.iter().map(|record| format!("`{record}`")).collect();
     records.join(" and ")
@@ -240,6 +249,18 @@ mod tests {
                 .contains("open https://portal.example.org/unpause?jwt=abc.def and")
         );
         assert_eq!(evidence("Your account is paused"), None);
+    }
+
+    #[test]
+    fn a_port_that_this_edge_does_not_listen_at_is_to_be_forwarded() {
+        let behind = Edge {
+            http_listening: vec![8080],
+            ..edge()
+        };
+        let fix = |edge| fixed(ProblemCode::HttpUnreachable, "shop.acme.com", edge);
+        let forwarded = ", and forward port 80 to the 8080 that this edge listens at; ";
+        assert!(fix(&behind).contains(forwarded));
+        assert!(!fix(&edge()).contains("forward"));
     }
 
     #[test]

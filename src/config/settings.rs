@@ -135,6 +135,7 @@ fn edge(main: &Main) -> Edge {
         ipv4: values(section.ipv4.as_ref()),
         ipv6: values(section.ipv6.as_ref()),
         https_port: listen::https_port(main),
+        http_listening: listen::http_ports(&main.listen),
         ..Edge::default()
     };
     set(&mut edge.http_port, section.http_port.as_ref());

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use crate::base::clock::Timestamp;
 use crate::certs::authorities::ruling::{Question, Ruling, Rulings};
+use crate::certs::policy::Denial;
 use crate::certs::preflight::Report;
 use crate::certs::preflight::judge::{Reach, Weight};
-use crate::certs::problem::fix;
+use crate::certs::problem::fix as fix_of;
 use crate::control::caller::Grant;
 use crate::control::views::{READ, ViewError, Views};
 use crate::dns::caa::CaaSet;
 use crate::model::certificate::CaId;
+use crate::model::domain::DomainState;
 use crate::model::edge::Edge;
 use crate::model::problem::{Problem, ProblemCode};
-use crate::model::{DnsName, NamePattern};
+use crate::model::{DnsName, NamePattern, TenantId};
 use crate::store::Deadline;
 use crate::store::job::JobKey;
 use crate::store::record::DomainRecord;
@@ -30,6 +32,12 @@ pub struct CheckView {
     pub pattern: NamePattern,
     /// The name that was looked at: one below the wildcard, where that was asked about.
     pub name: DnsName,
+    /// As what it is registered here; nothing where it is not.
+    pub registered: Option<Registered>,
+    /// The port that authorities ask at.
+    pub http_port: u16,
+    /// The ports that this edge itself listens at for HTTP; none where that is not known.
+    pub http_listening: Vec<u16>,
     /// Whether the name leads here.
     pub reached: Reached,
     /// What is wrong, the weightiest first; nothing where all is well.
@@ -42,6 +50,17 @@ pub struct CheckView {
     pub caa: Option<CaaView>,
     /// When.
     pub at: Timestamp,
+}
+
+/// As what a name is registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Itself, or the wildcard above it.
+    pub pattern: NamePattern,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its state, as stored: whether it is served.
+    pub state: DomainState,
 }
 
 /// What the CAA records of a name say.
@@ -116,10 +135,11 @@ impl Views {
         let name = looked_at(pattern)
             .ok_or_else(|| ViewError::NotFound(format!("name below {pattern}")))?;
         let sources = self.sources();
-        let by = Deadline::after(READ);
-        let domain = sources.store.domain(by, grant.scope(), pattern).await?;
-        let tenant = domain.as_ref().map(|domain| domain.tenant.clone());
-        let earlier = self.known_problem(grant, pattern, domain).await?;
+        let domain = self.registration(grant, pattern).await?;
+        let registered = domain.as_ref().map(Registered::from);
+        let tenant = registered.as_ref().map(|found| found.tenant.clone());
+        let itself = domain.filter(|domain| domain.pattern == *pattern);
+        let earlier = self.known_problem(grant, pattern, itself).await?;
         let accounts = self.account_urls().await?;
         let question = Question {
             pattern,
@@ -131,11 +151,41 @@ impl Views {
             sources.preflight.check(&name),
             sources.authorities.rulings(&question)
         );
-        let mut view = view(pattern.clone(), name, &report, earlier.as_ref());
+        let edge = sources.edge.load();
+        let mut view = CheckView {
+            registered,
+            http_port: edge.http_port,
+            http_listening: edge.http_listening.clone(),
+            ..view(pattern.clone(), name, &report, (earlier.as_ref(), &edge))
+        };
+        if let Some(denial) = sources.authorities.none_certifies(&question) {
+            view.add_denial(&denial, earlier.as_ref(), &edge);
+        }
         if let Some(rulings) = rulings {
-            view.add_caa(&rulings, earlier.as_ref(), &sources.edge.load());
+            view.add_caa(&rulings, earlier.as_ref(), &edge);
         }
         Ok(view)
+    }
+
+    /// The domain that serves the name: itself, else the wildcard above it.
+    async fn registration(
+        &self,
+        grant: &Grant,
+        pattern: &NamePattern,
+    ) -> Result<Option<DomainRecord>, ViewError> {
+        let store = &self.sources().store;
+        let found = store.domain(Deadline::after(READ), grant.scope(), pattern);
+        let above = match (found.await?, pattern) {
+            (Some(domain), _) => return Ok(Some(domain)),
+            (None, NamePattern::Exact(name)) => name.parent().map(NamePattern::Wildcard),
+            (None, NamePattern::Wildcard(_)) => None,
+        };
+        match above {
+            Some(above) => Ok(store
+                .domain(Deadline::after(READ), grant.scope(), &above)
+                .await?),
+            None => Ok(None),
+        }
     }
 
     async fn known_problem(
@@ -166,7 +216,45 @@ impl Views {
     }
 }
 
+impl From<&DomainRecord> for Registered {
+    fn from(domain: &DomainRecord) -> Self {
+        Self {
+            pattern: domain.pattern.clone(),
+            tenant: domain.tenant.clone(),
+            state: domain.state,
+        }
+    }
+}
+
 impl CheckView {
+    /// Adds that no authority would be asked, as a domain says it that waits for one.
+    fn add_denial(&mut self, denial: &Denial, earlier: Option<&Problem>, edge: &Edge) {
+        let code = denial.code();
+        let detail = denial.to_string();
+        let fix = denial.fix();
+        self.add_problem(Problem {
+            code,
+            actor: code.actor(),
+            detail,
+            evidence: denial.evidence(),
+            fix: fix.or_else(|| Some(fix_of(code, &self.pattern, edge))),
+            first_seen: self.first_seen(code, earlier),
+            last_seen: self.at,
+            next_retry_at: None,
+        });
+    }
+
+    /// Adds a problem for which no order is placed.
+    fn add_problem(&mut self, problem: Problem) {
+        let blocks = true;
+        self.problems.push(CheckProblem { problem, blocks });
+    }
+
+    fn first_seen(&self, code: ProblemCode, earlier: Option<&Problem>) -> Timestamp {
+        let same = earlier.filter(|earlier| earlier.code == code);
+        same.map_or(self.at, |earlier| earlier.first_seen)
+    }
+
     /// Adds what CAA says; it is a problem where no authority may issue and nothing else told so already.
     fn add_caa(&mut self, rulings: &Rulings, earlier: Option<&Problem>, edge: &Edge) {
         use ProblemCode::{DnsServfail, DnssecBogus};
@@ -178,20 +266,18 @@ impl CheckView {
                 told == code || (told == DnssecBogus && code == DnsServfail)
             };
             if !self.problems.iter().any(is_told) {
-                let problem = Problem {
+                self.add_problem(Problem {
                     code,
                     actor: code.actor(),
                     detail: format!("{ca} {why}"),
                     evidence: why.evidence(),
-                    fix: why.fix().or_else(|| Some(fix(code, &self.pattern, edge))),
-                    first_seen: earlier
-                        .filter(|earlier| earlier.code == code)
-                        .map_or(self.at, |earlier| earlier.first_seen),
+                    fix: why
+                        .fix()
+                        .or_else(|| Some(fix_of(code, &self.pattern, edge))),
+                    first_seen: self.first_seen(code, earlier),
                     last_seen: self.at,
                     next_retry_at: None,
-                };
-                let blocks = true;
-                self.problems.push(CheckProblem { problem, blocks });
+                });
             }
         }
         let (set, unread) = match &rulings.found {
@@ -239,12 +325,19 @@ fn view(
     pattern: NamePattern,
     name: DnsName,
     report: &Arc<Report>,
-    earlier: Option<&Problem>,
+    (earlier, edge): (Option<&Problem>, &Edge),
 ) -> CheckView {
     let verdicts = report.judgement.verdicts.iter();
-    let problems = verdicts.map(|verdict| CheckProblem {
-        problem: verdict.problem(earlier, None, report.at),
-        blocks: verdict.weight == Weight::Blocks,
+    let problems = verdicts.map(|verdict| {
+        let mut problem = verdict.problem(earlier, None, report.at);
+        if pattern.is_wildcard() {
+            // Not the name below it that was looked at: the wildcard is what is to lead here.
+            problem.fix = Some(fix_of(problem.code, &pattern, edge));
+        }
+        CheckProblem {
+            problem,
+            blocks: verdict.weight == Weight::Blocks,
+        }
     });
     let facts = report.facts.as_ref();
     CheckView {
@@ -259,6 +352,9 @@ fn view(
             Reach::Untold => Reached::Unknown,
         },
         caa: None,
+        registered: None,
+        http_port: 80,
+        http_listening: Vec::new(),
         at: report.at,
         pattern,
         name,

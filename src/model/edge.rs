@@ -19,6 +19,8 @@ pub struct Edge {
     pub http_port: u16,
     /// The port that visitors reach HTTPS at.
     pub https_port: u16,
+    /// The ports that this edge itself listens at for HTTP; none where that is not known.
+    pub http_listening: Vec<u16>,
 }
 
 impl Default for Edge {
@@ -29,6 +31,7 @@ impl Default for Edge {
             ipv6: Vec::new(),
             http_port: 80,
             https_port: 443,
+            http_listening: Vec::new(),
         }
     }
 }
@@ -88,6 +91,17 @@ impl Edge {
             IpAddr::V4(address) => self.ipv4.contains(&address),
             IpAddr::V6(address) => self.ipv6.contains(&address),
         }
+    }
+
+    /// What must be forwarded for authorities to reach this edge, as in `port 80 to the 8080 that this edge listens at`;
+    /// nothing where it listens at that port itself, or that is not known.
+    #[must_use]
+    pub fn forwarding(&self) -> Option<String> {
+        let (asked, own) = (self.http_port, &self.http_listening);
+        let first = own.first().filter(|_| !own.contains(&asked))?;
+        Some(format!(
+            "port {asked} to the {first} that this edge listens at"
+        ))
     }
 
     /// Where the outside reaches port 80, as in `http://edge.example.net`, where the configuration names a host.
@@ -158,6 +172,20 @@ mod tests {
             assert_eq!(found, kinds, "{name}");
             assert!(ways.iter().flatten().all(|record| record.name == name));
         }
+    }
+
+    #[test]
+    fn a_port_that_it_does_not_listen_at_must_be_forwarded() {
+        let listening = |ports: &[u16]| Edge {
+            http_listening: ports.to_vec(),
+            ..edge()
+        };
+        assert_eq!(
+            listening(&[8080]).forwarding().as_deref(),
+            Some("port 80 to the 8080 that this edge listens at")
+        );
+        assert_eq!(listening(&[8080, 80]).forwarding(), None);
+        assert_eq!(edge().forwarding(), None);
     }
 
     #[test]

@@ -137,6 +137,19 @@ fn a_check_names_the_caa_record_that_decides_and_where_it_stands() {
     let said = setup.succeed(&["domain", "check", "shop.acme.com"]);
     assert!(said.contains(&format!("one may issue: {record}")), "{said}");
 
+    assert_eq!(check["registered"]["tenant"], "acme");
+
+    // A wildcard is for neither, whatever CAA says: the check tells what an order would.
+    let check = checked("*.acme.com");
+    let problem = &check["problems"][0];
+    assert_eq!(problem["problem"]["code"], "policy_denied");
+    assert_eq!(problem["blocks"], true);
+    let detail = problem["problem"]["detail"].as_str().unwrap();
+    assert!(detail.contains("two certifies no wildcard"), "{detail}");
+    let fix = problem["problem"]["fix"].as_str().unwrap();
+    assert!(fix.contains("kind \"private\""), "{fix}");
+    assert_eq!(check["registered"], Value::Null);
+
     // None may: that keeps an order back, and the record to add is told.
     let check = checked("shop.globex.com");
     let record = "globex.com. CAA 0 issue \"three.test\"";
@@ -291,9 +304,11 @@ fn an_alias_that_leads_nowhere_and_a_name_nobody_registered_can_be_checked() {
     assert_eq!(old["problems"][0]["problem"]["code"], "http_unreachable");
     let said = setup.succeed(&["domain", "check", "nobody.example.com"]);
     assert!(said.contains("reaches us   yes"), "{said}");
+    assert!(said.contains("registered   not here: "), "{said}");
     let wild = setup.succeed(&["domain", "check", "*.example.com"]);
     assert!(
         wild.contains("looked at    vestibule-check.example.com"),
         "{wild}"
     );
+    assert!(wild.contains("problem      none"), "{wild}");
 }

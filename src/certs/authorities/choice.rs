@@ -84,7 +84,12 @@ impl Unsuitable {
                 "allow \"http-01\" in [certificates] challenges, or have the name lead here without the network"
                     .to_owned(),
             ),
-            Self::NotCertified | Self::Away { .. } | Self::CaaUnreadable { .. } => None,
+            Self::NotCertified => Some(
+                "register the names below the wildcard one by one, or add a [[ca]] of kind \"private\", whose root visitors \
+                 must trust"
+                    .to_owned(),
+            ),
+            Self::Away { .. } | Self::CaaUnreadable { .. } => None,
         }
     }
 

@@ -2,11 +2,13 @@
 //! and opens no account.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::choice::Unsuitable;
 use super::offers::unreadable;
 use super::{Authorities, Watched};
+use crate::certs::policy::{Denial, Offer, Suitable};
 use crate::dns::caa::{self, Asked, CaaError, CaaRecord, CaaSet, Freshness, Verdict};
 use crate::model::certificate::CaId;
 use crate::model::challenge::ChallengeOrder;
@@ -60,10 +62,7 @@ impl Authorities {
     /// resolver.
     pub async fn rulings(&self, question: &Question<'_>) -> Option<Rulings> {
         let dns = self.0.dns.as_ref()?;
-        let candidates = match question.tenant {
-            Some(tenant) => self.candidates(tenant, question.pattern),
-            None => Vec::clone(&self.0.watched.load()),
-        };
+        let candidates = self.asked(question);
         if !candidates.iter().any(|candidate| candidate.is_public()) {
             return None;
         }
@@ -78,6 +77,36 @@ impl Authorities {
             authorities.push((candidate.authority.id().clone(), ruling));
         }
         Some(Rulings { found, authorities })
+    }
+
+    /// Why no order would be placed for such a name, whatever CAA says and whoever is there: none of the authorities
+    /// certifies one. Nothing where one does.
+    #[must_use]
+    pub fn none_certifies(&self, question: &Question<'_>) -> Option<Denial> {
+        let candidates = self.asked(question);
+        if candidates.is_empty() {
+            return Some(Denial::NoAuthority);
+        }
+        let mut offers = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            if candidate.authority.certifies(question.pattern) {
+                return None;
+            }
+            offers.push(Offer {
+                ca: candidate.authority.id().clone(),
+                suitable: Suitable::No(Unsuitable::NotCertified),
+                methods: Vec::new(),
+                profile: None,
+            });
+        }
+        Some(Denial::NoneSuitable(offers))
+    }
+
+    fn asked(&self, question: &Question<'_>) -> Vec<Arc<Watched>> {
+        match question.tenant {
+            Some(tenant) => self.candidates(tenant, question.pattern),
+            None => Vec::clone(&self.0.watched.load()),
+        }
     }
 
     async fn ruling(

@@ -1,5 +1,6 @@
 //! The watch over authorities, one of which fails, with pauses of milliseconds; no sockets, no store.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use crate::base::secret::Secret;
 use crate::ca::error::{Document, Step};
 use crate::ca::{Acceptance, Material, Opened, RevokedLeaf};
 use crate::model::NamePattern;
+use crate::model::challenge::ChallengeOrder;
 
 /// An authority whose directory answers or does not.
 #[derive(Debug)]
@@ -155,6 +157,31 @@ impl World {
             .find(|one| one.name == "authorities");
         condition.unwrap().reason.map(String::from)
     }
+}
+
+#[tokio::test]
+async fn a_wildcard_that_no_authority_certifies_is_denied_before_it_is_asked_for() {
+    let denied = |authorities: Vec<Arc<Switched>>, name: &str| {
+        let parts = Parts {
+            authorities: authorities.into_iter().map(|one| one as _).collect(),
+            ..Parts::default()
+        };
+        let authorities = Authorities::new(parts, &Tasks::new());
+        let denial = authorities.none_certifies(&ruling::Question {
+            pattern: &NamePattern::parse(name).unwrap(),
+            tenant: None,
+            methods: ChallengeOrder::default(),
+            accounts: &HashMap::new(),
+        });
+        denial.map(|denial| denial.to_string())
+    };
+    let public = || Switched::public("one");
+    let said = denied(vec![public()], "*.acme.test").unwrap();
+    assert!(said.contains("one certifies no wildcard"), "{said}");
+    assert_eq!(denied(vec![public()], "a.acme.test"), None);
+    let beside_own = vec![public(), Switched::new("own")];
+    assert_eq!(denied(beside_own, "*.acme.test"), None);
+    assert!(denied(Vec::new(), "a.test").unwrap().contains("[[ca]]"));
 }
 
 #[tokio::test]

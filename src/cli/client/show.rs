@@ -201,7 +201,11 @@ pub(super) fn reload(answer: &Value) -> String {
     let mut lines = Lines::default();
     lines.add("reloaded", "the configuration is in force");
     for warning in items(answer, "warnings") {
-        lines.add("warning", &text(warning));
+        let told = warning.as_str().unwrap_or_default();
+        for (row, line) in told.lines().enumerate() {
+            let label = if row == 0 { "warning" } else { "" };
+            lines.add(label, &printable(line));
+        }
     }
     for key in items(answer, "needs_restart") {
         lines.add(
@@ -278,12 +282,13 @@ pub(super) fn check(answer: &Value) -> String {
     if looked_at != name {
         lines.add("looked at", &looked_at);
     }
+    lines.add("registered", &registered(answer));
     let reached = match answer.get("reached").and_then(Value::as_str) {
-        Some("here") => "yes: our own challenge came back over port 80",
-        Some("elsewhere") => "no: it leads elsewhere",
-        _ => "could not be found out",
+        Some("here") => format!("yes: our own challenge came back over {}", port(answer)),
+        Some("elsewhere") => "no: it leads elsewhere".to_owned(),
+        _ => "could not be found out".to_owned(),
     };
-    lines.add("reaches us", reached);
+    lines.add("reaches us", &reached);
     if answer.get("cdn").is_some_and(Value::is_string) {
         lines.field("behind", answer, &["cdn"]);
     }
@@ -304,13 +309,46 @@ pub(super) fn check(answer: &Value) -> String {
             lines.field("", problem, &["detail"]);
             lines.field("  fix", problem, &["fix"]);
         }
-        let order = match found.get("blocks").and_then(Value::as_bool) {
-            Some(true) => "none is placed until this is put right",
-            _ => "placed all the same: an authority may see more than we do",
+        let blocks = found.get("blocks").and_then(Value::as_bool) == Some(true);
+        let order = match (
+            blocks,
+            answer.get("registered").is_some_and(Value::is_object),
+        ) {
+            (true, true) => "none is placed until this is put right",
+            (false, true) => "placed all the same: an authority may see more than we do",
+            (true, false) => "none would be placed until this is put right",
+            (false, false) => "would be placed all the same: an authority may see more than we do",
         };
         lines.add("  order", order);
     }
     lines.0
+}
+
+/// As what a name is registered here, or how it can be.
+fn registered(answer: &Value) -> String {
+    let Some(found) = answer.get("registered").filter(|found| found.is_object()) else {
+        return "not here: name it in [[tenant]] domains, or have the hook of [on_demand] ask allow it; nothing is ordered \
+                for it before"
+            .to_owned();
+    };
+    let [name, tenant, state] = ["name", "tenant", "state"].map(|key| cell(found, &[key]));
+    match name == cell(answer, &["name"]) {
+        true => format!("for {tenant}, {state}"),
+        false => format!("by {name} for {tenant}, {state}"),
+    }
+}
+
+/// The port that authorities ask at, and the one that this edge listens at where that is another.
+fn port(answer: &Value) -> String {
+    let asked = cell(answer, &["http_port"]);
+    let listening: Vec<String> = items(answer, "http_listening").iter().map(text).collect();
+    match listening.is_empty() || listening.contains(&asked) {
+        true => format!("port {asked}"),
+        false => format!(
+            "port {asked} (the public one; this edge listens at {})",
+            listening.join(", ")
+        ),
+    }
 }
 
 /// The CAA records that count, and what they say about each authority.
@@ -528,9 +566,36 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_shows_a_warning_of_several_lines_as_such() {
+        let warning = "d/a.toml:1:1: unknown key\u{1b}\n  |\n1 | x = 1\n  = fix: remove it";
+        assert_eq!(
+            reload(&json!({"warnings": [warning], "needs_restart": ["dns"]})),
+            "reloaded     the configuration is in force\n\
+             warning      d/a.toml:1:1: unknown key\\u{1b}\n               |\n             1 | x = 1\n               \
+             = fix: remove it\n\
+             restart      dns takes effect at the next start\n"
+        );
+    }
+
+    #[test]
+    fn a_check_tells_by_what_a_name_is_registered_and_the_port_that_was_asked_at() {
+        let below = json!({"name": "a.acme.com", "looked_at": "a.acme.com", "reached": "here", "seen": [], "problems": [],
+                           "registered": {"name": "*.acme.com", "tenant": "acme", "state": "active"},
+                           "http_port": 5002, "http_listening": [5002, 8080]});
+        let text = check(&below);
+        assert!(
+            text.contains("registered   by *.acme.com for acme, active\n"),
+            "{text}"
+        );
+        assert!(text.contains("came back over port 5002\n"), "{text}");
+    }
+
+    #[test]
     fn a_check_says_what_was_seen_and_what_to_do() {
         let answer = json!({
             "name": "shop.acme.com", "looked_at": "shop.acme.com", "reached": "elsewhere", "cdn": null,
+            "registered": {"name": "shop.acme.com", "tenant": "acme", "state": "issuing"},
+            "http_port": 80, "http_listening": [8080],
             "seen": ["A 203.0.113.5", "203.0.113.5: somebody else answered with status 404"],
             "caa": {"at": "acme.com", "records": ["acme.com. CAA 0 issue \"one.test\""], "unread": null, "authorities": [
                 {"ca": "one", "permitted": "yes", "why": "a record names it",
@@ -544,6 +609,7 @@ mod tests {
         assert_eq!(
             check(&answer),
             "name         shop.acme.com\n\
+             registered   for acme, issuing\n\
              reaches us   no: it leads elsewhere\n\
              seen         A 203.0.113.5\n\
              seen         203.0.113.5: somebody else answered with status 404\n\
@@ -555,12 +621,15 @@ mod tests {
              order      none is placed until this is put right\n"
         );
         let well = json!({"name": "*.acme.com", "looked_at": "vestibule-check.acme.com", "reached": "here",
+                          "registered": null, "http_port": 80, "http_listening": [8080],
                           "cdn": "Cloudflare", "seen": [], "problems": [], "at": "2026-11-21T18:00:00Z"});
         assert_eq!(
             check(&well),
             "name         *.acme.com\n\
              looked at    vestibule-check.acme.com\n\
-             reaches us   yes: our own challenge came back over port 80\n\
+             registered   not here: name it in [[tenant]] domains, or have the hook of [on_demand] ask allow it; nothing is \
+             ordered for it before\n\
+             reaches us   yes: our own challenge came back over port 80 (the public one; this edge listens at 8080)\n\
              behind       Cloudflare\n\
              problem      none\n"
         );

@@ -113,6 +113,19 @@ fn first_https_port(listen: &Listen) -> u16 {
     }
 }
 
+/// The ports of the HTTP addresses, as they are or as the default has them; one that the system picks is not known.
+pub(super) fn http_ports(listen: &Listen) -> Vec<u16> {
+    let addresses = match &listen.http {
+        Some(addresses) => addresses.iter().map(|at| at.value).collect(),
+        None => Settings::default().http,
+    };
+    let mut ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
+    ports.retain(|port| *port != 0);
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 /// Records listeners that cannot stand beside each other, and a PROXY protocol that nobody may speak.
 fn check(main: &Main, mistakes: &Mistakes<'_>) {
     let listen = &main.listen;
