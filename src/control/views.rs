@@ -236,7 +236,7 @@ impl Views {
     /// Domains in the order of their names, of one tenant or of all.
     ///
     /// # Errors
-    /// [`ViewError::Store`].
+    /// [`ViewError`]: a tenant that is not there is told.
     pub async fn domains(
         &self,
         grant: &Grant,
@@ -248,6 +248,7 @@ impl Views {
             .store
             .domains(by(), grant.scope(), tenant, page)
             .await?;
+        let found = self.of_known_tenant(grant, tenant, page, found).await?;
         let items = stream::iter(found.items)
             .map(|record| self.with_certificate_and_job(grant, record))
             .buffered(AT_ONCE)
@@ -276,7 +277,7 @@ impl Views {
     /// Certificates in the order of their creation, of one tenant or of all.
     ///
     /// # Errors
-    /// [`ViewError::Store`].
+    /// [`ViewError`]: a tenant that is not there is told.
     pub async fn certificates(
         &self,
         grant: &Grant,
@@ -285,6 +286,7 @@ impl Views {
     ) -> Result<Page<CertificateView>, ViewError> {
         let found = self.0.store.certificates(by(), grant.scope(), tenant, page);
         let found = found.await?;
+        let found = self.of_known_tenant(grant, tenant, page, found).await?;
         Ok(Page {
             items: self.seen(grant, found.items).await?,
             next: found.next,
@@ -395,7 +397,7 @@ impl Views {
     /// Jobs in the order of their keys, of one tenant or of all.
     ///
     /// # Errors
-    /// [`ViewError::Store`].
+    /// [`ViewError`]: a tenant that is not there is told.
     pub async fn jobs(
         &self,
         grant: &Grant,
@@ -403,6 +405,7 @@ impl Views {
         page: &PageRequest,
     ) -> Result<Page<JobView>, ViewError> {
         let found = self.0.store.jobs(by(), grant.scope(), tenant, page).await?;
+        let found = self.of_known_tenant(grant, tenant, page, found).await?;
         let now = self.0.clock.now();
         let items = found.items.into_iter().map(|record| JobView {
             status: JobStatus::of(&record, now),
@@ -417,18 +420,23 @@ impl Views {
     /// Audit events in the order of their chain: of a tenant, or the platform's own.
     ///
     /// # Errors
-    /// [`ViewError::Store`].
+    /// [`ViewError`]: a tenant that is not there is told.
     pub async fn events(
         &self,
         grant: &Grant,
         owner: &KeyOwner,
         page: &PageRequest,
     ) -> Result<Page<AuditRecord>, ViewError> {
-        Ok(self
+        let found = self
             .0
             .store
             .events(by(), grant.scope(), owner, page)
-            .await?)
+            .await?;
+        let tenant = match owner {
+            KeyOwner::Platform => None,
+            KeyOwner::Tenant(tenant) => Some(tenant),
+        };
+        self.of_known_tenant(grant, tenant, page, found).await
     }
 
     async fn with_certificate_and_job(

@@ -138,6 +138,13 @@ impl TenantScope {
         Self(Reach::All)
     }
 
+    /// The same leave for one tenant alone, where it reaches that one.
+    #[must_use]
+    pub fn narrowed_to(&self, tenant: &TenantId) -> Option<Self> {
+        self.reaches(tenant)
+            .then(|| Self(Reach::One(tenant.clone())))
+    }
+
     /// Whether the scope reaches `tenant`.
     #[must_use]
     pub fn reaches(&self, tenant: &TenantId) -> bool {
@@ -188,6 +195,8 @@ mod tests {
         let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());
         let scope = TenantScope::certificate_work(a.clone());
         assert!(scope.reaches(&a) && !scope.reaches(&b));
+        assert_eq!(TenantScope::operator().narrowed_to(&a), Some(scope.clone()));
+        assert_eq!(scope.narrowed_to(&b), None);
         assert!(TenantScope::operator().reaches(&b));
     }
 }

@@ -217,6 +217,8 @@ async fn answers_have_the_form_that_the_document_gives_them() {
         ("GET", "/v1/domains/fails.acme.test", "Domain"),
         ("GET", "/v1/domains/*.wild.acme.test", "Domain"),
         ("POST", "/v1/domains/WORKS.acme.test./retry", "Retry"),
+        ("POST", "/v1/domains/works.acme.test/check", "Check"),
+        ("POST", "/v1/domains/unknown.test/check", "Check"),
         ("GET", "/v1/certificates", "CertificatePage"),
         ("GET", &certificate, "CertificateWithChain"),
         ("GET", "/v1/jobs", "JobPage"),
@@ -270,6 +272,45 @@ async fn a_domain_tells_its_state_what_is_wrong_and_what_repairs_it() {
     assert_eq!(fails["dns_requirements"][0][0], cname);
     let off = api.ask("GET", "/v1/domains/off.globex.test").await.body;
     assert_eq!(off["state"], "suspended");
+}
+
+#[tokio::test]
+async fn a_check_tells_by_what_the_name_is_registered() {
+    let stored = Stored::open().await;
+    let api = Running::start(Arc::clone(&stored.store) as _).await;
+    for (name, expected) in [
+        (
+            "works.acme.test",
+            json!({"name": "works.acme.test", "tenant": "acme", "state": "active"}),
+        ),
+        (
+            "below.wild.acme.test",
+            json!({"name": "*.wild.acme.test", "tenant": "acme", "state": "pending_dns"}),
+        ),
+        (
+            "off.globex.test",
+            json!({"name": "off.globex.test", "tenant": "globex", "state": "suspended"}),
+        ),
+        ("wild.acme.test", Value::Null),
+        ("*.unknown.test", Value::Null),
+    ] {
+        let answer = api.ask("POST", &format!("/v1/domains/{name}/check")).await;
+        assert_eq!(answer.body["registered"], expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_of_a_tenant_that_is_not_there_is_no_list() {
+    let stored = Stored::open().await;
+    let api = Running::start(Arc::clone(&stored.store) as _).await;
+    for list in ["domains", "certificates", "jobs", "events"] {
+        let answer = api.ask("GET", &format!("/v1/{list}?tenant=globax")).await;
+        assert_eq!((answer.status, answer.code()), (404, "not_found"), "{list}");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert_eq!(detail, "there is no tenant globax; did you mean globex?");
+        let none = api.ask("GET", &format!("/v1/{list}?tenant=globex")).await;
+        assert_eq!(none.status, 200, "{list}");
+    }
 }
 
 #[tokio::test]
