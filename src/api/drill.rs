@@ -1,6 +1,5 @@
 //! `/v1/drill`: what would happen if, without touching an authority or anything that serves.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -10,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::endpoint::{Api, Endpoint, Method, Parameter, QueryParameters};
-use crate::api::problem::{ApiProblem, Granted};
+use crate::api::problem::{ApiProblem, Code, Granted};
 use crate::api::schema::{
     array, boolean, integer, nullable, object, reference, string, timestamp, word,
 };
 use crate::base::clock::Timestamp;
 use crate::control::drill::{
-    Affected, Drilled, DrilledAuthority, DrilledKeys, Next, OUTAGES, Reckoned, Renewals, Speed,
-    Standing, Takes,
+    Affected, Drilled, DrilledAuthority, DrilledKeys, Next, OUTAGES, RATES, Reckoned, Renewals,
+    Speed, Standing, Takes,
 };
 use crate::model::{NamePattern, TenantId};
 
@@ -27,7 +26,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
     summary: "Rehearse the replacement of everything, an outage of each CA, and the loss of the key file; changes nothing, asks no CA",
     parameters: &[Parameter::Number(
         "orders_per_second",
-        "Orders a second to reckon with; what was measured where absent, else 12",
+        "Orders a second to reckon with: 1 to 1000000; what was measured where absent, else 12",
     )],
     response: "Drill",
     status: 200,
@@ -342,7 +341,19 @@ fn seconds(long: Duration) -> Option<u64> {
 
 #[derive(Deserialize)]
 struct Parameters {
-    orders_per_second: Option<NonZeroU32>,
+    orders_per_second: Option<String>,
+}
+
+/// Orders a second, as asked for.
+fn rate(text: &str) -> Result<f64, ApiProblem> {
+    let rate = text.parse().ok().filter(|rate| RATES.contains(rate));
+    let rate = rate.ok_or_else(|| {
+        let (least, most) = (RATES.start(), RATES.end());
+        let detail =
+            format!("orders_per_second {text:?} is not a whole number from {least} to {most}");
+        ApiProblem::new(Code::BadParameter, detail)
+    })?;
+    Ok(f64::from(rate))
 }
 
 async fn drill(
@@ -350,9 +361,8 @@ async fn drill(
     Granted(grant): Granted,
     QueryParameters(parameters): QueryParameters<Parameters>,
 ) -> Result<Json<Drill>, ApiProblem> {
-    let rate = parameters
-        .orders_per_second
-        .map(|rate| f64::from(rate.get()));
+    let rate = parameters.orders_per_second.as_deref().map(rate);
+    let rate = rate.transpose()?;
     let drilled = api.actions.drill(&grant, rate).await?;
     Ok(Json(drilled.into()))
 }

@@ -13,7 +13,7 @@ use crate::cli::client::ClientCommand;
     name = "vestibule",
     version,
     about = "HTTPS for every tenant's own domain: obtains certificates in the first handshake and proxies to your application.",
-    after_help = "Start here:\n  vestibule demo                     see it work, with nothing else installed\n  vestibule check                    read proxy.toml and list every mistake\n  vestibule run                      serve\n  vestibule domain show NAME         why a domain works or does not\n\nExit codes: 0 done · 1 failed · 2 a mistake in the command line or the configuration."
+    after_help = "Start here:\n  vestibule demo                     see it work, with nothing else installed\n  vestibule check                    read proxy.toml and list every mistake\n  vestibule run                      serve\n  vestibule domain show NAME         why a domain works or does not\n\nrun, demo, check, doctor, backup, restore, health and `budget forecast` work by themselves; the others ask the running\ninstance over its socket, which --config FILE or --socket PATH tells.\n\nExit codes: 0 done · 1 failed or refused · 2 a mistake in the command line or the configuration."
 )]
 pub struct Arguments {
     /// What to do.
@@ -30,7 +30,7 @@ pub enum Command {
     Demo(DemoOptions),
     /// Read the configuration and list every mistake at once; exit code 2 if there is one
     Check(ConfigOption),
-    /// Look at the world around: CAs, clock, file descriptors, disk, ports, keys
+    /// Look at the world around: CAs, clock, file descriptors, disk, ports, keys; exit code 1 if something is to mend
     Doctor(ConfigOption),
     /// Write everything but the key-encryption key to a file, while running or not
     Backup(BackupOptions),

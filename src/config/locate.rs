@@ -2,15 +2,41 @@
 //!
 //! The command line must reach an instance whose file has just been broken, and without the secrets in its environment.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::file;
 use crate::config::last_good::{data_folder, text_of};
+use crate::config::mistake::Mistakes;
 use crate::config::settings::SOCKET;
+use crate::config::source::Source;
 use crate::config::text::{FileText, read_file};
+
+/// Where the control API's socket is, and what tells so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The socket.
+    pub socket: PathBuf,
+    /// How much of the configuration could be gone by.
+    pub told_by: ToldBy,
+}
+
+/// What tells where a socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToldBy {
+    /// The configuration.
+    File,
+    /// What can still be read of one that has mistakes.
+    BrokenFile,
+    /// Nothing, for there is no such file: it is where a start without `[store]` and `[admin]` would put it.
+    NoFile,
+    /// Nothing, for the file cannot be read, for this reason.
+    UnreadableFile(String),
+}
 
 /// The control API's socket of the instance that the configuration at `path` describes.
 #[must_use]
-pub fn admin_socket(path: &Path) -> PathBuf {
+pub fn admin_socket(path: &Path) -> Located {
     let main = read_file(path);
     let named = match &main {
         FileText::Read(source) => {
@@ -18,7 +44,27 @@ pub fn admin_socket(path: &Path) -> PathBuf {
         }
         FileText::Unreadable(_) => None,
     };
-    named.unwrap_or_else(|| data_folder(path, &main).join(SOCKET))
+    Located {
+        socket: named.unwrap_or_else(|| data_folder(path, &main).join(SOCKET)),
+        told_by: match &main {
+            FileText::Read(source) if has_mistakes(source) => ToldBy::BrokenFile,
+            FileText::Read(_) => ToldBy::File,
+            FileText::Unreadable(_) if is_missing(path) => ToldBy::NoFile,
+            FileText::Unreadable(mistake) => ToldBy::UnreadableFile(mistake.what.clone()),
+        },
+    }
+}
+
+/// Whether the file says by itself that it is broken: what it names elsewhere, secrets and further files, is not read.
+fn has_mistakes(source: &Source) -> bool {
+    let mistakes = Mistakes::new(source);
+    file::read_main(source, &mistakes);
+    !mistakes.is_empty()
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = path.symlink_metadata();
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
@@ -30,14 +76,32 @@ mod tests {
     fn the_socket_is_found_in_a_broken_file_and_without_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.toml");
-        let socket = || admin_socket(&path);
-        assert_eq!(socket(), folder.path().join("data/admin.sock"));
-        for (text, expected) in [
-            ("[store]\ndata = \"/d\"\n", "/d/admin.sock"),
-            ("[listen\n[admin]\nsocket = \"/run/v.sock\"", "/run/v.sock"),
+        let located = |socket: PathBuf, told_by| Located { socket, told_by };
+        assert_eq!(
+            admin_socket(&path),
+            located(folder.path().join("data/admin.sock"), ToldBy::NoFile)
+        );
+        for (text, expected, told_by) in [
+            ("[store]\ndata = \"/d\"\n", "/d/admin.sock", ToldBy::File),
+            (
+                "[listen\n[admin]\nsocket = \"/run/v.sock\"",
+                "/run/v.sock",
+                ToldBy::BrokenFile,
+            ),
+            (
+                "[store]\ndata = \"/d\"\n[nobody]\n",
+                "/d/admin.sock",
+                ToldBy::BrokenFile,
+            ),
         ] {
             replace(&path, text.as_bytes(), Access::Everyone).unwrap();
-            assert_eq!(socket(), Path::new(expected), "{text}");
+            let found = admin_socket(&path);
+            assert_eq!(found, located(expected.into(), told_by), "{text}");
         }
+        let folder_instead = admin_socket(folder.path()).told_by;
+        assert!(
+            matches!(&folder_instead, ToldBy::UnreadableFile(why) if why.contains("directory")),
+            "{folder_instead:?}"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! The certification authorities as an operator sees them, and the change of an account's key.
 
 use crate::base::clock::Timestamp;
+use crate::base::nearest::nearest;
 use crate::ca::Meta;
 use crate::certs::accounts::AccountError;
-use crate::certs::authorities::AuthorityFacts;
+use crate::certs::authorities::{Authorities, AuthorityFacts};
 use crate::control::actions::{ActionError, Actions};
 use crate::control::caller::Grant;
 use crate::control::views::{READ, ViewError, Views};
@@ -78,7 +79,7 @@ impl Actions {
     /// Changes the key of the account with an authority; the account stays, with its orders and limits.
     ///
     /// # Errors
-    /// [`ActionError::NotFound`] and [`ActionError::Authority`].
+    /// [`ActionError::NotFound`], [`ActionError::NotPossible`] for a CA of our own, [`ActionError::Authority`].
     pub async fn change_account_key(&self, grant: &Grant, ca: &str) -> Result<String, ActionError> {
         let event = AuditEvent {
             owner: KeyOwner::Platform,
@@ -88,10 +89,14 @@ impl Actions {
             detail: serde_json::json!({}),
         };
         let ca = CaId::new(ca);
-        let unknown = || ActionError::NotFound(format!("[[ca]] named {ca}"));
-        let accounts = self.accounts().ok_or_else(unknown)?;
-        if accounts.authorities().find(&ca).is_none() {
-            return Err(unknown());
+        let accounts = self.accounts().ok_or_else(|| unknown(&ca, None))?;
+        let authority = accounts.authorities().find(&ca);
+        let authority = authority.ok_or_else(|| unknown(&ca, Some(accounts.authorities())))?;
+        if authority.directory().is_none() {
+            return Err(ActionError::NotPossible(format!(
+                "{ca} is of kind \"private\", a CA of this edge: there is no account with it and so no account key; it \
+                 makes itself a new issuing key in time, at least 60 days before the present one ends"
+            )));
         }
         // In the audit chain before it is done: what cannot be kept is not done.
         let by = Deadline::after(READ);
@@ -111,4 +116,13 @@ impl Actions {
             ActionError::Authority(words.join(": "))
         })
     }
+}
+
+/// That no authority has this name, and which one was most likely meant.
+fn unknown(ca: &CaId, configured: Option<&Authorities>) -> ActionError {
+    let configured = configured.map(Authorities::all).unwrap_or_default();
+    let names = configured.iter().map(|known| known.id().as_str());
+    let near = nearest(ca.as_str(), names);
+    let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    ActionError::NotFound(format!("[[ca]] named {ca}{near}"))
 }

@@ -2,6 +2,7 @@
 //! the key-encryption key could not be read. Touches no authority, and nothing that serves.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ const CALL: Duration = Duration::from_secs(10);
 const READING: Duration = Duration::from_secs(40);
 /// Certificates that are read at the same time.
 const AT_ONCE: usize = 8;
+/// Orders a second that may be asked for.
+pub const RATES: RangeInclusive<u32> = 1..=1_000_000;
 /// Orders a second that are reckoned with where nothing better is known.
 const ASSUMED: f64 = 12.0;
 /// Issuances from which on their mean time is one.

@@ -98,4 +98,20 @@ fn only_the_owner_reaches_the_control_socket_and_health_is_told_by_exit_code() {
     assert_eq!(down.status.code(), Some(1));
     let nobody = setup.command(&words(&["status"]));
     assert_eq!(nobody.status.code(), Some(1), "and says what to do");
+
+    // A mistake of the command line is told as one, whether anybody runs or not.
+    for (mistyped, expected) in [
+        (
+            ["status", "--config", "other.toml"],
+            "there is no configuration",
+        ),
+        (["status", "--config", "."], "cannot read"),
+        (["domain", "show", "a..b"], "invalid value 'a..b'"),
+        (["drill", "--rate", "0"], "a whole number from 1"),
+    ] {
+        let refused = setup.command(&mistyped);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
 }

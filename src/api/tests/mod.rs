@@ -272,6 +272,18 @@ async fn failures_are_problems_with_a_stable_code() {
         ),
         ("POST", "/v1/import/accounts", 400, "bad_parameter"),
         ("POST", "/v1/import/certificates", 400, "bad_parameter"),
+        (
+            "POST",
+            "/v1/drill?orders_per_second=0",
+            400,
+            "bad_parameter",
+        ),
+        (
+            "POST",
+            "/v1/drill?orders_per_second=abc",
+            400,
+            "bad_parameter",
+        ),
         ("GET", "/v1/problems/none", 404, "not_found"),
         // A store that fails is neither empty nor "not found".
         ("GET", "/v1/tenants", 503, "store_unavailable"),

@@ -63,6 +63,16 @@ pub(super) fn budget(answer: &Value) -> String {
 /// How one CA is shared, in a line or two.
 fn shared(ca: &Value) -> String {
     let name = cell(ca, &["ca"]);
+    let stopped = cell(ca, &["stopped_until"]);
+    let left_alone = match stopped.as_str() {
+        "-" => String::new(),
+        until => format!("{name} asks to be left alone until {until}\n"),
+    };
+    if items(ca, "limits").is_empty() {
+        return format!(
+            "{name}: no limits are configured for it, nothing is held back\n{left_alone}"
+        );
+    }
     let renewals = match ca.get("renewals_charged").and_then(Value::as_bool) {
         Some(false) => "renewals are not charged to orders and domains",
         _ => "renewals are charged as new orders are",
@@ -71,14 +81,9 @@ fn shared(ca: &Value) -> String {
         cell(ca, &["spend_percent"]),
         cell(ca, &["tenant_share_percent"]),
     );
-    let mut text = format!(
-        "{name}: {spend} % of each limit is spent; a tenant's share is {share} %; {renewals}\n"
-    );
-    let stopped = cell(ca, &["stopped_until"]);
-    if stopped != "-" {
-        text.push_str(&format!("{name} asks to be left alone until {stopped}\n"));
-    }
-    text
+    format!(
+        "{name}: at most {spend} % of each limit is spent, a tenant's share is {share} %; {renewals}\n{left_alone}"
+    )
 }
 
 fn rows(ca: &Value, list: &str) -> Vec<Value> {
@@ -143,7 +148,7 @@ mod tests {
         }]});
         assert_eq!(
             budget(&answer),
-            "le: 80 % of each limit is spent; a tenant's share is 10 %; renewals are not charged to orders and domains\n\
+            "le: at most 80 % of each limit is spent, a tenant's share is 10 %; renewals are not charged to orders and domains\n\
              le asks to be left alone until 2027-01-15T09:00:00Z\n\n\
              CA  LIMIT OF  THE CA ALLOWS  WE SPEND  LEFT  BUCKETS IN USE\n\
              le  orders    300 in 3h      240       100   1\n\
@@ -152,6 +157,14 @@ mod tests {
              le  bulk            108    0     2027-01-15T08:00:45Z\n\n\
              CA  EMPTIEST OF  FOR          LEFT  NEXT     STOPPED UNTIL\n\
              le  orders       the account  100   at once  -\n"
+        );
+        let free = json!({ "items": [{
+            "ca": "own", "renewals_charged": true, "spend_percent": 80, "tenant_share_percent": 10,
+            "stopped_until": null, "classes": [], "limits": [],
+        }]});
+        assert_eq!(
+            budget(&free),
+            "own: no limits are configured for it, nothing is held back\n"
         );
         let none = json!({ "items": [] });
         assert_eq!(budget(&none), "no CA with limits is configured\n");

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -23,11 +23,26 @@ const DEADLINE: Duration = Duration::from_secs(70);
 /// The largest answer, in bytes.
 const MOST_ANSWER: usize = 64 << 20;
 
+/// What told which instance is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// Its socket.
+    Socket,
+    /// Its configuration.
+    File(PathBuf),
+    /// Its configuration, which has mistakes.
+    BrokenFile(PathBuf),
+    /// Nothing: there is no such configuration.
+    NoFile(PathBuf),
+}
+
 /// Why there is no answer, and what to do.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody listens.
-    NotRunning(PathBuf),
+    /// Nobody listens on the socket of the instance that is meant.
+    NotRunning(PathBuf, Meant),
+    /// What is named as a socket is none.
+    NoSocket(PathBuf),
     /// The socket belongs to another user.
     NotAllowed(PathBuf, Option<u32>),
     /// The socket cannot be opened for another reason.
@@ -62,10 +77,10 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRunning(path) => write!(
+            Self::NotRunning(path, meant) => nobody_listens(f, path, meant),
+            Self::NoSocket(path) => write!(
                 f,
-                "no Vestibule listens on {}: start one with `vestibule run`, or name the socket of the one that runs \
-                 with --socket",
+                "{} is no socket: name that of the instance with --socket, or its configuration with --config",
                 path.display()
             ),
             Self::NotAllowed(path, owner) => {
@@ -108,7 +123,8 @@ impl std::error::Error for ClientError {
         match self {
             Self::Open(_, error) | Self::Output(error) => Some(error),
             Self::Broken(error) => error.as_ref().map(|error| error as _),
-            Self::NotRunning(_)
+            Self::NotRunning(..)
+            | Self::NoSocket(_)
             | Self::NotAllowed(..)
             | Self::Problem { .. }
             | Self::Input(_)
@@ -118,6 +134,55 @@ impl std::error::Error for ClientError {
             | Self::Timeout
             | Self::NotUnderstood => None,
         }
+    }
+}
+
+impl ClientError {
+    /// The exit code: 2 for a mistake of the command line or the configuration, else 1.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) => 2,
+            Self::NotRunning(..)
+            | Self::NoSocket(_)
+            | Self::NotAllowed(..)
+            | Self::Open(..)
+            | Self::Problem { .. }
+            | Self::Broken(_)
+            | Self::Timeout
+            | Self::NotUnderstood
+            | Self::Input(_)
+            | Self::Output(_) => 1,
+        }
+    }
+}
+
+fn nobody_listens(f: &mut fmt::Formatter<'_>, socket: &Path, meant: &Meant) -> fmt::Result {
+    let socket = socket.display();
+    match meant {
+        Meant::Socket => write!(
+            f,
+            "no Vestibule listens on {socket}: start one with `vestibule run`, or name the socket of the one that runs \
+             with --socket"
+        ),
+        Meant::File(file) => write!(
+            f,
+            "no Vestibule listens on {socket}, the socket that {file} tells: start one with `vestibule run --config {file}`, \
+             or name the socket of the one that runs with --socket",
+            file = file.display()
+        ),
+        Meant::BrokenFile(file) => write!(
+            f,
+            "no Vestibule listens on {socket}, as far as {file} tells: it has mistakes, and `vestibule check --config {file}` \
+             lists them; --socket names the socket of one that runs",
+            file = file.display()
+        ),
+        Meant::NoFile(file) => write!(
+            f,
+            "there is no {file}, and no Vestibule listens on {socket}, which would be its socket: go to the folder of your \
+             configuration, name it with --config, or name the socket with --socket; `vestibule run` starts one",
+            file = file.display()
+        ),
     }
 }
 
@@ -156,11 +221,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the socket at `path`.
-    pub(super) async fn open(path: PathBuf) -> Result<Self, ClientError> {
+    /// Connects to the socket at `path`, that of the instance which is `meant`.
+    pub(super) async fn open(path: PathBuf, meant: Meant) -> Result<Self, ClientError> {
         let stream = match UnixStream::connect(&path).await {
             Ok(stream) => stream,
-            Err(error) => return Err(not_opened(path, error)),
+            Err(error) => return Err(not_opened(path, meant, error)),
         };
         let made = http1::handshake(TokioIo::new(stream)).await;
         let (requests, driver) = made.map_err(broken)?;
@@ -231,13 +296,16 @@ const fn broken(error: hyper::Error) -> ClientError {
     ClientError::Broken(Some(error))
 }
 
-fn not_opened(path: PathBuf, error: io::Error) -> ClientError {
+fn not_opened(path: PathBuf, meant: Meant, error: io::Error) -> ClientError {
     let kind = error.kind();
+    if fs::metadata(&path).is_ok_and(|file| !file.file_type().is_socket()) {
+        return ClientError::NoSocket(path);
+    }
     if matches!(
         kind,
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
     ) {
-        return ClientError::NotRunning(path);
+        return ClientError::NotRunning(path, meant);
     }
     if kind == io::ErrorKind::PermissionDenied {
         let owner = fs::metadata(&path).map(|file| file.uid()).ok();

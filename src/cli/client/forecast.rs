@@ -2,6 +2,9 @@
 
 use std::io::Write;
 
+use serde_json::json;
+
+use super::reach::configuration;
 use super::{ClientError, ForecastOptions};
 use crate::certs::budget::forecast::{Estimate, Forecast, Import, forecast as estimate};
 use crate::certs::budget::{Book, Limits, Settings};
@@ -14,8 +17,12 @@ pub(super) fn forecast(
     options: &ForecastOptions,
     output: &mut dyn Write,
 ) -> Result<(), ClientError> {
-    let loaded = load(&options.config)
-        .map_err(|mistakes| ClientError::Configuration(Report(&mistakes).to_string()))?;
+    let loaded = load(&configuration(options.config.as_deref())).map_err(|mistakes| {
+        ClientError::Configuration(format!(
+            "the configuration cannot be used\n\n{}",
+            Report(&mistakes)
+        ))
+    })?;
     let text = told(options, &loaded.settings.budget)?;
     output
         .write_all(text.as_bytes())
@@ -29,6 +36,7 @@ fn told(options: &ForecastOptions, settings: &Settings) -> Result<String, Client
     let text: String = texts.collect();
     match (text.is_empty(), &options.ca) {
         (false, _) => Ok(text),
+        (true, None) if options.json => Ok(String::new()),
         (true, None) => {
             Ok("no CA with limits is configured: nothing holds new names back\n".to_owned())
         }
@@ -50,15 +58,29 @@ fn of_ca(options: &ForecastOptions, settings: &Settings, (ca, limits): (&CaId, &
     };
     let Forecast { full, ours } = estimate(&book, import);
     let names = options.names;
+    let percent = (settings.shares.spend * 100.0).round();
+    if options.json {
+        let told = json!({
+            "ca": ca.as_str(), "names": names, "per_domain": options.per_domain,
+            "full": machine_readable(&full), "ours": machine_readable(&ours), "spend_percent": percent,
+        });
+        return format!("{told}\n");
+    }
     if ours.bound_by.is_none() {
         return format!("{ca}: no limit holds {names} new names back\n");
     }
-    let percent = (settings.shares.spend * 100.0).round();
     format!(
         "{ca}: {names} new names take {} at the full limit, {} at the {percent} % that we spend\n",
         written(&full),
         written(&ours)
     )
+}
+
+fn machine_readable(estimate: &Estimate) -> serde_json::Value {
+    json!({
+        "seconds": estimate.takes.as_secs(),
+        "bound_by": estimate.bound_by.map(|family| family.as_str()),
+    })
 }
 
 /// `521 days (by orders)`.
@@ -88,9 +110,32 @@ mod tests {
             names,
             per_domain,
             ca: ca.map(str::to_owned),
-            config: "proxy.toml".into(),
+            config: None,
+            json: false,
         };
         told(&options, &settings)
+    }
+
+    #[test]
+    fn machines_get_an_object_a_line() {
+        let settings = Settings {
+            limits: [(CaId::new("le"), Limits::lets_encrypt())].into(),
+            ..Settings::default()
+        };
+        let options = ForecastOptions {
+            names: 1000,
+            per_domain: 1000,
+            ca: None,
+            config: None,
+            json: true,
+        };
+        let told: serde_json::Value =
+            serde_json::from_str(&told(&options, &settings).unwrap()).unwrap();
+        assert_eq!((&told["ca"], &told["names"]), (&json!("le"), &json!(1000)));
+        assert_eq!(told["ours"]["bound_by"], "domain");
+        assert_eq!(told["spend_percent"], 80.0);
+        let days = told["full"]["seconds"].as_u64().unwrap() / 86_400;
+        assert_eq!(days, 133);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The commands that ask a running instance: a client of its control API, over its Unix socket.
 //!
 //! Tables for people; with `--json`, lists as one JSON object a line and anything else as one object. Reading
-//! order: this file (what may be typed), `connection` (one request), `certificates` (found by id or serial number), `import`
-//! and `takeover` (files handed in), `destroy` (what is asked once more), `show`, `budget` and `drill` (answers for people).
+//! order: this file and `typed` (what may be typed), `reach` (which instance is meant), `connection` (one request),
+//! `certificates` (found by id or serial number), `import` and `takeover` (files handed in), `destroy` (what is asked once more),
+//! `show`, `budget` and `drill` (answers for people).
 
 mod budget;
 mod certificates;
@@ -12,27 +13,29 @@ mod drill;
 mod forecast;
 mod import;
 mod keys;
+mod reach;
 mod show;
 mod takeover;
+mod typed;
 
 #[cfg(test)]
 mod tests;
 
 use std::io::Write;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::config::locate::admin_socket;
 use crate::model::revocation::{RevocationOrder, RevocationReason};
 
-pub use connection::ClientError;
+pub use connection::{ClientError, Meant};
 pub use takeover::ImportCommand;
 
-use connection::{Connection, Method};
+use connection::Method;
 use destroy::Confirmation;
+use reach::connect;
 
 /// Items asked for at a time.
 const PAGE: &str = "1000";
@@ -40,10 +43,10 @@ const PAGE: &str = "1000";
 /// Which instance, and how its answer is written.
 #[derive(Clone, Debug, Args)]
 pub struct ClientOptions {
-    /// The configuration file, which tells where the instance keeps its socket
-    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
-    pub config: PathBuf,
-    /// The instance's socket, instead of the one that the configuration tells
+    /// The configuration that the instance runs with, which tells where its socket is [default: proxy.toml]
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The instance's socket; no configuration is read then
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// JSON instead of tables: a list is one object a line
@@ -55,7 +58,7 @@ pub struct ClientOptions {
 #[derive(Clone, Debug, Args)]
 pub struct ListOptions {
     /// Only what belongs to this tenant
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed::tenant)]
     pub tenant: Option<String>,
     /// How and where.
     #[command(flatten)]
@@ -69,7 +72,7 @@ pub enum ClientCommand {
     Status(ClientOptions),
     /// Read the configuration again; one with mistakes is refused and the old one stays
     Reload(ClientOptions),
-    /// Tenants
+    /// Tenants: which there are, and the end of one's keys
     #[command(subcommand)]
     Tenant(TenantCommand),
     /// Domains: why one works or does not, and another try
@@ -78,13 +81,13 @@ pub enum ClientCommand {
     /// Certification authorities, and the keys of the accounts with them
     #[command(subcommand)]
     Ca(CaCommand),
-    /// Certificates
+    /// Certificates: which there are; revoked, replaced, rolled back, imported, issued for clients
     #[command(subcommand)]
     Certificate(CertificateCommand),
     /// Move over from another server
     #[command(subcommand)]
     Import(ImportCommand),
-    /// The keys at rest
+    /// The keys at rest: how they stand, and their exchange
     #[command(subcommand)]
     Keys(KeysCommand),
     /// What the instance works on by itself, and when
@@ -94,9 +97,9 @@ pub enum ClientCommand {
     Budget(BudgetOptions),
     /// What would happen if everything had to be replaced, a CA were away or the key file lost; touches no CA
     Drill {
-        /// Orders a second to reckon with [default: as measured, else 12]
-        #[arg(long, value_name = "N")]
-        rate: Option<NonZeroU32>,
+        /// Orders a second to reckon with, 1 to 1000000 [default: as measured, else 12]
+        #[arg(long, value_name = "N", value_parser = typed::rate)]
+        rate: Option<u32>,
         /// How and where.
         #[command(flatten)]
         client: ClientOptions,
@@ -114,6 +117,7 @@ pub enum TenantCommand {
     /// Destroy the keys of a tenant without domains, for good: what they sealed is not opened again, in no restored backup either
     DestroyKeys {
         /// Its id, as in the list
+        #[arg(value_parser = typed::tenant)]
         id: String,
         /// Do not ask: where there is no terminal to type the id at once more
         #[arg(long)]
@@ -154,6 +158,7 @@ pub enum DomainCommand {
     /// One domain: its state, what is wrong, what repairs it, its certificate, its DNS
     Show {
         /// The name as registered: shop.example.com or '*.example.com'
+        #[arg(value_parser = typed::name)]
         name: String,
         /// How and where.
         #[command(flatten)]
@@ -162,6 +167,7 @@ pub enum DomainCommand {
     /// Look at a name, registered or not: its DNS, who answers for it, what repairs it; costs none of a CA's limits
     Check {
         /// The name: shop.example.com or '*.example.com'
+        #[arg(value_parser = typed::name)]
         name: String,
         /// How and where.
         #[command(flatten)]
@@ -170,6 +176,7 @@ pub enum DomainCommand {
     /// Ask for its certificate now, whatever its back-off; one that is good is renewed early
     Retry {
         /// The name as registered: shop.example.com or '*.example.com'
+        #[arg(value_parser = typed::name)]
         name: String,
         /// How and where.
         #[command(flatten)]
@@ -182,9 +189,10 @@ pub enum DomainCommand {
 pub enum CaCommand {
     /// All authorities in order of preference: whether they are asked, the account, the terms, the profiles
     List(ClientOptions),
-    /// Change the key of the account with one; the account stays, and what was interrupted goes on where it was
+    /// Change the key of the account with an ACME one; the account stays, and what was interrupted goes on where it was
     Rollover {
         /// The authority's name in the configuration
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         /// How and where.
         #[command(flatten)]
@@ -211,9 +219,10 @@ pub enum CertificateCommand {
     /// Revoke a certificate; one that serves is replaced first, by one with a new key; again with --compromised raises it
     Revoke {
         /// Its id, as in the list
+        #[arg(value_parser = typed::certificate)]
         id: String,
         /// Why: unspecified, key-compromise, affiliation-changed, superseded, cessation-of-operation, privilege-withdrawn
-        #[arg(long, value_name = "REASON", default_value = "unspecified", value_parser = reason)]
+        #[arg(long, value_name = "REASON", default_value = "unspecified", value_parser = typed::reason)]
         reason: RevocationReason,
         /// Somebody else has its private key: the same as --reason key-compromise
         #[arg(long, conflicts_with = "reason")]
@@ -231,6 +240,7 @@ pub enum CertificateCommand {
     /// Obtain another certificate with a new key in the place of one that serves, now
     Replace {
         /// Its id, as in the list
+        #[arg(value_parser = typed::certificate)]
         id: String,
         /// How and where.
         #[command(flatten)]
@@ -239,9 +249,10 @@ pub enum CertificateCommand {
     /// Serve an earlier certificate of a domain again
     Rollback {
         /// The name as registered: shop.example.com or '*.example.com'
+        #[arg(value_parser = typed::name)]
         domain: String,
         /// The certificate to serve, instead of the newest that is older than the present one
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = typed::certificate)]
         to: Option<String>,
         /// How and where.
         #[command(flatten)]
@@ -261,7 +272,7 @@ pub enum CertificateCommand {
 #[derive(Clone, Debug, Args)]
 pub struct ClientCertificateOptions {
     /// The tenant whose client it is
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed::tenant)]
     pub tenant: String,
     /// Whom or what the certificate names
     #[arg(long, value_name = "NAME")]
@@ -327,17 +338,20 @@ pub enum BudgetCommand {
 #[derive(Clone, Debug, Args)]
 pub struct ForecastOptions {
     /// So many names that no CA has certified before
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = typed::names)]
     pub names: u64,
     /// So many of them under each registered domain
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = typed::names)]
     pub per_domain: u64,
     /// Only at this CA, by its name in the configuration [default: at each]
     #[arg(long, value_name = "NAME")]
     pub ca: Option<String>,
-    /// The configuration file, which tells the limits
-    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
-    pub config: PathBuf,
+    /// The configuration file, which tells the limits [default: proxy.toml]
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// JSON instead of sentences: one object a line, for each CA
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `vestibule event …`
@@ -488,16 +502,6 @@ async fn certificate(
     }
 }
 
-/// A reason as typed: with `-`, as the help and every answer write it.
-fn reason(text: &str) -> Result<RevocationReason, String> {
-    let words = RevocationReason::ALL.map(|reason| show::hyphenated(reason.as_str()));
-    let mut known = RevocationReason::ALL.into_iter().zip(&words);
-    let found = known.find(|(_, word)| word.as_str() == text);
-    found
-        .map(|(reason, _)| reason)
-        .ok_or_else(|| format!("one of {}", words.join(", ")))
-}
-
 async fn post(
     client: &ClientOptions,
     path: &[&str],
@@ -601,9 +605,4 @@ async fn pages_of(
             return Ok(());
         }
     }
-}
-
-async fn connect(client: &ClientOptions) -> Result<Connection, ClientError> {
-    let socket = client.socket.clone();
-    Connection::open(socket.unwrap_or_else(|| admin_socket(&client.config))).await
 }

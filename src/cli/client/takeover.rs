@@ -22,7 +22,7 @@ const MOST_BYTES: usize = 512 * 1024;
 pub enum ImportCommand {
     /// Take over the certificates, keys and the ACME account of Caddy, from the file of `caddy storage export`
     #[command(
-        after_help = "Nothing is ordered: every certificate serves here as it is, and is renewed in time by the account that ordered it.\nA second run changes nothing.\n\nNames that are registered stay with their tenant. Others go to --tenant; without it, and with [on_demand] ask in Caddy's way,\neach becomes a tenant of its own, as its first visit would have made it."
+        after_help = "Nothing is ordered: every certificate serves here as it is, and is renewed in time by the account that ordered it.\nA second run changes nothing.\n\nNames that are registered stay with their tenant. Others go to --tenant; without it, and with [on_demand] ask in Caddy's way, each becomes a tenant of its own, as its first visit would have made it."
     )]
     Caddy(TakeoverOptions),
 }

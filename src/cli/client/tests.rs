@@ -8,6 +8,7 @@ use clap::Parser;
 use super::*;
 use crate::api::tests::Running;
 use crate::api::tests::stored::Stored;
+use crate::base::file::{Access, replace};
 
 #[derive(Debug, Parser)]
 struct Typed {
@@ -29,20 +30,110 @@ fn asked(words: &str) -> Result<String, ClientError> {
 #[test]
 fn says_what_to_do_when_nothing_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("proxy.toml");
+    let config = written(&folder, "[store]\ndata = \"d\"\n");
     let error = asked(&format!("status --config {}", config.display())).unwrap_err();
     let text = error.to_string();
-    let socket = folder.path().join("data/admin.sock");
+    let socket = folder.path().join("d/admin.sock");
     assert!(text.contains(&socket.display().to_string()), "{text}");
     assert!(
-        text.contains("vestibule run") && text.contains("--socket"),
+        text.contains("vestibule run --config") && text.contains("--socket"),
         "{text}"
     );
+    assert_eq!(error.exit_code(), 1);
     // A socket that a killed instance left behind is the same.
     let dead = folder.path().join("dead");
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
     let error = asked(&format!("domain list --socket {}", dead.display())).unwrap_err();
-    assert!(matches!(error, ClientError::NotRunning(path) if path == dead));
+    assert!(matches!(error, ClientError::NotRunning(path, Meant::Socket) if path == dead));
+    // What was never one is told as such.
+    let error = asked(&format!("domain list --socket {}", config.display())).unwrap_err();
+    assert!(matches!(error, ClientError::NoSocket(path) if path == config));
+}
+
+fn written(folder: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = folder.path().join("proxy.toml");
+    replace(&path, text.as_bytes(), Access::Everyone).unwrap();
+    path
+}
+
+#[test]
+fn a_named_configuration_that_is_not_there_or_not_readable_is_the_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("other.toml");
+    for (config, expected) in [
+        (missing.as_path(), "there is no configuration"),
+        (folder.path(), "cannot read"),
+    ] {
+        for command in ["status", "domain list", "drill"] {
+            let error = asked(&format!("{command} --config {}", config.display())).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains(expected) && text.contains("--socket"),
+                "{text}"
+            );
+            assert!(text.contains(&config.display().to_string()), "{text}");
+            assert_eq!(error.exit_code(), 2, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_configuration_is_told_where_nobody_listens_and_used_where_somebody_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(&folder, "[listen\n");
+    let words = format!("status --config {}", config.display());
+    let text = asked(&words).unwrap_err().to_string();
+    let check = format!("vestibule check --config {}", config.display());
+    assert!(
+        text.contains("has mistakes") && text.contains(&check),
+        "{text}"
+    );
+
+    let instance = Instance::start();
+    let socket = instance.api.socket();
+    written(
+        &folder,
+        &format!("[listen\n[admin]\nsocket = \"{}\"\n", socket.display()),
+    );
+    assert!(asked(&words).unwrap().contains("serving"));
+}
+
+#[test]
+fn without_a_configuration_it_is_said_where_it_was_looked_for() {
+    let (socket, file) = ("/v/data/admin.sock", "/v/proxy.toml");
+    let error = ClientError::NotRunning(socket.into(), Meant::NoFile(file.into()));
+    let text = error.to_string();
+    assert!(text.contains(&format!("there is no {file}")), "{text}");
+    assert!(text.contains(socket) && text.contains("--config"), "{text}");
+}
+
+#[test]
+fn what_is_mistyped_is_told_before_anybody_is_asked() {
+    for (words, expected) in [
+        ("domain show a..b", "label"),
+        ("domain show ../tenants", "label"),
+        ("domain check 192.0.2.1", "an IP address is not a name"),
+        ("domain retry a.*.test", "wildcard"),
+        ("certificate show 1", "a UUID"),
+        ("domain list --tenant A&limit=1", "lower-case letters"),
+        ("drill --rate 0", "a whole number from 1 to 1000000"),
+        ("drill --rate abc", "a whole number from 1 to 1000000"),
+        (
+            "budget forecast --names 0",
+            "a whole number from 1 to 1000000000",
+        ),
+        (
+            "budget forecast --names 5 --per-domain 0",
+            "a whole number from 1 to",
+        ),
+    ] {
+        let words = std::iter::once("vestibule").chain(words.split(' '));
+        let error = Typed::try_parse_from(words).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let empty = Typed::try_parse_from(["vestibule", "domain", "show", ""]).unwrap_err();
+    assert!(empty.to_string().contains("the name is empty"), "{empty}");
 }
 
 #[test]
@@ -176,10 +267,6 @@ fn a_refusal_says_why_whatever_was_typed() {
             "Not found: there is no domain unknown.test",
         ),
         ("domain retry off.globex.test", "is suspended"),
-        ("domain show a..b", "Bad parameter"),
-        ("domain show ../tenants", "Bad parameter"),
-        ("domain show a?b#c", "Bad parameter"),
-        ("domain show ..", "Bad parameter: .. is no name"),
         (
             "certificate show 1",
             "there is no certificate with the id or serial number 1",
@@ -189,10 +276,18 @@ fn a_refusal_says_why_whatever_was_typed() {
             "certificate list --serial xyz",
             "Bad parameter: a serial number is",
         ),
+        ("ca rollover a?b#c", "there is no [[ca]] named a?b#c"),
+        ("ca rollover ..", "Bad parameter: .. is no name"),
         (
-            "domain list --tenant A&limit=1",
-            "tenant \"A&limit=1\" is not",
+            "domain list --tenant acmee",
+            "there is no tenant acmee; did you mean acme?",
         ),
+        (
+            "certificate list --tenant zzz",
+            "there is no tenant zzz; `vestibule tenant list`",
+        ),
+        ("job list --tenant glob", "did you mean globex?"),
+        ("event list --tenant nope", "there is no tenant nope"),
     ] {
         let error = instance.asked(words).unwrap_err().to_string();
         assert!(error.contains(expected), "{words}: {error}");
