@@ -247,7 +247,8 @@ impl CaError {
             | Self::NotOffered { .. }
             | Self::Material { .. }
             | Self::CannotRevoke { .. }
-            | Self::NotCertified { .. } => None,
+            | Self::NotCertified { .. }
+            | Self::TooManyDomains { .. } => None,
         }
     }
 

@@ -326,7 +326,7 @@ impl Shared {
     /// Keeps the last lists of keys that are gone until everything that they signed has ended.
     async fn keep_last_lists(&self, place: &Place) -> Result<(), AccountError> {
         let record = self.kept_lists(place).await?;
-        let before = record.as_ref().map(|record| parse(record));
+        let before = record.as_ref().map(parse);
         let before = before.transpose()?.unwrap_or_default();
         let next = before.without_ended(self.clock.corrected().now());
         if next != before {

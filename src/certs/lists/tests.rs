@@ -190,13 +190,18 @@ fn a_graver_reason_is_on_the_list_at_once_with_the_time_of_the_first() {
     let scribe = Scribe::with(&[1]);
     let mut entry = revoked(1, "41", NOW.plus(LIFETIME));
     entry.entry.reason = RevocationReason::Superseded;
-    let first = Kept::default().renewed(&scribe, Some(&entry), NOW).unwrap();
+    let first = Kept::default()
+        .renewed(&scribe, Wanted::With(&entry), NOW)
+        .unwrap();
     let later = NOW.plus(Duration::from_secs(60));
     // Said again, nothing is signed.
-    assert_eq!(first.renewed(&scribe, Some(&entry), later).unwrap(), first);
+    assert_eq!(
+        first.renewed(&scribe, Wanted::With(&entry), later).unwrap(),
+        first
+    );
     entry.entry.reason = RevocationReason::KeyCompromise;
     entry.entry.at = later;
-    let second = first.renewed(&scribe, Some(&entry), later).unwrap();
+    let second = first.renewed(&scribe, Wanted::With(&entry), later).unwrap();
     let [list] = &second.lists[..] else {
         panic!("one key, one list");
     };

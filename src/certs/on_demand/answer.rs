@@ -193,7 +193,7 @@ impl Desk {
         self.flights.insert(name, waiters);
         self.tasks
             .spawn_until_cancelled("on_demand_flight", async move {
-                landing.with(flight.run().await);
+                landing.with(Box::pin(flight.run()).await);
             });
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Flight {
 impl Flight {
     pub(super) async fn run(&self) -> Result<Served, Refusal> {
         // Issuance is not part of this future: it goes on after the deadline.
-        match tokio::time::timeout_at(self.deadline, self.obtain()).await {
+        match tokio::time::timeout_at(self.deadline, Box::pin(self.obtain())).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Refusal::Deadline),
         }

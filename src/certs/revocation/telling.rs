@@ -215,7 +215,8 @@ fn is_no_issuers(error: &CaError) -> bool {
         | CaError::NoKeyChange { .. }
         | CaError::NoSuchOrder { .. }
         | CaError::NotOffered { .. }
-        | CaError::NotCertified { .. } => false,
+        | CaError::NotCertified { .. }
+        | CaError::TooManyDomains { .. } => false,
     }
 }
 

@@ -69,9 +69,11 @@ fn shared(ca: &Value) -> String {
         until => format!("{name} asks to be left alone until {until}\n"),
     };
     if items(ca, "limits").is_empty() {
-        return format!(
-            "{name}: no limits are configured for it, nothing is held back\n{left_alone}"
-        );
+        let free = match left_alone.is_empty() && items(ca, "stops").is_empty() {
+            true => ", nothing is held back",
+            false => "; only what it has stopped itself is held back",
+        };
+        return format!("{name}: no limits are configured for it{free}\n{left_alone}");
     }
     let renewals = match ca.get("renewals_charged").and_then(Value::as_bool) {
         Some(false) => "renewals are not charged to orders and domains",
@@ -128,7 +130,7 @@ mod tests {
         }]});
         assert_eq!(
             budget(&answer),
-            "zero: 80 % of each limit is spent; a tenant's share is 10 %; renewals are charged as new orders are\n\n\
+            "zero: no limits are configured for it; only what it has stopped itself is held back\n\n\
              CA    STOPPED WITHOUT A KNOWN LIMIT  FOR          STOPPED UNTIL\n\
              zero  orders                         the account  2027-01-15T09:00:00Z\n"
         );

@@ -152,7 +152,9 @@ impl ClientError {
             | Self::Timeout
             | Self::NotUnderstood
             | Self::Input(_)
-            | Self::Output(_) => 1,
+            | Self::Output(_)
+            | Self::NotConfirmed(_)
+            | Self::KeyLost(..) => 1,
         }
     }
 }

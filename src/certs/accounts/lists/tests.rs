@@ -252,6 +252,20 @@ async fn a_row_that_cannot_be_read_is_named_and_stops_no_issuing() {
     assert!(refused.unwrap_err().to_string().contains(SLOT));
 }
 
+async fn put_tenant(process: &Process, slug: &str) {
+    let put = Operation::PutTenant {
+        id: tenant(slug),
+        source: crate::model::domain::Source::File,
+    };
+    let store = &process.accounts.0.store;
+    let by = Deadline::after(PATIENCE);
+    let scope = TenantScope::operator();
+    store
+        .apply(by, &scope, Batch::new().then(put))
+        .await
+        .unwrap();
+}
+
 /// The newest data key of a tenant.
 async fn data_key(process: &Process, slug: &str) -> Option<u32> {
     let owner = KeyOwner::Tenant(tenant(slug));
