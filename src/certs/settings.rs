@@ -23,7 +23,7 @@ pub struct Settings {
     pub lease: Duration,
     /// How long one attempt may take in all. Default 5 minutes.
     pub job_deadline: Duration,
-    /// Issuances at once. Default 16.
+    /// Issuances at once; with one authority of several, all but a quarter of them. Default 16.
     pub parallel: usize,
     /// How often due jobs are looked for where nothing announces them. Default 1 s.
     pub poll: Duration,

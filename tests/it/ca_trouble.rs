@@ -1,5 +1,7 @@
 //! A CA that is away, slow, broken or not who it says: known names go on, new ones fail by name and recover.
 
+use std::time::Duration;
+
 use crate::support::edge::Setup;
 use crate::support::pebble::{Pebble, Terms};
 use crate::support::place::Place;
@@ -39,10 +41,41 @@ fn whatever_the_ca_answers_known_names_go_on_and_new_ones_are_refused() {
 }
 
 #[test]
+fn a_ca_that_hangs_holds_up_no_name_of_another() {
+    /// More names than issuances run at once.
+    const HUNG: usize = 40;
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let wire = Wire::start(&place, &pebble, Mood::Silent);
+    let upstream = Upstream::start(&place);
+    let names: Vec<String> = (0..HUNG).map(|n| format!("n{n}.example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hung = Setup::new(&place)
+        .ca_at(&pebble, &wire)
+        .private_ca(Duration::from_secs(86_400))
+        .upstream(&upstream)
+        .tenant("acme", &names);
+    let edge = hung.start();
+    // All but a quarter of the places.
+    edge.wait_for_metric("proxy_jobs", &["state=\"running\""], 12.0);
+    let quick = "[[tenant]]\nname = \"own\"\ndomains = [\"quick.example.com\"]\nca = [\"own\"]";
+    edge.reload(&hung.section(quick));
+    let answer = wait::until("the other CA's name is served", || {
+        edge.get("https://quick.example.com/").send().ok()
+    });
+    assert_eq!(answer.status, 200);
+    let issued = ["ca=\"own\"", "outcome=\"issued\""];
+    edge.wait_for_metric("proxy_issuances_total", &issued, 1.0);
+    let ready = edge.metrics().sum("proxy_ca_ready", &["ca=\"test\""]);
+    assert_eq!(ready, 1.0, "nobody has given the other one up yet");
+    assert_eq!(pebble.requests(), 0);
+}
+
+#[test]
 fn a_ca_slower_than_the_handshake_is_waited_for_by_the_issuance() {
     let place = Place::claim();
     let terms = Terms {
-        validation_delay: std::time::Duration::from_secs(4),
+        validation_delay: Duration::from_secs(4),
         ..Terms::default()
     };
     let pebble = Pebble::start_with(&place, terms);

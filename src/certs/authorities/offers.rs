@@ -79,15 +79,12 @@ impl Accounts {
     pub async fn offers(&self, subject: &Subject<'_>) -> Found {
         let authorities = self.authorities();
         let pattern = &subject.request.pattern;
-        let mut candidates = authorities.candidates(&subject.request.tenant, pattern);
-        candidates.retain(|candidate| !subject.passed.contains(candidate.authority.id()));
-        // The order that is begun is seen through where it is, whoever is preferred by now.
-        if let Some(begun) = subject.begun_with {
-            candidates.sort_by_key(|candidate| candidate.authority.id() != begun);
-        }
-        let first = candidates
-            .iter()
-            .find(|candidate| candidate.authority.certifies(pattern) && candidate.admits());
+        let Subject {
+            begun_with, passed, ..
+        } = *subject;
+        let candidates =
+            authorities.begun_first(&subject.request.tenant, pattern, begun_with, passed);
+        let first = asked_first(&candidates, pattern);
         let waits = first
             .filter(|candidate| candidate.is_public())
             .map(|_| subject.waits);
@@ -99,6 +96,20 @@ impl Accounts {
             offers.push(offer);
         }
         Found { offers, not_opened }
+    }
+
+    /// The authority whose account [`Accounts::offers`] opens; nothing where none certifies such a name or all are away.
+    #[must_use]
+    pub fn first(
+        &self,
+        tenant: &TenantId,
+        pattern: &NamePattern,
+        begun_with: Option<&CaId>,
+        passed: &[CaId],
+    ) -> Option<CaId> {
+        let authorities = self.authorities();
+        let candidates = authorities.begun_first(tenant, pattern, begun_with, passed);
+        asked_first(&candidates, pattern).map(|first| first.authority.id().clone())
     }
 
     /// Whether any of the tenant's authorities certifies such a name at all.
@@ -290,6 +301,33 @@ impl Authorities {
         all
     }
 
+    /// Their names, in the order of the configuration.
+    #[must_use]
+    pub fn names(&self) -> Vec<CaId> {
+        let watched = self.0.watched.load();
+        watched
+            .iter()
+            .map(|one| one.authority.id().clone())
+            .collect()
+    }
+
+    /// The tenant's authorities in order of preference, but for those that were `passed`. An order that is begun is seen
+    /// through where it is, whoever is preferred by now.
+    fn begun_first(
+        &self,
+        tenant: &TenantId,
+        pattern: &NamePattern,
+        begun_with: Option<&CaId>,
+        passed: &[CaId],
+    ) -> Vec<Arc<Watched>> {
+        let mut candidates = self.candidates(tenant, pattern);
+        candidates.retain(|candidate| !passed.contains(candidate.authority.id()));
+        if let Some(begun) = begun_with {
+            candidates.sort_by_key(|candidate| candidate.authority.id() != begun);
+        }
+        candidates
+    }
+
     /// Whether anybody may be asked for a tenant's name at present. Asks nobody.
     #[must_use]
     pub fn outlook(&self, tenant: &TenantId, pattern: &NamePattern) -> Outlook {
@@ -359,6 +397,15 @@ impl Authorities {
         }
         Some(found)
     }
+}
+
+/// The one whose account is opened, whatever stands against it otherwise.
+fn asked_first<'c>(
+    candidates: &'c [Arc<Watched>],
+    pattern: &NamePattern,
+) -> Option<&'c Arc<Watched>> {
+    let mut candidates = candidates.iter();
+    candidates.find(|candidate| candidate.authority.certifies(pattern) && candidate.admits())
 }
 
 impl Watched {

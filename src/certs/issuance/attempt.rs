@@ -9,6 +9,7 @@ use super::budget::Spent;
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
 use super::life::{self, Due};
+use super::share::{Share, Shares};
 use super::waiting::Waiting;
 use super::{PATIENCE, Parts, Shared};
 use crate::base::clock::{Instant, Timestamp, monotonic};
@@ -19,6 +20,7 @@ use crate::certs::lifecycle::State;
 use crate::certs::policy::Denial;
 use crate::certs::request::IssuanceRequest;
 use crate::certs::resolver::Ticket;
+use crate::model::certificate::CaId;
 use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::job::{ClaimedJob, JobKey};
@@ -32,6 +34,8 @@ pub(super) struct Attempt<'a> {
     pub inquiries: &'a Semaphore,
     /// Who waits for an authority that is away.
     pub waiting: &'a Waiting,
+    /// Places with each authority.
+    pub shares: &'a Shares,
     pub job: &'a ClaimedJob,
     pub pattern: &'a NamePattern,
     pub tenant: &'a TenantId,
@@ -97,6 +101,7 @@ impl<'a> Attempt<'a> {
             parts,
             inquiries: &shared.inquiries,
             waiting: &shared.waiting,
+            shares: &shared.shares,
             job: &job,
             pattern,
             tenant,
@@ -172,13 +177,16 @@ impl<'a> Attempt<'a> {
             .ok_or(Cause::Denied(Denial::NotRegistered))?;
         // Whether anybody is there to certify it: else nobody is bothered.
         self.somebody_is_there()?;
+        // A place with the authority that will be asked first.
+        let share = self.first_share().await?;
         // Whether the name is still allowed.
         self.ask_again(domain, &request.reason).await?;
         // Whether it can be proved at all.
         self.check_first(known).await?;
         // Who could certify it, whether it is ordered, where, and in whose place; then the order, from its placing or
         // taking up to the chain. Where an authority turns out not to be there, the same of the next.
-        let (permit, obtained) = Box::pin(self.obtain_of_any(request, known, domain)).await?;
+        let obtaining = self.obtain_of_any(request, (known, domain), share);
+        let (permit, obtained) = Box::pin(obtaining).await?;
         // What came back is checked, stored, and serves.
         let (record, credential) = self
             .accept(&permit, obtained)
@@ -201,6 +209,29 @@ impl<'a> Attempt<'a> {
                 Err(Cause::Denied(Denial::NoneSuitable(absent)))
             }
         }
+    }
+
+    /// A place with the authority that is asked first; nothing where none suits.
+    async fn first_share(&self) -> Result<Option<Share>, Cause> {
+        let accounts = &self.parts.accounts;
+        match accounts.first(self.tenant, self.pattern, self.begun_with(), &[]) {
+            Some(ca) => self.share_with(None, &ca).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A place with `ca`: the one there is, or another in its stead.
+    pub(super) async fn share_with(&self, held: Option<Share>, ca: &CaId) -> Result<Share, Cause> {
+        if let Some(share) = held.filter(|share| share.ca() == ca) {
+            return Ok(share);
+        }
+        let share = self.shares.take(ca, self.who_waits()).await;
+        share.ok_or_else(|| Cause::Crowded(ca.clone()))
+    }
+
+    /// The authority of the order that an earlier run left.
+    pub(super) fn begun_with(&self) -> Option<&CaId> {
+        self.job.order.as_ref().map(|order| &order.ca)
     }
 
     fn left_alone(&self, known: &Known, at: Timestamp) -> Result<Success, Failure> {

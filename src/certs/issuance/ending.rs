@@ -10,8 +10,9 @@ use super::attempt::{Attempt, Known, StillGood, Success};
 use super::failure::{Cause, Failure, Fate};
 use super::lease::Gone;
 use super::life;
+use crate::base::backoff::jittered;
 use crate::base::clock::{Timestamp, monotonic};
-use crate::certs::authorities::Outlook;
+use crate::certs::authorities::{Outlook, Waits};
 use crate::certs::credential::Credential;
 use crate::certs::lifecycle::{self, Effect, Event, MOVED_LOOK, State};
 use crate::certs::outcome::Outcome;
@@ -31,6 +32,8 @@ use crate::telemetry::labels::{IssuanceKind, IssuanceOutcome};
 
 /// The wait after trouble of our own, at most.
 const SOON: Duration = Duration::from_secs(5);
+/// How far the wait of jobs that were put aside is spread, for many are.
+const SPREAD: f64 = 0.5;
 /// How long putting a job back at shutdown may take.
 const PUT_BACK: Duration = Duration::from_secs(2);
 /// How often a domain's state is written anew because the domain changed meanwhile.
@@ -176,6 +179,9 @@ impl Attempt<'_> {
         {
             self.await_authority(&failure, known, now).await;
             IssuanceOutcome::Deferred
+        } else if let Cause::Crowded(_) = &failure.cause {
+            self.put_aside().await;
+            IssuanceOutcome::Deferred
         } else if let Cause::Denied(denial) = &failure.cause {
             self.denied(denial, &failure, known, now).await;
             IssuanceOutcome::Denied
@@ -192,7 +198,7 @@ impl Attempt<'_> {
                 .await;
             IssuanceOutcome::Deferred
         };
-        let asked = failure.cause.ca_error().map(|error| error.ca().clone());
+        let asked = failure.cause.ca().cloned();
         let preferred = || self.parts.accounts.preferred(self.tenant, self.pattern);
         let ca = asked
             .or_else(preferred)
@@ -253,6 +259,17 @@ impl Attempt<'_> {
     fn wait_for_authority(&self) {
         let (pattern, tenant) = (self.pattern, self.tenant);
         self.waiting.note(pattern, tenant, self.job.priority);
+    }
+
+    /// Puts the job back until its authority may have a place for it: nobody was asked, and who waits goes on waiting.
+    async fn put_aside(&self) {
+        let wait = match self.who_waits() {
+            Waits::Visitor => SOON / 5,
+            Waits::Nobody => SOON,
+        };
+        let wait = jittered(wait, SPREAD, rand::random());
+        let aside = self.finished(JobOutcome::Deferred, wait);
+        self.finish(Batch::new().then(aside)).await;
     }
 
     /// Puts the job back without counting a failure.

@@ -47,6 +47,8 @@ pub(super) enum Cause {
     Preflight(Box<Verdict>),
     /// The budget does not give an order for now.
     Budget(Box<Denied>),
+    /// Every place with the authority is taken, and none comes free.
+    Crowded(CaId),
     /// The authority's account cannot be used.
     Account(Arc<AccountError>),
     /// The authority failed or refused.
@@ -106,7 +108,7 @@ impl Cause {
             Self::Ca(error) => error.code(),
             Self::Chain(..) => ProblemCode::CaRejected,
             Self::Vault(_) | Self::Key(_) | Self::Credential(_) => ProblemCode::KeyUnreadable,
-            Self::Deadline(_) => ProblemCode::CaOutage,
+            Self::Deadline(_) | Self::Crowded(_) => ProblemCode::CaOutage,
             Self::Store(_) | Self::Refused(_) | Self::Gone(_) => ProblemCode::CheckFailed,
         }
     }
@@ -130,12 +132,20 @@ impl Cause {
         None
     }
 
+    /// The authority that it is about, where it is about one that was asked or is to be asked.
+    pub(super) fn ca(&self) -> Option<&CaId> {
+        if let Self::Crowded(ca) = self {
+            return Some(ca);
+        }
+        self.ca_error().map(CaError::ca)
+    }
+
     /// Whether it says something about the domain or its authority, and counts as a failure: everything but trouble
     /// of our own, after which the job is put back.
     pub(super) fn counts(&self) -> bool {
         !matches!(
             self,
-            Self::Budget(_) | Self::Store(_) | Self::Refused(_) | Self::Gone(_)
+            Self::Budget(_) | Self::Crowded(_) | Self::Store(_) | Self::Refused(_) | Self::Gone(_)
         ) && !matches!(self, Self::Account(error) if matches!(
             **error,
             AccountError::Store(_) | AccountError::Busy(_) | AccountError::Kept(_)
@@ -152,6 +162,7 @@ impl Cause {
             Self::Denied(denial) => denial.to_string(),
             Self::Preflight(verdict) => verdict.detail.clone(),
             Self::Budget(denied) => denied.to_string(),
+            Self::Crowded(ca) => format!("{ca} is busy with other certificates"),
             Self::Account(error) => error.to_string(),
             Self::Ca(error) => error.to_string(),
             Self::Chain(ca, _) => format!("{ca} sent a certificate that is not what was ordered"),
@@ -183,6 +194,7 @@ impl Cause {
             Self::Refused(error) => vec![error.to_string()],
             Self::Denied(denial) => denial.evidence(),
             Self::Account(_)
+            | Self::Crowded(_)
             | Self::Ca(_)
             | Self::Credential(_)
             | Self::Deadline(_)

@@ -12,6 +12,7 @@ use super::failure::{Cause, Failure};
 use super::life;
 use crate::base::clock::Timestamp;
 use crate::ca::{CaError, RenewalInfo};
+use crate::certs::authorities::Waits;
 use crate::certs::lifecycle::{self, Event};
 use crate::certs::policy::Denial;
 use crate::certs::renewal::{self, Life};
@@ -42,11 +43,12 @@ impl Attempt<'_> {
         let record = known.certificate.as_ref();
         let record = record.ok_or(Cause::Denied(Denial::NotRegistered))?;
         let now = self.parts.clock.now();
-        let place = self.inquiries.try_acquire();
-        let standing = match (place, self.job.priority) {
+        let place = self.inquiries.try_acquire().ok();
+        let share = self.shares.try_take(&record.facts.ca, Waits::Nobody);
+        let standing = match (place.zip(share), self.job.priority) {
             // A visitor waits for the certificate that is there.
-            (Err(_), _) | (_, Priority::Handshake) => None,
-            (Ok(_place), _) => Some(self.told(record, now).await?),
+            (None, _) | (_, Priority::Handshake) => None,
+            (Some(_place), _) => Some(self.told(record, now).await?),
         };
         let run_at = match &standing {
             Some(standing) => {

@@ -11,9 +11,11 @@
 //!
 //! A failure keeps whatever serves, sets the domain's problem, and backs off.
 //!
-//! Reading order: this file (the loop), [`attempt`] (a run as a list of steps), its steps [`life`], [`returning`],
-//! [`inquiry`], [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`], [`budget`], [`proof`], [`accept`], then
-//! [`ending`], [`waiting`], [`failure`], [`again`], [`commit`], [`lease`].
+//! Reading order: this file (the loop), [`share`] (who works with which authority at once), [`attempt`] (a run as a list of
+//! steps), its steps [`life`], [`returning`], [`inquiry`], [`allowed`], [`preflight`], [`of_any`], [`order`], [`new_order`],
+//! [`budget`], [`proof`], [`accept`], then [`ending`], [`waiting`], [`failure`], [`again`], [`commit`], [`lease`].
+
+mod share;
 
 mod attempt;
 
@@ -72,13 +74,16 @@ use crate::certs::resolver::Resolver;
 use crate::certs::vault::Vault;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{Operation, Urgency};
-use crate::store::job::{ClaimRequest, Claims, JobKey, JobKind, JobStanding, Priority};
+use crate::store::job::{
+    ClaimRequest, Claims, JobKey, JobKind, JobStanding, Pace, Paces, Priority,
+};
 use crate::store::{ApplyError, Batch, Deadline, Store, StoreError};
 use crate::telemetry::labels::JobState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
 use attempt::Attempt;
+use share::Shares;
 use waiting::Waiting;
 
 /// How long one call of the store may take.
@@ -125,6 +130,8 @@ struct Shared {
     parts: Parts,
     nudge: Notify,
     places: Arc<Semaphore>,
+    /// Fewer of them for each authority.
+    shares: Shares,
     /// Fewer than places, so that an authority that answers no question about renewals holds up no visitor.
     inquiries: Semaphore,
     waiting: Waiting,
@@ -150,10 +157,13 @@ impl Issuer {
             .load()
             .parallel
             .clamp(1, Semaphore::MAX_PERMITS);
+        let authorities = parts.accounts.authorities().clone();
+        let shares = Shares::new(parallel, Box::new(move || authorities.names()));
         Self(Arc::new(Shared {
             parts,
             nudge: Notify::new(),
             places: Arc::new(Semaphore::new(parallel)),
+            shares,
             inquiries: Semaphore::new((parallel / 4).max(1)),
             waiting: Waiting::default(),
             parallel,
@@ -221,7 +231,7 @@ impl Issuer {
         let settings = *self.0.parts.settings.get();
         let most = places.len();
         let claimed_at = monotonic();
-        let claims = match self.claim(most, settings.lease).await {
+        let claims = match self.claim_both(most, settings.lease).await {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::warn!(%error, "no certificate jobs: they cannot be claimed");
@@ -251,13 +261,41 @@ impl Issuer {
         }
     }
 
-    async fn claim(&self, most: usize, lease: Duration) -> Result<Claims, StoreError> {
+    /// The most urgent jobs; in the places that are kept for visitors only jobs that one waits for.
+    async fn claim_both(&self, most: usize, lease: Duration) -> Result<Claims, StoreError> {
+        let any = most.saturating_sub(self.0.shares.visitors());
+        let paces = self.0.parts.budget.paces();
+        let mut claims = match any {
+            0 => Claims::default(),
+            any => self.claim(any, lease, paces).await?,
+        };
+        if claims.jobs.len() < any || any == most {
+            return Ok(claims);
+        }
+        match self.claim(most - any, lease, of_visitors(paces)).await {
+            Ok(kept) => {
+                claims.jobs.extend(kept.jobs);
+                claims.next_due = kept.next_due;
+                Ok(claims)
+            }
+            // What is claimed already is worked on.
+            Err(_) if !claims.jobs.is_empty() => Ok(claims),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn claim(
+        &self,
+        most: usize,
+        lease: Duration,
+        paces: Paces,
+    ) -> Result<Claims, StoreError> {
         let request = ClaimRequest {
             kind: JobKind::Certificate,
             holder: self.0.holder,
             most,
             lease,
-            paces: self.0.parts.budget.paces(),
+            paces,
         };
         self.0
             .parts
@@ -273,6 +311,17 @@ impl Issuer {
             .saturating_sub(self.0.places.available_permits());
         self.0.parts.metrics.jobs.set(JobState::Running, running);
     }
+}
+
+/// No jobs but those that a visitor waits for.
+fn of_visitors(paces: Paces) -> Paces {
+    let mut visitors = paces;
+    for priority in Priority::ALL {
+        if priority != Priority::Handshake {
+            visitors.set(priority, Pace::None);
+        }
+    }
+    visitors
 }
 
 #[cfg(test)]

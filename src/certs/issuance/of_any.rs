@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::attempt::{Attempt, Known};
 use super::failure::{Cause, Failure};
 use super::order::{Obtained, Wanted};
+use super::share::Share;
 use crate::certs::authorities::breaker::Standing;
 use crate::certs::authorities::{Found, Subject, Waits};
 use crate::certs::policy::{self, IssuancePermit, Offer};
@@ -24,8 +25,8 @@ impl Attempt<'_> {
     pub(super) async fn obtain_of_any(
         &self,
         request: IssuanceRequest,
-        known: &Known,
-        domain: &DomainRecord,
+        (known, domain): (&Known, &DomainRecord),
+        mut share: Option<Share>,
     ) -> Result<(IssuancePermit, Obtained), Failure> {
         let methods = self.kinds(&domain.memory);
         let mut passed = Passed::default();
@@ -33,12 +34,18 @@ impl Attempt<'_> {
         for _ in 0..MOST_AUTHORITIES {
             let subject = Subject {
                 request: &request,
-                begun_with: self.job.order.as_ref().map(|order| &order.ca),
+                begun_with: self.begun_with(),
                 passed: &passed.cas,
                 methods: &methods,
                 waits: self.who_waits(),
             };
-            let Found { offers, not_opened } = self.parts.accounts.offers(&subject).await;
+            // Looking for one opens the account with the first, which may take as long as an order.
+            let accounts = &self.parts.accounts;
+            let (begun, cas) = (self.begun_with(), &passed.cas);
+            if let Some(ca) = accounts.first(self.tenant, self.pattern, begun, cas) {
+                share = Some(self.share_with(share, &ca).await?);
+            }
+            let Found { offers, not_opened } = accounts.offers(&subject).await;
             let (ca, failure) = match not_opened.filter(|(ca, _)| matters(&offers, ca)) {
                 Some((ca, error)) => (ca, Cause::Account(error).into()),
                 None => {
@@ -46,6 +53,7 @@ impl Attempt<'_> {
                         Ok(permit) => permit,
                         Err(denial) => return Err(passed.or(Cause::Denied(denial).into())),
                     };
+                    share = Some(self.share_with(share, permit.ca()).await?);
                     match self.obtain_with(&permit, known, domain).await {
                         Ok(obtained) => return Ok((permit, obtained)),
                         Err(failure) => (permit.ca().clone(), failure),
@@ -130,7 +138,7 @@ impl Attempt<'_> {
         );
     }
 
-    const fn who_waits(&self) -> Waits {
+    pub(super) const fn who_waits(&self) -> Waits {
         match self.job.priority {
             Priority::Handshake => Waits::Visitor,
             Priority::Expiring | Priority::Renewal | Priority::Background => Waits::Nobody,

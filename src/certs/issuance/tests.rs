@@ -11,6 +11,8 @@ mod told;
 mod upkeep;
 
 mod budgets;
+mod crowded;
+mod opening;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -580,27 +582,4 @@ async fn without_a_suitable_authority_the_problem_says_what_to_configure() {
     let problem = world.obtain("*.a.test").await.unwrap_err();
     assert!(problem.detail.contains("wildcard"), "{problem:?}");
     assert_eq!(world.placed(), 0);
-}
-
-#[tokio::test]
-async fn two_processes_that_open_a_private_ca_at_once_end_up_with_one_root() {
-    let world = World::new(quick()).await;
-    let open = || {
-        let private = Private::new(
-            CaId::new("internal"),
-            private::Settings::default(),
-            world.clock.clone(),
-        );
-        let accounts = Accounts::new(accounts::Parts {
-            authorities: vec![Arc::new(private)],
-            store: Arc::clone(&world.parts.store),
-            vault: world.parts.vault.clone(),
-            clock: world.clock.clone(),
-            tasks: world.tasks.clone(),
-        });
-        async move { accounts.root(&CaId::new("internal")).await.unwrap() }
-    };
-    let (one, two, three) = tokio::join!(open(), open(), open());
-    assert!(one.is_some());
-    assert!(one == two && two == three);
 }

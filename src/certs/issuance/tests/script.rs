@@ -85,6 +85,11 @@ impl Script {
         self.next.lock().unwrap().push_back(does);
     }
 
+    /// Does well from the next order on.
+    pub(super) fn forget(&self) {
+        self.next.lock().unwrap().clear();
+    }
+
     /// Refuses the next order that is asked for; further ones the one after.
     pub(super) fn will_refuse(&self, error: CaError) {
         self.refusals.lock().unwrap().push_back(error);
