@@ -122,7 +122,27 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug + 'static {
         None
     }
 
-    /// Opens it with what is kept for it, and makes what is missing.
+    /// The key of an account that is still to be made, to be kept before [`CertificateAuthority::register`] tells the
+    /// authority of it: whoever is killed between finds the account again by its key. Nothing where an account is kept
+    /// already, or none is needed; by default none is.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    fn first_key(&self, _kept: &[Material]) -> Result<Option<Material>, CaError> {
+        Ok(None)
+    }
+
+    /// Makes an account with the key that [`CertificateAuthority::first_key`] made and that is kept by now, and opens the
+    /// authority with it. After a failure [`CertificateAuthority::open`], given the key, finds out whether it has an
+    /// account, and makes one otherwise.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    async fn register(&self, key: Material, now: Timestamp) -> Result<Opened, CaError> {
+        self.open(vec![key], now).await
+    }
+
+    /// Opens it with what is kept for it, and makes what is missing but for an account.
     ///
     /// # Errors
     /// [`CaError`].

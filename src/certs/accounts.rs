@@ -1,8 +1,8 @@
 //! The authorities' accounts: made once, kept sealed in the store, opened once per process.
 //!
 //! Two processes that open an authority for the first time at once both make material; the store takes one's, and the
-//! other uses that. Material is kept before the account is used, so that no order is placed with an account that
-//! nobody will find again.
+//! other uses that. Material is kept before the account is used, and an account's key before the authority learns of it,
+//! so that no account is made and no order placed that nobody will find again.
 
 mod adopt;
 
@@ -404,37 +404,52 @@ impl Shared {
         let mut races = 0;
         loop {
             let Loaded { material, held } = self.load(authority.as_ref()).await?;
-            let opened = authority
-                .open(material, self.clock.now())
-                .await
-                .map_err(AccountError::Ca)?;
-            match self.keep(authority.as_ref(), &opened.made, &held).await {
-                Ok(()) => return Ok(opened.account),
+            match self.open_with(authority.as_ref(), material, held).await {
                 Err(AccountError::Kept(ApplyError::GuardFailed(_))) if races < MOST_RACES => {
                     races += 1;
                 }
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
     }
 
+    /// Opens an authority with `kept` and keeps what had to be made, in the place of what the slots `held` hold: the key
+    /// of a new account before the authority learns of it.
+    async fn open_with(
+        &self,
+        authority: &dyn CertificateAuthority,
+        kept: Vec<Material>,
+        mut held: Vec<String>,
+    ) -> Result<Arc<dyn Account>, AccountError> {
+        let now = self.clock.now();
+        let opened = match authority.first_key(&kept).map_err(AccountError::Ca)? {
+            Some(key) => {
+                self.keep(authority, std::slice::from_ref(&key), &held)
+                    .await?;
+                held.push(key.slot.clone());
+                authority.register(key, now).await
+            }
+            None => authority.open(kept, now).await,
+        };
+        let opened = opened.map_err(AccountError::Ca)?;
+        self.keep(authority, &opened.made, &held).await?;
+        Ok(opened.account)
+    }
+
     async fn reopen(&self, ca: &CaId, gone: &str) -> Result<Arc<dyn Account>, AccountError> {
         let authority = self.authority(ca)?;
-        // Another process may have made one already.
+        // Another process may have made one already, or be about to.
         let kept = self.load(authority.as_ref()).await?.material;
-        let is_other =
-            |material: &Material| !material.public.is_empty() && material.public != gone.as_bytes();
+        let is_other = |material: &Material| material.public != gone.as_bytes();
         if kept.first().is_some_and(is_other) {
             return Box::pin(self.open(ca)).await;
         }
-        let opened = authority
-            .open(Vec::new(), self.clock.now())
-            .await
-            .map_err(AccountError::Ca)?;
-        self.keep(authority.as_ref(), &opened.made, &authority.slots())
+        let slots = authority.slots();
+        let account = self
+            .open_with(authority.as_ref(), Vec::new(), slots)
             .await?;
-        self.remember(&authority, &opened.account);
-        Ok(opened.account)
+        self.remember(&authority, &account);
+        Ok(account)
     }
 
     async fn load(&self, authority: &dyn CertificateAuthority) -> Result<Loaded, AccountError> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 use vestibule::base::backoff::Backoff;
 use vestibule::ca::acme::{self, Binding};
-use vestibule::ca::{CertificateAuthority, Material};
+use vestibule::ca::{CertificateAuthority, Material, Opened};
 use vestibule::certs::authorities::breaker::{self, Standing};
 use vestibule::certs::authorities::{self, Choice, Choices};
 use vestibule::dns::{self, Dns};
@@ -166,10 +166,7 @@ async fn the_account_of_a_known_key_is_found_without_its_url() {
     );
     assert_eq!(pebble.accounts(), 0);
 
-    let made = adapter(&settings, &tasks)
-        .open(Vec::new(), Clock::system().now())
-        .await
-        .unwrap();
+    let made = registered(&*adapter(&settings, &tasks)).await;
     let kept = &made.made[0];
     let credentials: serde_json::Value = serde_json::from_slice(kept.secret.expose()).unwrap();
     let key = base64url(credentials["key_pkcs8"].as_str().unwrap());
@@ -190,6 +187,38 @@ async fn the_account_of_a_known_key_is_found_without_its_url() {
         .unwrap();
     assert_eq!(found.account.url(), made.account.url());
     assert_eq!(pebble.accounts(), 1);
+}
+
+/// An authority opened with an account that is made for it.
+async fn registered(ca: &dyn CertificateAuthority) -> Opened {
+    let key = ca.first_key(&[]).unwrap().unwrap();
+    ca.register(key, Clock::system().now()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_nobody_kept_is_found_by_its_key_and_no_second_is_made() {
+    let place = Place::claim();
+    let pebble = Pebble::start_with(&place, &bound(MAC_KEY.0), &[]);
+    let tasks = Tasks::new();
+    let with_binding = acme::Settings {
+        binding: Some(Binding {
+            key_id: "kid-1".to_owned(),
+            hmac_key: Secret::new(MAC_KEY.1.to_vec()),
+        }),
+        ..settings(&pebble)
+    };
+    let ca = adapter(&with_binding, &tasks);
+    let key = ca.first_key(&[]).unwrap().unwrap();
+    assert!(key.public.is_empty());
+    // Kept, a key is the account's, whatever the authority knows of it.
+    assert!(ca.first_key(std::slice::from_ref(&key)).unwrap().is_none());
+    // Killed before the authority was told.
+    let made = works(&*ca, vec![key.clone()]).await.unwrap();
+    assert_eq!((made[0].slot == key.slot, pebble.accounts()), (true, 1));
+    // Killed after it had made the account, before that was kept: the binding is not used again, and not needed.
+    let without = adapter(&settings(&pebble), &tasks);
+    let found = works(&*without, vec![key]).await.unwrap();
+    assert_eq!((&found[0].public, pebble.accounts()), (&made[0].public, 1));
 }
 
 fn base64url(text: &str) -> Vec<u8> {
@@ -223,7 +252,7 @@ async fn a_change_of_the_account_key_leaves_a_usable_account_wherever_it_is_kill
     let pebble = Pebble::start(&place);
     let tasks = Tasks::new();
     let ca = adapter(&settings(&pebble), &tasks);
-    let first = ca.open(Vec::new(), Clock::system().now()).await.unwrap();
+    let first = registered(&*ca).await;
     let url = first.account.url().unwrap().to_owned();
     let old = first.made.into_iter().next().unwrap();
     let next = ca.next_key(std::slice::from_ref(&old)).unwrap().unwrap();

@@ -66,6 +66,7 @@ fn killed_at(step: Step, side: Side) {
         edge.get("https://shop.example.com/").send().ok()
     });
     assert_eq!(answer.status, 200, "{step:?} {side:?}");
+    assert_eq!(pebble.accounts(), 1, "{step:?} {side:?}");
     let orders = wire.placed();
     assert!(orders <= 2, "{step:?} {side:?}: {orders} orders");
     let list = ["certificate", "list", "--json", "--config", "proxy.toml"];

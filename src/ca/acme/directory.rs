@@ -21,6 +21,8 @@ pub(super) struct Directory {
     /// Every ACME directory has it; a web page that happens to be JSON has not.
     #[serde(rename = "newOrder")]
     _new_order: String,
+    /// Where accounts are opened (RFC 8555 §7.3).
+    pub new_account: Option<String>,
     /// Where nonces are fetched.
     pub new_nonce: String,
     /// Where the account's key is changed (RFC 8555 §7.3.5).
@@ -62,6 +64,11 @@ impl Directory {
                 "{url} is no ACME directory ({error}); it begins with {begin:?}"
             ))
         })
+    }
+
+    /// Whether accounts are opened only for customers of the authority (RFC 8555 §7.3.4).
+    pub(super) const fn wants_binding(&self) -> bool {
+        self.meta.external_account_required
     }
 
     /// What the authority says about itself, bounded.

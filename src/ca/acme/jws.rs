@@ -18,6 +18,7 @@ use super::MOST_STALE;
 use super::directory::Directory;
 use super::transport::Line;
 use crate::ca::error::{CaError, Step};
+use crate::net::Answer;
 
 /// A private key that signs (RFC 7518 §3.1).
 pub(super) enum Signer {
@@ -104,7 +105,7 @@ pub(super) async fn post(
     step: Step,
     (directory, url): (&Directory, &str),
     sign: impl Fn(&str) -> Option<Value>,
-) -> Result<(), CaError> {
+) -> Result<Answer, CaError> {
     let garbled = |why: &str| CaError::Garbled {
         ca: line.id().clone(),
         step,
@@ -123,7 +124,7 @@ pub(super) async fn post(
             .map_err(|error| garbled(&error.to_string()))?;
         match line.send(step, request).await {
             Err(error) if error.is_bad_nonce() && stale < MOST_STALE => stale += 1,
-            result => return result.map(|_answer| ()),
+            result => return result,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! that another directory under the same name gets an account of its own.
 //!
 //! Reading order: [`settings`], [`directory`], [`patience`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
-//! `jws` (requests that are signed here), [`rollover`], [`account`], `adopt` (one that another program made), [`order`],
+//! `jws` (requests that are signed here), [`register`], [`rollover`], [`account`], `adopt` (one that another program made), [`order`],
 //! `revoke`.
 
 pub mod settings;
@@ -21,6 +21,8 @@ mod credentials;
 mod open;
 
 mod jws;
+
+mod register;
 
 mod rollover;
 
@@ -79,6 +81,17 @@ impl Acme {
     }
 }
 
+impl Acme {
+    fn agreed(&self) -> Result<(), CaError> {
+        match self.settings.terms_agreed {
+            true => Ok(()),
+            false => Err(CaError::TermsNotAgreed {
+                ca: self.line.id().clone(),
+            }),
+        }
+    }
+}
+
 #[async_trait]
 impl CertificateAuthority for Acme {
     fn id(&self) -> &CaId {
@@ -121,12 +134,18 @@ impl CertificateAuthority for Acme {
         .await
     }
 
+    fn first_key(&self, kept: &[Material]) -> Result<Option<Material>, CaError> {
+        self.agreed()?;
+        self.make_first(kept)
+    }
+
+    async fn register(&self, key: Material, _now: Timestamp) -> Result<Opened, CaError> {
+        self.agreed()?;
+        Box::pin(self.register_key(&key)).await
+    }
+
     async fn open(&self, kept: Vec<Material>, _now: Timestamp) -> Result<Opened, CaError> {
-        if !self.settings.terms_agreed {
-            return Err(CaError::TermsNotAgreed {
-                ca: self.line.id().clone(),
-            });
-        }
+        self.agreed()?;
         Box::pin(self.open_kept(&kept)).await
     }
 

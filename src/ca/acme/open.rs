@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, ExternalAccountKey, Key, NewAccount};
+use instant_acme::{Account, AccountCredentials, Key};
 
 use super::account::AcmeAccount;
-use super::directory::Directory;
-use super::{Acme, credentials, repeat_stale_nonce, rollover};
-use crate::base::secret::Secret;
+use super::jws::Signer;
+use super::{Acme, credentials, register, repeat_stale_nonce, rollover};
 use crate::ca::authority::{Material, Opened};
 use crate::ca::error::{CaError, Step};
 
 impl Acme {
     /// The account, with whatever of it was kept.
     pub(super) async fn open_kept(&self, kept: &[Material]) -> Result<Opened, CaError> {
-        let Some(account) = self.of_slot(kept, &credentials::slot(&self.settings.directory)) else {
-            return match &self.settings.account_key {
-                Some(key) => self.recover(key.expose()).await,
-                None => self.register().await,
-            };
+        let account = self.of_slot(kept, &credentials::slot(&self.settings.directory));
+        let account = match (account, &self.settings.account_key) {
+            (Some(account), _) => account,
+            (None, Some(key)) => return self.recover(key.expose()).await,
+            (None, None) => {
+                let slot = credentials::slot(&self.settings.directory);
+                return Err(self.unusable(&slot, "no account is kept"));
+            }
         };
         // A change of the key was begun and not seen through: the authority knows which key it has.
         if let Some(next) = self.pending_next(kept)? {
@@ -30,14 +32,53 @@ impl Acme {
                 result => return result,
             }
         }
-        let known = self.read(account)?;
         if credentials::account(account).is_empty() {
-            return self.recover(known.private_key().secret_pkcs8_der()).await;
+            return self.find_or_register(account).await;
         }
+        self.of_credentials(self.read(account)?, Vec::new()).await
+    }
+
+    /// The account of a key that was kept before the authority was told of it: that may have happened or not.
+    async fn find_or_register(&self, kept: &Material) -> Result<Opened, CaError> {
+        let key = self.read(kept)?;
+        match self.recover(key.private_key().secret_pkcs8_der()).await {
+            Err(error) if is_of_no_account(&error) => match &self.settings.account_key {
+                Some(key) => self.recover(key.expose()).await,
+                None => self.register_key(kept).await,
+            },
+            result => result,
+        }
+    }
+
+    async fn of_credentials(
+        &self,
+        known: AccountCredentials,
+        made: Vec<Material>,
+    ) -> Result<Opened, CaError> {
         let builder = Account::builder_with_http(self.line.http());
         let opened = builder.from_credentials(known);
         let account = self.line.call(Step::Directory, opened).await?;
-        Ok(self.opened(account, Vec::new()))
+        Ok(self.opened(account, made))
+    }
+
+    /// The key of a new account, where no account is kept or configured.
+    pub(super) fn make_first(&self, kept: &[Material]) -> Result<Option<Material>, CaError> {
+        let slot = credentials::slot(&self.settings.directory);
+        if self.of_slot(kept, &slot).is_some() || self.settings.account_key.is_some() {
+            return Ok(None);
+        }
+        self.make_key(&slot, "").map(Some)
+    }
+
+    fn make_key(&self, slot: &str, account: &str) -> Result<Material, CaError> {
+        let (_, key) =
+            Key::generate_pkcs8().map_err(|error| self.unusable(slot, &error.to_string()))?;
+        let key = key.secret_pkcs8_der();
+        Ok(credentials::material(
+            slot,
+            &self.settings.directory,
+            (account, key),
+        ))
     }
 
     /// The key to change to, where none is kept that the account has not changed to yet.
@@ -50,11 +91,8 @@ impl Acme {
             return Ok(None);
         }
         let slot = credentials::next_slot(directory);
-        let (_, key) =
-            Key::generate_pkcs8().map_err(|error| self.unusable(&slot, &error.to_string()))?;
-        let url = credentials::account(account);
-        let material = credentials::material(&slot, directory, (url, key.secret_pkcs8_der()));
-        Ok(Some(material))
+        self.make_key(&slot, credentials::account(account))
+            .map(Some)
     }
 
     /// Changes the account's key to the next one.
@@ -99,44 +137,19 @@ impl Acme {
         }
     }
 
-    async fn register(&self) -> Result<Opened, CaError> {
+    /// Opens an account for a key that is kept, or finds the one that it has already.
+    pub(super) async fn register_key(&self, kept: &Material) -> Result<Opened, CaError> {
         let directory = &self.settings.directory;
-        let meta = Directory::read(&self.line, directory).await?.meta();
-        let binding = self.settings.binding.as_ref();
-        if meta.external_account_required && binding.is_none() {
-            return Err(CaError::BindingRequired {
-                ca: self.line.id().clone(),
-            });
-        }
-        let contact: Vec<&str> = self.settings.contact.iter().map(String::as_str).collect();
-        let wanted = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
-        let bound = binding.map(|binding| {
-            ExternalAccountKey::new(binding.key_id.clone(), binding.hmac_key.expose())
-        });
-        let made = repeat_stale_nonce!(self.line, Step::Account, {
-            Account::builder_with_http(self.line.http()).create(
-                &wanted,
-                directory.clone(),
-                bound.as_ref(),
-            )
-        });
-        let (account, credentials) = made.map_err(|error| self.of_binding(error))?;
-        let secret = serde_json::to_vec(&credentials).map_err(|error| CaError::Garbled {
-            ca: self.line.id().clone(),
-            step: Step::Account,
-            why: error.to_string(),
-        })?;
-        let material = Material {
-            slot: credentials::slot(directory),
-            public: account.id().as_bytes().to_vec(),
-            secret: Secret::new(secret),
-        };
-        tracing::info!(ca = %self.line.id(), account = account.id(), "account opened");
-        Ok(self.opened(account, vec![material]))
+        let key = self.read(kept)?;
+        let key = key.private_key().secret_pkcs8_der();
+        let signer = Signer::of(key)
+            .ok_or_else(|| self.unusable(&kept.slot, "no key in PKCS#8 that signs"))?;
+        let made = register::register(&self.line, &self.settings, &signer).await;
+        let account = made.map_err(|error| self.of_binding(error))?;
+        tracing::info!(ca = %self.line.id(), account, "account opened");
+        let material = credentials::material(&kept.slot, directory, (&account, key));
+        let known = self.read(&material)?;
+        self.of_credentials(known, vec![material]).await
     }
 
     /// A refusal of a new account, told as what it most likely is where the account was to be bound: authorities
@@ -199,4 +212,13 @@ impl Acme {
             why: why.to_owned(),
         }
     }
+}
+
+/// Whether the authority has no account for a key. Some that open accounts only for their customers ask for the binding
+/// before they look.
+fn is_of_no_account(error: &CaError) -> bool {
+    if let CaError::Refused { document, .. } = error {
+        return document.kind == "externalAccountRequired";
+    }
+    matches!(error, CaError::AccountUnknown { .. })
 }

@@ -37,7 +37,8 @@ pub(super) async fn by_key(
         let protected = json!({ "alg": algorithm, "jwk": key, "nonce": nonce, "url": url });
         signer.sign(&protected, &payload)
     };
-    taken(jws::post(line, Step::Revocation, (&directory, url), sign).await)
+    let posted = jws::post(line, Step::Revocation, (&directory, url), sign).await;
+    taken(posted.map(|_answer| ()))
 }
 
 /// That it is revoked already is what was wanted (RFC 8555 §7.6).

@@ -54,5 +54,6 @@ pub(super) async fn change(
         let protected = json!({ "alg": algorithm, "kid": account, "nonce": nonce, "url": url });
         old.sign(&protected, &inner)
     };
-    jws::post(line, Step::KeyChange, (&directory, url), sign).await
+    let posted = jws::post(line, Step::KeyChange, (&directory, url), sign).await;
+    posted.map(|_answer| ())
 }
