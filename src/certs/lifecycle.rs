@@ -354,6 +354,35 @@ fn wanted(state: State, now: Timestamp) -> (State, Vec<Effect>) {
     (state, effects)
 }
 
+/// The same state, with more known of what serves. A certificate that does not serve is not learnt of, and one that is
+/// revoked is to be replaced whatever else is known.
+fn knowing(state: State, learn: impl FnOnce(Life) -> Life) -> State {
+    match state {
+        State::Active { serving } => State::Active {
+            serving: learn(serving),
+        },
+        State::Renewing { serving, tries } => State::Renewing {
+            serving: learn(serving),
+            tries,
+        },
+        State::BackingOff {
+            serving,
+            tries,
+            until,
+        } => State::BackingOff {
+            serving: serving.map(learn),
+            tries,
+            until,
+        },
+        State::Requested
+        | State::Ordering { .. }
+        | State::Revoked { .. }
+        | State::Moved { .. }
+        | State::Suspended { .. }
+        | State::Retired => state,
+    }
+}
+
 fn asked(state: State, why: Replace, now: Timestamp) -> (State, Vec<Effect>) {
     let replace = |life: Life| Life {
         replace: Some(life.replace.unwrap_or(why)),
@@ -361,18 +390,14 @@ fn asked(state: State, why: Replace, now: Timestamp) -> (State, Vec<Effect>) {
     };
     let at_once = vec![Effect::RunAt(now)];
     match state {
-        State::Active { serving } => {
-            let serving = replace(serving);
-            (State::Active { serving }, at_once)
-        }
+        State::Active { .. } => (knowing(state, replace), at_once),
         State::BackingOff { serving, tries, .. } => {
-            let (serving, until) = (serving.map(replace), now);
-            let state = State::BackingOff {
+            let retried = State::BackingOff {
                 serving,
                 tries,
-                until,
+                until: now,
             };
-            (state, at_once)
+            (knowing(retried, replace), at_once)
         }
         State::Requested | State::Revoked { .. } => (state, at_once),
         // It is being done, or must not be.
@@ -460,67 +485,39 @@ fn told(
     ask_at: Timestamp,
     settings: &Settings,
 ) -> (State, Vec<Effect>) {
-    let learn = |life: Life| Life {
+    let after = knowing(state, |life| Life {
         told,
         ask_at,
         ..life
-    };
-    match state {
-        State::Active { serving } => {
-            let serving = learn(serving);
-            let at = run_at(&serving, settings);
-            (State::Active { serving }, vec![Effect::RunAt(at)])
-        }
-        State::Renewing { serving, tries } => {
-            let serving = learn(serving);
-            (State::Renewing { serving, tries }, Vec::new())
-        }
-        State::BackingOff {
-            serving,
-            tries,
-            until,
-        } => {
-            let serving = serving.map(learn);
-            let state = State::BackingOff {
-                serving,
-                tries,
-                until,
-            };
-            (state, Vec::new())
-        }
+    });
+    let effects = match &after {
+        State::Active { serving } => vec![Effect::RunAt(run_at(serving, settings))],
         State::Requested
         | State::Ordering { .. }
+        | State::Renewing { .. }
+        | State::BackingOff { .. }
         | State::Revoked { .. }
         | State::Moved { .. }
         | State::Suspended { .. }
-        | State::Retired => (state, Vec::new()),
-    }
+        | State::Retired => Vec::new(),
+    };
+    (after, effects)
 }
 
 fn revoked(state: State, now: Timestamp) -> (State, Vec<Effect>) {
     match state {
         State::Active { serving } => (State::Revoked { serving }, vec![Effect::RunAt(now)]),
-        State::BackingOff {
-            serving: Some(serving),
-            tries,
-            until,
-        } => {
-            let serving = Some(Life {
+        State::BackingOff { .. } => {
+            let after = knowing(state, |life| Life {
                 replace: Some(Replace::Revoked),
-                ..serving
+                ..life
             });
-            let state = State::BackingOff {
-                serving,
-                tries,
-                until,
-            };
-            (state, Vec::new())
+            (after, Vec::new())
         }
         // Another is on its way, or nothing is to be.
         State::Requested
         | State::Ordering { .. }
         | State::Renewing { .. }
-        | State::BackingOff { .. }
         | State::Revoked { .. }
         | State::Moved { .. }
         | State::Suspended { .. }
