@@ -274,15 +274,27 @@ impl Pebble {
             "Certificate": pem::encode(&pem::Pem::new("CERTIFICATE", leaf)),
             "ARIResponse": told.to_string(),
         });
+        self.manage("set-renewal-info/", &["--data", &body.to_string()]);
+    }
+
+    /// The root of what it issues, DER: of its default chain, or of the further ones that it offers.
+    pub(crate) fn issuing_root(&self, number: usize) -> Vec<u8> {
+        let page = self.manage(&format!("roots/{number}"), &[]);
+        pem::parse(page).unwrap().into_contents()
+    }
+
+    /// Asks for a page of its management, with these arguments of curl; gives what it says.
+    fn manage(&self, page: &str, arguments: &[&str]) -> Vec<u8> {
         let output = Command::new("curl")
             .args(["--silent", "--show-error", "--fail-with-body"])
             .args(["--noproxy", "*", "--max-time", "30", "--insecure"])
-            .args(["--data", &body.to_string()])
-            .arg(format!("https://{}/set-renewal-info/", self.management))
+            .args(arguments)
+            .arg(format!("https://{}/{page}", self.management))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{output:?}: {said}");
+        output.stdout
     }
 
     /// Orders that it took in the place of certificates.

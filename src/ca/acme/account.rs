@@ -1,11 +1,13 @@
 //! An ACME account: places orders and takes them up again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use instant_acme::{CertificateIdentifier, Error, Identifier, RevocationReason, RevocationRequest};
 use rustls_pki_types::CertificateDer;
 
+use super::chains::Chains;
 use super::order::AcmeOrder;
 use super::repeat_stale_nonce;
 use super::revoke;
@@ -20,18 +22,29 @@ use crate::model::revocation;
 pub(super) struct AcmeAccount {
     account: instant_acme::Account,
     line: Line,
+    /// Where another chain than the default one is preferred.
+    chains: Option<Arc<Chains>>,
 }
 
 impl AcmeAccount {
-    pub(super) const fn new(account: instant_acme::Account, line: Line) -> Self {
-        Self { account, line }
+    pub(super) fn new(account: instant_acme::Account, line: Line, chains: Option<Chains>) -> Self {
+        Self {
+            account,
+            line,
+            chains: chains.map(Arc::new),
+        }
+    }
+
+    fn taken(&self, order: instant_acme::Order) -> Box<dyn Order> {
+        let order = AcmeOrder::new(order, self.line.clone(), self.chains.clone());
+        Box::new(order)
     }
 }
 
 impl AcmeAccount {
     async fn place(&self, wanted: &instant_acme::NewOrder<'_>) -> Result<Box<dyn Order>, CaError> {
         let order = repeat_stale_nonce!(self.line, Step::NewOrder, self.account.new_order(wanted))?;
-        Ok(Box::new(AcmeOrder::new(order, self.line.clone())))
+        Ok(self.taken(order))
     }
 
     /// Places an order that says what it replaces, or the plain one where the authority knows nothing of that
@@ -45,7 +58,7 @@ impl AcmeAccount {
         loop {
             let (result, seen) = Box::pin(Line::observe(self.account.new_order(wanted))).await;
             let error = match result {
-                Ok(order) => return Ok(Box::new(AcmeOrder::new(order, self.line.clone()))),
+                Ok(order) => return Ok(self.taken(order)),
                 // No renewal information in the directory; nobody was asked.
                 Err(Error::Unsupported(_)) => return self.place(plain).await,
                 Err(error) => error,
@@ -165,7 +178,7 @@ impl Account for AcmeAccount {
     async fn resume(&self, url: &str) -> Result<Box<dyn Order>, CaError> {
         let order = repeat_stale_nonce!(self.line, Step::Order, self.account.order(url.to_owned()));
         match order {
-            Ok(order) => Ok(Box::new(AcmeOrder::new(order, self.line.clone()))),
+            Ok(order) => Ok(self.taken(order)),
             Err(error) if is_not_ours(&error) => Err(CaError::NoSuchOrder {
                 ca: self.line.id().clone(),
                 url: url.to_owned(),

@@ -78,8 +78,17 @@ impl Signer {
 
     /// The whole request; nothing where the key does not sign.
     pub(super) fn sign(&self, protected: &Value, payload: &Value) -> Option<Value> {
+        self.sign_text(protected, &payload.to_string())
+    }
+
+    /// A request that only reads: POST-as-GET (RFC 8555 §6.3).
+    pub(super) fn sign_empty(&self, protected: &Value) -> Option<Value> {
+        self.sign_text(protected, "")
+    }
+
+    fn sign_text(&self, protected: &Value, payload: &str) -> Option<Value> {
         let protected = URL_SAFE_NO_PAD.encode(protected.to_string());
-        let payload = URL_SAFE_NO_PAD.encode(payload.to_string());
+        let payload = URL_SAFE_NO_PAD.encode(payload);
         let signature = self.signature(format!("{protected}.{payload}").as_bytes())?;
         let signature = URL_SAFE_NO_PAD.encode(signature);
         Some(json!({ "protected": protected, "payload": payload, "signature": signature }))

@@ -5,8 +5,8 @@
 //! that another directory under the same name gets an account of its own.
 //!
 //! Reading order: [`settings`], [`directory`], [`patience`], [`transport`], [`credentials`], [`open`] (from what is kept to an account),
-//! `jws` (requests that are signed here), [`register`], [`rollover`], [`account`], `adopt` (one that another program made), [`order`],
-//! `revoke`.
+//! `jws` (requests that are signed here), [`register`], [`rollover`], [`account`], `adopt` (one that another program made), `chains` (which of those
+//! that it offers is served), [`order`], `revoke`.
 
 pub mod settings;
 
@@ -29,6 +29,8 @@ mod rollover;
 mod account;
 
 mod adopt;
+
+mod chains;
 
 mod order;
 

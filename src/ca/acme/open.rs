@@ -5,6 +5,7 @@ use std::sync::Arc;
 use instant_acme::{Account, AccountCredentials, Key};
 
 use super::account::AcmeAccount;
+use super::chains::Chains;
 use super::jws::Signer;
 use super::{Acme, credentials, register, repeat_stale_nonce, rollover};
 use crate::ca::authority::{Material, Opened};
@@ -55,10 +56,11 @@ impl Acme {
         known: AccountCredentials,
         made: Vec<Material>,
     ) -> Result<Opened, CaError> {
+        let signer = Signer::of(known.private_key().secret_pkcs8_der());
         let builder = Account::builder_with_http(self.line.http());
         let opened = builder.from_credentials(known);
         let account = self.line.call(Step::Directory, opened).await?;
-        Ok(self.opened(account, made))
+        Ok(self.opened((account, signer), made))
     }
 
     /// The key of a new account, where no account is kept or configured.
@@ -128,7 +130,7 @@ impl Acme {
                 let directory = &self.settings.directory;
                 let material = credentials::material(&slot, directory, (account.id(), pkcs8));
                 tracing::info!(ca = %self.line.id(), account = account.id(), "account found by its key");
-                Ok(self.opened(account, vec![material]))
+                Ok(self.opened((account, Signer::of(pkcs8)), vec![material]))
             }
             Err(error) if error.is_account_gone() => Err(CaError::AccountUnknown {
                 ca: self.line.id().clone(),
@@ -172,10 +174,16 @@ impl Acme {
         }
     }
 
-    fn opened(&self, account: Account, made: Vec<Material>) -> Opened {
-        let account = AcmeAccount::new(account, self.line.clone());
+    fn opened(&self, (account, signer): (Account, Option<Signer>), made: Vec<Material>) -> Opened {
+        let preferred = self.settings.preferred_chain.clone().zip(signer);
+        let chains = preferred.map(|(preferred, signer)| Chains {
+            preferred,
+            directory: self.settings.directory.clone(),
+            account: account.id().to_owned(),
+            signer,
+        });
         Opened {
-            account: Arc::new(account),
+            account: Arc::new(AcmeAccount::new(account, self.line.clone(), chains)),
             made,
         }
     }

@@ -1,12 +1,12 @@
 //! An ACME order (RFC 8555 §7.1.3 and §7.4), driven by our own polling: quick at first, for a visitor waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 
+use super::chains::{self, Chain, Chains};
 use super::repeat_stale_nonce;
 use super::transport::{Line, document};
 use crate::base::clock::{Instant, monotonic};
@@ -24,8 +24,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const HEED_FROM: Duration = Duration::from_millis(200);
 /// Looks in a row that may fail in passing.
 const MOST_PASSING: u32 = 4;
-/// Certificates of a chain that are read.
-const MOST_CERTIFICATES: usize = 10;
 
 pub(super) struct AcmeOrder {
     order: instant_acme::Order,
@@ -33,16 +31,22 @@ pub(super) struct AcmeOrder {
     /// How each name is proved, by the identifier as the authority writes it.
     chosen: Vec<(String, ChallengeKind)>,
     line: Line,
+    chains: Option<Arc<Chains>>,
 }
 
 impl AcmeOrder {
-    pub(super) fn new(mut order: instant_acme::Order, line: Line) -> Self {
+    pub(super) fn new(
+        mut order: instant_acme::Order,
+        line: Line,
+        chains: Option<Arc<Chains>>,
+    ) -> Self {
         let status = status(order.state().status);
         Self {
             order,
             status,
             chosen: Vec::new(),
             line,
+            chains,
         }
     }
 
@@ -82,6 +86,22 @@ impl AcmeOrder {
         };
         self.status = status(self.order.state().status);
         Ok(seen.retry_after)
+    }
+
+    /// The chain that the authority gives by default, and where the others are.
+    async fn fetch(&mut self) -> Result<(Chain, Vec<String>), CaError> {
+        let mut attempts = 0;
+        let (pem, seen) = loop {
+            let call = self.order.certificate();
+            match self.line.watch(Step::Certificate, call).await {
+                Err(error) if error.is_bad_nonce() && attempts < super::MOST_STALE => attempts += 1,
+                result => break result?,
+            }
+        };
+        let garbled = |why: &str| self.garbled(Step::Certificate, why);
+        let pem = pem.ok_or_else(|| garbled("no certificate in a valid order"))?;
+        let chain = chains::read(pem.as_bytes()).map_err(|why| garbled(&why))?;
+        Ok((chain, seen.alternates))
     }
 
     /// Fetches the authorizations that have not been fetched yet, so that going through them asks nobody: an
@@ -312,17 +332,10 @@ impl Order for AcmeOrder {
         if self.status == OrderStatus::Invalid {
             return Err(self.failure().await);
         }
-        let pem = repeat_stale_nonce!(self.line, Step::Certificate, self.order.certificate())?
-            .ok_or_else(|| self.garbled(Step::Certificate, "no certificate in a valid order"))?;
-        // RFC 8555 §9.1: nothing but certificates in PEM, leaf first.
-        let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .take(MOST_CERTIFICATES)
-            .map(|der| der.map(|der| der.to_vec()))
-            .collect::<Result<Vec<_>, _>>();
-        match chain {
-            Ok(chain) if !chain.is_empty() => Ok(chain),
-            Ok(_) => Err(self.garbled(Step::Certificate, "the chain is empty")),
-            Err(error) => Err(self.garbled(Step::Certificate, &format!("not PEM: {error}"))),
+        let (chain, alternates) = self.fetch().await?;
+        match &self.chains {
+            Some(chains) => Ok(chains.choose(&self.line, chain, &alternates).await),
+            None => Ok(chain),
         }
     }
 }

@@ -14,6 +14,17 @@ use super::settings::{Binding, Settings};
 use super::transport::Line;
 use crate::ca::error::{CaError, Step};
 
+/// RFC 8555 §7.3.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewAccount<'a> {
+    terms_of_service_agreed: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    contact: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_account_binding: Option<Value>,
+}
+
 /// Opens an account for the key, or finds the one that it has already, for the authority opens no second; gives its URL.
 pub(super) async fn register(
     line: &Line,
@@ -34,13 +45,12 @@ pub(super) async fn register(
     }
     let url = directory.new_account.as_deref();
     let url = url.ok_or_else(|| garbled("the directory has no newAccount"))?;
-    let mut payload = json!({ "termsOfServiceAgreed": true });
-    if !settings.contact.is_empty() {
-        payload["contact"] = json!(settings.contact);
-    }
-    if let Some(binding) = binding {
-        payload["externalAccountBinding"] = bound(binding, &signer.jwk(), url);
-    }
+    let wanted = NewAccount {
+        terms_of_service_agreed: true,
+        contact: &settings.contact,
+        external_account_binding: binding.map(|binding| bound(binding, &signer.jwk(), url)),
+    };
+    let payload = serde_json::to_value(&wanted).map_err(|error| garbled(&error.to_string()))?;
     let sign = |nonce: &str| {
         let (algorithm, key) = (signer.algorithm(), signer.jwk());
         let protected = json!({ "alg": algorithm, "jwk": key, "nonce": nonce, "url": url });

@@ -24,6 +24,9 @@ pub struct Settings {
     pub account_key: Option<Secret>,
     /// The profile to order where a tenant chooses none. Default: the authority's own choice.
     pub profile: Option<String>,
+    /// The common name of the issuer of the topmost certificate of the chain to serve, where the authority offers several.
+    /// Default: the authority's own choice.
+    pub preferred_chain: Option<String>,
     /// The names by which CAA records mean the authority. Default: what its directory says.
     pub caa_identities: Vec<String>,
     /// How long one call may take. Default 30 s.
@@ -52,6 +55,7 @@ impl Settings {
             binding: None,
             account_key: None,
             profile: None,
+            preferred_chain: None,
             caa_identities: Vec::new(),
             call_deadline: Duration::from_secs(30),
         }

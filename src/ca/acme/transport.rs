@@ -11,6 +11,7 @@ use http::response::Parts;
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, Problem};
 
+use super::chains;
 use super::patience::Patience;
 use crate::base::clock::{Clock, monotonic};
 use crate::ca::error::{CaError, Document, Part, Step};
@@ -39,6 +40,8 @@ pub(super) struct Seen {
     pub retry_after: Option<Duration>,
     /// Where what was made is found.
     pub location: Option<String>,
+    /// Where other chains for the same certificate are found.
+    pub alternates: Vec<String>,
 }
 
 /// The line. Clones share its connections.
@@ -232,6 +235,7 @@ impl Line {
                 .get(http::header::LOCATION)
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned),
+            alternates: chains::alternates(&answer.headers),
         };
         // Outside of a call nobody wants to know.
         SEEN.try_with(|slot| slot.replace(seen)).ok();

@@ -19,7 +19,7 @@ const MOST_CONTACTS: usize = 8;
 /// Names of one authority in CAA records.
 const MOST_IDENTITIES: usize = 16;
 /// What only an ACME authority has.
-const ACME_ONLY: [&str; 9] = [
+const ACME_ONLY: [&str; 10] = [
     "directory",
     "contact",
     "terms_agreed",
@@ -27,6 +27,7 @@ const ACME_ONLY: [&str; 9] = [
     "eab",
     "account_key",
     "profile",
+    "preferred_chain",
     "caa_identities",
     "limits",
 ];
@@ -65,6 +66,7 @@ pub(in crate::config) struct Ca {
     pub(in crate::config) eab: Option<ExternalAccount>,
     pub(in crate::config) account_key: Option<At<SecretPlace>>,
     pub(in crate::config) profile: Option<At<String>>,
+    pub(in crate::config) preferred_chain: Option<At<String>>,
     pub(in crate::config) caa_identities: Vec<At<DnsName>>,
     pub(in crate::config) lifetime: Option<At<Duration>>,
     pub(in crate::config) limits: Option<CaLimits>,
@@ -104,6 +106,7 @@ fn unknown(table: &mut Table<'_>) -> Option<Ca> {
     eab.and_then(external_account);
     table.optional("account_key", secret::read);
     table.optional("profile", value::text);
+    table.optional("preferred_chain", value::text);
     table.list("caa_identities", MOST_IDENTITIES, value::host);
     table.optional("lifetime", lifetime);
     let limits = table.table("limits", ca_limits::TITLE);
@@ -133,6 +136,7 @@ fn private(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         eab: None,
         account_key: None,
         profile: None,
+        preferred_chain: None,
         caa_identities: Vec::new(),
         lifetime,
         limits: None,
@@ -186,6 +190,7 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
     let eab = eab.and_then(external_account);
     let account_key = table.optional("account_key", secret::read);
     let profile = table.optional("profile", value::text);
+    let preferred_chain = table.optional("preferred_chain", value::text);
     let identities = table.list("caa_identities", MOST_IDENTITIES, value::host);
     let limits = table.table("limits", ca_limits::TITLE);
     let limits = limits.map(ca_limits::read);
@@ -200,6 +205,7 @@ fn acme(table: &mut Table<'_>, name: At<String>) -> Option<Ca> {
         eab,
         account_key,
         profile,
+        preferred_chain,
         caa_identities: identities.unwrap_or_default(),
         lifetime: None,
         limits,

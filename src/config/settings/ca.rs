@@ -91,6 +91,7 @@ fn acme(ca: &Ca, source: &Source, mistakes: &Mistakes<'_>) -> acme::Settings {
         mistakes.add(at, finding);
     }
     settings.profile = ca.profile.as_ref().map(|at| at.value.clone());
+    settings.preferred_chain = ca.preferred_chain.as_ref().map(|at| at.value.clone());
     let identities = ca.caa_identities.iter();
     settings.caa_identities = identities.map(|at| at.value.to_string()).collect();
     settings.account_key = ca
