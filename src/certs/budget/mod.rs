@@ -4,7 +4,10 @@
 //! from buckets of ours first, charged as the authority charges, and held back before the authority would refuse it:
 //!
 //! - We spend a part of each limit only ([`Shares::spend`]); the rest covers orders that we do not know of, and those in
-//!   progress, which an authority charges to registered domains and name sets only when they end.
+//!   progress, which an authority charges to registered domains and name sets only when they end. What comes back to our
+//!   bucket between is spent twice: with the whole limit spent, an order that takes as long as one unit takes to come back
+//!   (3.4 hours of 50 in a week) may be one too many, and is refused until the authority says. With a part `s` spent, none
+//!   is while orders take less than `(1 - s) / s` of the limit's period: a quarter by default.
 //! - Renewals come before visitors of new names, and those before bulk work: each [`Class`] leaves in the bucket what
 //!   is reserved for the classes before it, and emergencies alone may empty it.
 //! - A tenant that has used its share takes only what is left over while the bucket is full enough for the others.
