@@ -155,14 +155,19 @@ impl InForce {
         }
         self.access_log
             .show_clients(settings.telemetry.client_address);
-        self.edge.publish(settings.edge);
+        let proxy = settings.proxy.in_place_of(&self.proxy.get());
+        self.edge.publish(Edge {
+            https_port: proxy.https_port(),
+            http_listening: self.edge.get().http_listening.clone(),
+            ..settings.edge
+        });
         self.certificates.publish(settings.certificates);
         // Limits before the authorities that have them, and these before the tenants that choose them.
         self.shares.publish(settings.budget);
         self.change_authorities(&settings.ca).await;
         let choices = settings.declaration.choices.clone();
         self.choices.publish(Arc::new(choices));
-        self.proxy.publish(settings.proxy);
+        self.proxy.publish(proxy);
         // Before its domains are known, so that their first keys are wrapped by the right one.
         let keys = self.take_keys(&settings.declaration).await;
         let declaration = Arc::new(settings.declaration);

@@ -84,9 +84,10 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
     check_admin(&main.admin, mistakes);
     let data = data(main, source);
     let resolved = |path: &Option<At<PathBuf>>| path.as_ref().map(|at| source.resolve(&at.value));
+    let proxy = listen::settle(main, mistakes);
+    let edge = edge(main, proxy.https_port());
     Settings {
-        proxy: listen::settle(main, mistakes),
-        edge: edge(main),
+        proxy,
         telemetry: telemetry::settle(&main.telemetry, source, mistakes),
         admin_socket: resolved(&main.admin.socket).unwrap_or_else(|| data.join(SOCKET)),
         retired_keys: main
@@ -97,7 +98,8 @@ pub(super) fn settle(main: &Main, source: &Source, mistakes: &Mistakes<'_>) -> S
         key_file: key_file(main, source),
         data,
         dns: dns(&main.dns),
-        ca: ca::settle(&main.cas, &edge(main), source, mistakes),
+        ca: ca::settle(&main.cas, &edge, source, mistakes),
+        edge,
         budget: budget::settle(&main.budget, &main.cas),
         certificates: certificates::settle(&main.certificates, &main.preflight),
         on_demand: on_demand::settle(&main.on_demand, mistakes),
@@ -128,13 +130,13 @@ fn dns(section: &file::Dns) -> DnsSettings {
     settings
 }
 
-fn edge(main: &Main) -> Edge {
+fn edge(main: &Main, https_port: u16) -> Edge {
     let section = &main.edge;
     let mut edge = Edge {
         cname_target: section.cname_target.as_ref().map(|at| at.value.clone()),
         ipv4: values(section.ipv4.as_ref()),
         ipv6: values(section.ipv6.as_ref()),
-        https_port: listen::https_port(main),
+        https_port,
         http_listening: listen::http_ports(&main.listen),
         ..Edge::default()
     };

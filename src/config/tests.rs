@@ -131,7 +131,7 @@ fn the_documented_file_with_its_marked_lines_changed_has_no_mistake() {
     let settings = settings.unwrap_or_else(|mistakes| panic!("{}", Report(&mistakes)));
     assert_eq!(settings.proxy.https, ["[::]:443".parse().unwrap()]);
     assert_eq!(
-        (settings.proxy.https_port, settings.data.to_str()),
+        (settings.proxy.https_port(), settings.data.to_str()),
         (443, Some("/var/lib/vestibule"))
     );
     assert_eq!(

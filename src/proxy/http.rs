@@ -130,7 +130,7 @@ async fn answer<B>(worker: &Worker, request: &Request<B>) -> Answered {
         match (challenge(worker, request, &host).await, &known) {
             (Some(authorization), _) => (challenge_page(&authorization), End::Challenge),
             (None, Some((_, true))) => {
-                let port = worker.shared.settings.load().https_port;
+                let port = worker.shared.settings.load().https_port();
                 (redirect(&host, port, request.uri()), End::Redirected)
             }
             (None, _) => (

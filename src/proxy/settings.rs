@@ -25,8 +25,8 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// Whose PROXY headers and forwarding fields are believed. Default: nobody's.
     pub trusted_proxies: Vec<IpNet>,
-    /// The port that visitors reach HTTPS at, for redirects; left out of them where it is 443. Default 8443.
-    pub https_port: u16,
+    /// The port that visitors reach HTTPS at, where it is not that of the first address of `https`.
+    pub public_https_port: Option<u16>,
     /// How much is borne.
     pub limits: Limits,
     /// How long is waited.
@@ -46,7 +46,7 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             proxy_protocol: ProxyProtocol::Off,
             trusted_proxies: Vec::new(),
-            https_port: 8443,
+            public_https_port: None,
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             tls: TlsPolicy::default(),
@@ -55,7 +55,30 @@ impl Default for Settings {
     }
 }
 
+/// The port of HTTPS where the system chooses one.
+const HTTPS_PORT: u16 = 8443;
+
 impl Settings {
+    /// The port that visitors reach HTTPS at, for redirects; left out of them where it is 443.
+    #[must_use]
+    pub fn https_port(&self) -> u16 {
+        let listened = self.https.first().map(SocketAddr::port);
+        let listened = listened.filter(|port| *port != 0);
+        self.public_https_port.or(listened).unwrap_or(HTTPS_PORT)
+    }
+
+    /// What a reload puts in force in place of `running`: the sockets and workers are those of the start, and so is
+    /// what follows from them.
+    #[must_use]
+    pub fn in_place_of(self, running: &Self) -> Self {
+        Self {
+            https: running.https.clone(),
+            http: running.http.clone(),
+            workers: running.workers,
+            ..self
+        }
+    }
+
     /// Whether what `address` says about visitors is believed.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
@@ -102,6 +125,32 @@ impl Default for DrainSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reload_moves_no_socket_nor_what_follows_from_it() {
+        let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        let running = Settings {
+            https: at(8443),
+            ..Settings::default()
+        };
+        let next = Settings {
+            https: at(9443),
+            ..Settings::default()
+        };
+        assert_eq!(next.https_port(), 9443);
+        let reloaded = next.in_place_of(&running);
+        assert_eq!((reloaded.https_port(), &reloaded.https), (8443, &at(8443)));
+        let public = Settings {
+            public_https_port: Some(443),
+            ..running.clone()
+        };
+        assert_eq!(public.in_place_of(&running).https_port(), 443);
+        let chosen = Settings {
+            https: at(0),
+            ..running
+        };
+        assert_eq!(chosen.https_port(), HTTPS_PORT);
+    }
 
     #[test]
     fn an_address_is_trusted_within_a_range_in_either_form() {

@@ -14,7 +14,7 @@ pub(super) fn settle(main: &Main, mistakes: &Mistakes<'_>) -> Settings {
     check(main, mistakes);
     let listen = &main.listen;
     let mut settings = Settings {
-        https_port: https_port(main),
+        public_https_port: main.edge.https_port.as_ref().map(|at| at.value),
         trusted_proxies: values(listen.trusted_proxies.as_ref()),
         limits: limits(&main.limits),
         deadlines: deadlines(&main.limits),
@@ -40,12 +40,6 @@ pub(super) fn settle(main: &Main, mistakes: &Mistakes<'_>) -> Settings {
         };
     }
     settings
-}
-
-/// The port that visitors reach HTTPS at.
-pub(super) fn https_port(main: &Main) -> u16 {
-    let said = main.edge.https_port.as_ref();
-    said.map_or_else(|| first_https_port(&main.listen), |at| at.value)
 }
 
 fn drain(section: &Listen) -> DrainSettings {
@@ -99,18 +93,6 @@ fn deadlines(section: &file::Limits) -> Deadlines {
     set(&mut deadlines.tunnel_idle, section.tunnel_idle.as_ref());
     set(&mut deadlines.upstream_idle, section.upstream_idle.as_ref());
     deadlines
-}
-
-/// The port of the first HTTPS address, as it is or as the default has it.
-fn first_https_port(listen: &Listen) -> u16 {
-    let first = listen
-        .https
-        .as_ref()
-        .and_then(|addresses| addresses.first());
-    match first.map(|at| at.value.port()) {
-        None | Some(0) => Settings::default().https_port,
-        Some(port) => port,
-    }
 }
 
 /// The ports of the HTTP addresses, as they are or as the default has them; one that the system picks is not known.

@@ -31,7 +31,7 @@ fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 
 #[tokio::test]
 async fn known_hosts_are_sent_to_https_with_path_and_query() {
-    let edge = Edge::start(|settings| settings.https_port = 443);
+    let edge = Edge::start(|settings| settings.public_https_port = Some(443));
     edge.know("acme", &["app.example"]);
     let check = async |request: String, location: &str| {
         let answer = ask(&edge, &request).await;
@@ -53,7 +53,7 @@ async fn known_hosts_are_sent_to_https_with_path_and_query() {
     .await;
     edge.shared.settings.update(|settings| {
         let mut next = settings.clone();
-        next.https_port = 8443;
+        next.public_https_port = Some(8443);
         next
     });
     check(
