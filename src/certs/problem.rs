@@ -144,6 +144,9 @@ fn for_operator(code: ProblemCode, pattern: &NamePattern) -> String {
             "create the zone of {} with the configured DNS provider, or configure the provider that holds it",
             pattern.base().registered_domain()
         ),
+        P::UpstreamNotConfigured => {
+            "add a [[upstream]] of that name to proxy.toml; or let the hook choose one that is there, then remove and add the domain".to_owned()
+        }
         P::UpstreamUnreachable => {
             "start the upstream, or correct its `addresses` in proxy.toml; `vestibule doctor` tries each".to_owned()
         }

@@ -471,7 +471,9 @@ impl Views {
         let obtain = self.0.preflight.obtain();
         let stuck = stuck::stuck(&record, job.as_ref(), (obtain, &self.0.edge.load()), now);
         let owned = (&record.tenant, &record.pattern);
-        let upstream = upstreams::problem(&self.0.troubles, owned, &self.0.edge.load(), now);
+        let (edge, snapshot) = (self.0.edge.load(), self.0.snapshot.load());
+        let upstream = upstreams::not_configured(&record, snapshot.routes(), &edge, now)
+            .or_else(|| upstreams::problem(&self.0.troubles, owned, &edge, now));
         Ok(DomainView {
             pattern: record.pattern,
             tenant: record.tenant,

@@ -112,6 +112,8 @@ problem_codes! {
     DnsPropagationTimeout = "dns_propagation_timeout", Customer;
     /// The challenge name is not delegated to us.
     DelegationMissing = "delegation_missing", Customer;
+    /// The upstream that the permission hook chose is not configured.
+    UpstreamNotConfigured = "upstream_not_configured", Operator;
     /// No connection to the upstream.
     UpstreamUnreachable = "upstream_unreachable", Operator;
     /// The upstream answers too late.

@@ -28,6 +28,8 @@ pub enum Fault {
     Misdirected,
     /// No route leads from here.
     NoRoute,
+    /// The upstream that the permission hook chose is not configured.
+    NotConfigured,
     /// The upstream's name has no address.
     Unresolved,
     /// The upstream refuses connections.
@@ -74,7 +76,8 @@ impl Fault {
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unresolved
+            Self::NotConfigured
+            | Self::Unresolved
             | Self::Refused
             | Self::Unreachable
             | Self::TlsProtocol
@@ -106,6 +109,7 @@ impl Fault {
             Self::TransferCoding => "unknown_transfer_coding",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
+            Self::NotConfigured => "upstream_not_configured",
             Self::Unresolved => "upstream_unresolved",
             Self::Refused => "upstream_refused",
             Self::Unreachable => "upstream_unreachable",
@@ -144,7 +148,9 @@ impl Fault {
             Self::ConnectTimeout => "vestibule; error=connection_timeout",
             Self::TlsProtocol => "vestibule; error=tls_protocol_error",
             Self::TlsCertificate => "vestibule; error=tls_certificate_error",
-            Self::TlsConfiguration => "vestibule; error=proxy_configuration_error",
+            Self::NotConfigured | Self::TlsConfiguration => {
+                "vestibule; error=proxy_configuration_error"
+            }
             Self::Closed => "vestibule; error=connection_terminated",
             Self::ResponseTimeout => "vestibule; error=http_response_timeout",
             Self::SendTimeout => "vestibule; error=connection_write_timeout",
@@ -169,6 +175,7 @@ impl Fault {
             Self::TargetTooLong | Self::FieldsTooLarge => End::TooLarge,
             Self::Misdirected => End::Misdirected,
             Self::NoRoute => End::NoRoute,
+            Self::NotConfigured => End::UpstreamNotConfigured,
             Self::Unresolved => End::UpstreamUnresolved,
             Self::Refused | Self::Unreachable => End::UpstreamUnreachable,
             Self::ConnectTimeout => End::UpstreamConnectTimeout,

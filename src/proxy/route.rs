@@ -24,6 +24,7 @@ pub struct Chosen<'a> {
 /// Where none of these scopes has a rule about paths, the path is forwarded byte for byte.
 ///
 /// # Errors
+/// [`Fault::NotConfigured`] where the hook's upstream is not configured: another would be another application;
 /// [`Fault::NoRoute`] where nothing covers the path; [`Fault::BadRequest`] where rules depend on the path
 /// and servers may read it differently.
 pub fn choose<'a>(
@@ -32,8 +33,8 @@ pub fn choose<'a>(
     domain: &KnownDomain,
     path: &'a str,
 ) -> Result<Chosen<'a>, Fault> {
-    let whole = domain.upstream.as_ref();
-    if let Some(route) = whole.and_then(|upstream| routes.to_upstream(upstream)) {
+    if let Some(upstream) = &domain.upstream {
+        let route = routes.to_upstream(upstream).ok_or(Fault::NotConfigured)?;
         return Ok(Chosen {
             route: Arc::clone(route),
             path: Cow::Borrowed(path),

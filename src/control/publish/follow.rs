@@ -257,7 +257,6 @@ impl Follower {
             );
         }
         self.of_routes = built.warnings;
-        self.of_domains.clear();
         for (pattern, known) in next.iter() {
             if known.upstream.is_some() {
                 self.check_upstream(&pattern, Some(known), &next);
@@ -375,9 +374,13 @@ impl Follower {
         self.warn(pattern, detail);
     }
 
+    /// Keeps a warning about a domain until it is taken back by `None`; the log has it once.
     fn warn(&mut self, pattern: &NamePattern, detail: Option<String>) {
+        let known = self.of_domains.get(pattern).map(|known| &known.detail);
         match detail {
-            Some(detail) if self.of_domains.len() < MOST_WARNINGS => {
+            Some(detail) if known == Some(&detail) => {}
+            Some(detail) if known.is_some() || self.of_domains.len() < MOST_WARNINGS => {
+                tracing::warn!(domain = %pattern, detail, "a domain is not served as it should be");
                 let warning = Warning {
                     subject: pattern.to_string(),
                     detail,

@@ -142,6 +142,9 @@ async fn an_upstream_that_is_not_configured_is_a_warning_until_it_is() {
     let warnings = publisher.warnings().get();
     assert_eq!(warnings[0].subject, "a.test");
     assert!(warnings[0].detail.contains("\"later\""));
+    // Other routes change nothing of it.
+    publisher.declare(Arc::default()).await.unwrap();
+    assert_eq!(publisher.warnings().get().len(), 1);
     assert_eq!(world.owner("a.test").as_deref(), Some("acme"));
     let upstream = Upstream::new(
         UpstreamName::new("later"),

@@ -1,6 +1,6 @@
 //! Tenants never touch: not by authority, not by routes, not by connections.
 
-use super::support::{exchange, get, tell};
+use super::support::{Edge, exchange, get, tell};
 use super::upstreams::{Backend, edge, everyone, of_host, of_tenant, ok, route, through};
 use crate::model::route::UpstreamName;
 use crate::model::snapshot::KnownDomain;
@@ -139,6 +139,33 @@ async fn without_rules_about_paths_they_are_forwarded_byte_for_byte() {
     }
 }
 
+/// The permission hook has chosen this upstream for `a.test`.
+fn choose(edge: &Edge, upstream: &str) {
+    edge.shared.snapshot.update(|snapshot| {
+        let mut next = snapshot.clone();
+        let domain = KnownDomain {
+            tenant: TenantId::parse("acme").unwrap(),
+            served: true,
+            upstream: Some(UpstreamName::new(upstream)),
+        };
+        next.put([(NamePattern::parse("a.test").unwrap(), domain)]);
+        next
+    });
+}
+
+#[tokio::test]
+async fn an_upstream_that_the_hook_chose_and_nobody_configured_is_never_another_one() {
+    let (edge, backend) = through(|_| ok("another's")).await;
+    choose(&edge, "missing");
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let answer = exchange(&mut visitor, "a.test", "/").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let why = "proxy-status: vestibule; error=proxy_configuration_error\r\n";
+    assert!(answer.contains(why), "{answer}");
+    assert!(answer.contains("upstream_not_configured"), "{answer}");
+    assert!(backend.heard().is_empty());
+}
+
 #[tokio::test]
 async fn the_upstream_that_the_hook_chose_for_a_domain_takes_all_of_it_and_of_no_other() {
     let edge = edge();
@@ -159,16 +186,7 @@ async fn the_upstream_that_the_hook_chose_for_a_domain_takes_all_of_it_and_of_no
     let mut visitor = edge.visit("a.test").await.unwrap();
     let answer = exchange(&mut visitor, "a.test", "/shop").await;
     assert!(answer.ends_with("shared"), "{answer}");
-    edge.shared.snapshot.update(|snapshot| {
-        let mut next = snapshot.clone();
-        let domain = KnownDomain {
-            tenant: TenantId::parse("acme").unwrap(),
-            served: true,
-            upstream: Some(UpstreamName::new("own")),
-        };
-        next.put([(NamePattern::parse("a.test").unwrap(), domain)]);
-        next
-    });
+    choose(&edge, "own");
     for path in ["/", "/shop", "/x/../shop"] {
         let answer = exchange(&mut visitor, "a.test", path).await;
         let expected = format!("own GET {path} HTTP/1.1");

@@ -74,6 +74,8 @@ label! {
         UnknownHost = "unknown_host",
         /// No route leads from there: 404.
         NoRoute = "no_route",
+        /// The upstream that the permission hook chose is not configured.
+        UpstreamNotConfigured = "upstream_not_configured",
         /// The upstream's name has no address yet.
         UpstreamUnresolved = "upstream_unresolved",
         /// The upstream refuses connections or cannot be reached.
@@ -102,6 +104,7 @@ impl End {
         matches!(
             self,
             Self::NoRoute
+                | Self::UpstreamNotConfigured
                 | Self::UpstreamUnresolved
                 | Self::UpstreamUnreachable
                 | Self::UpstreamConnectTimeout
