@@ -52,8 +52,6 @@ struct Failed {
     /// Whether nothing at all came back over a connection that had been used before: then the upstream most likely
     /// had closed it already.
     was_stale: bool,
-    /// Whether the upstream's budget for retries has been paid.
-    may_retry: bool,
 }
 
 /// Sends a request and waits for the head of its response.
@@ -74,11 +72,13 @@ pub(in crate::proxy) async fn exchange(
         Err(failed) => failed,
     };
     let (head, content) = match (failed.unsent, copy) {
-        _ if !failed.may_retry => return Err(failed.fault),
         (Some(unsent), _) => unsent,
         (None, Some(copy)) if failed.was_stale => (copy, None),
         (None, _) => return Err(failed.fault),
     };
+    if !terms.pools.may_retry(&terms.wanted.route.upstream) {
+        return Err(failed.fault);
+    }
     let wanted = Wanted {
         freshness: Freshness::New,
         ..terms.wanted
@@ -98,7 +98,6 @@ async fn attempt(
         fault: Fault::Internal,
         unsent: None,
         was_stale: false,
-        may_retry: false,
     };
     let Some(watch) = lease.watch().map(Rc::clone) else {
         return Err(internal);
@@ -122,13 +121,14 @@ async fn attempt(
         }
         Err(mut error) => {
             let unsent = error.take_message();
-            lease.broke(monotonic());
             let fault = classify(&lease, &error.into_error());
+            if fault.is_the_upstreams() {
+                lease.broke(monotonic());
+            }
             Err(Failed {
                 fault,
                 unsent: unsent.map(Head::from_request),
                 was_stale: fault == Fault::Closed && lease.is_reused() && !lease.has_answered(),
-                may_retry: lease.may_retry(),
             })
         }
     }

@@ -63,6 +63,40 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether a connection that failed with it speaks against the upstream's address: nothing that a visitor does wrong
+    /// may.
+    #[must_use]
+    pub const fn is_the_upstreams(self) -> bool {
+        match self {
+            Self::Unresolved
+            | Self::Refused
+            | Self::Unreachable
+            | Self::ConnectTimeout
+            | Self::TlsProtocol
+            | Self::TlsCertificate
+            | Self::Closed
+            | Self::ResponseTimeout
+            | Self::SendTimeout
+            | Self::Malformed
+            | Self::HeadTooLarge
+            | Self::Upgrade => true,
+            Self::BadRequest(_)
+            | Self::BadContent
+            | Self::ContentTimeout
+            | Self::Method
+            | Self::TargetTooLong
+            | Self::FieldsTooLarge
+            | Self::Expectation
+            | Self::TransferCoding
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::NotConfigured
+            | Self::TlsConfiguration
+            | Self::Draining
+            | Self::Internal => false,
+        }
+    }
+
     /// The status it is answered with.
     #[must_use]
     pub const fn status(self) -> StatusCode {

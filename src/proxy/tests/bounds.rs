@@ -195,3 +195,64 @@ async fn an_address_that_breaks_off_is_left_out_after_it_failed() {
     assert!((1..=8).contains(&failed), "tried {failed} times");
     assert!(answered >= 92, "{answered} of 100 were answered");
 }
+
+/// What a visitor does wrong: a chunk that is none.
+async fn send_nonsense(edge: &Edge) {
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let request =
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nnonsense\r\n";
+    let answer = tell(&mut visitor, request).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_visitors_do_wrong_leaves_no_address_out() {
+    let edge = edge_set(|settings| {
+        settings.workers = NonZeroUsize::MIN;
+        settings.deadlines.read_stall = SHORT;
+    });
+    let backends = [
+        Backend::start(|_| ok("ok")).await,
+        Backend::start(|_| ok("ok")).await,
+    ];
+    let addresses = [backends[0].address, backends[1].address];
+    edge.lead(vec![everyone(&upstream(
+        "core",
+        &addresses,
+        UpstreamTimeouts::default(),
+    ))]);
+    for _ in 0..3 {
+        send_nonsense(&edge).await;
+        let mut stalls = begin(&edge, "/").await;
+        let answer = String::from_utf8(rest(&mut stalls).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    let before = backends.each_ref().map(|backend| backend.heard().len());
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    for _ in 0..10 {
+        exchange(&mut visitor, "a.test", "/").await;
+    }
+    for (backend, before) in backends.iter().zip(before) {
+        assert!(backend.heard().len() >= before + 4);
+    }
+}
+
+#[tokio::test]
+async fn only_retries_use_up_what_is_kept_for_them() {
+    let edge = edge_set(|settings| settings.workers = NonZeroUsize::MIN);
+    // Each connection carries one request, and is closed when the next comes.
+    let backend = Backend::start(|heard| match heard.before {
+        0 => ok("ok"),
+        _ => Reply::SayAndClose(Vec::new()),
+    })
+    .await;
+    edge.lead(vec![everyone(&backend.upstream("core"))]);
+    for _ in 0..30 {
+        send_nonsense(&edge).await;
+    }
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    for _ in 0..2 {
+        let answer = exchange(&mut visitor, "a.test", "/").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}

@@ -98,7 +98,9 @@ impl Pools {
         let now = monotonic();
         let target = self.target(&wanted.route.upstream);
         target.balance.follow(&target.upstream.resolved.load());
-        target.balance.retries().earn();
+        if wanted.freshness == Freshness::Any {
+            target.balance.retries().earn();
+        }
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = Fault::Unresolved;
         while tried.len() < MOST_TRIES {
@@ -122,6 +124,11 @@ impl Pools {
             self.count(UpstreamConnection::Unresolved);
         }
         Err(last)
+    }
+
+    /// Pays for a retry, if the upstream's budget has enough.
+    pub(in crate::proxy) fn may_retry(&self, upstream: &Arc<Upstream>) -> bool {
+        self.target(upstream).balance.retries().spend()
     }
 
     fn target(&self, upstream: &Arc<Upstream>) -> Rc<Target> {
@@ -343,16 +350,11 @@ impl Lease {
         self.in_step.set(in_step);
     }
 
-    /// The connection broke off before a response.
+    /// The connection broke off before a response, through no fault of the visitor.
     pub(in crate::proxy) fn broke(&self, now: Instant) {
         if !self.is_reused() {
             self.in_flight.address().failed(now);
         }
-    }
-
-    /// Pays for a retry, if the upstream's budget has enough.
-    pub(in crate::proxy) fn may_retry(&self) -> bool {
-        self.target.balance.retries().spend()
     }
 
     /// Request and response have ended: the connection waits for a next request, unless anything was out of step.
