@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use crate::app::ground::Ground;
 use crate::app::start::StartError;
 use crate::base::published::Published;
@@ -34,8 +36,8 @@ use crate::control::names;
 use crate::control::publish::{self, Publisher};
 use crate::dns::examine::Examiner;
 use crate::dns::{self, Dns};
-use crate::model::Snapshot;
 use crate::model::edge::Edge;
+use crate::model::{NamePattern, Snapshot};
 
 /// Bytes of credentials kept in memory: about 100,000 of them.
 const CREDENTIALS: usize = 256 * 1024 * 1024;
@@ -141,10 +143,10 @@ impl Work {
         };
         let (accounts, configured) = halves.accounts(dns)?;
         let issuer = halves.issue(&accounts);
-        let imports = halves.imports(publisher, &accounts);
+        let imports = halves.imports(publisher.clone(), &accounts);
         halves.keep_keys();
         let revoker = halves.revoke(&accounts);
-        let on_demand = halves.answer_handshakes(&issuer);
+        let on_demand = halves.answer_handshakes(&issuer, publisher);
         Ok(Self {
             snapshot: halves.snapshot,
             resolver: halves.resolver,
@@ -174,6 +176,13 @@ fn publish(ground: &Ground, snapshot: &Published<Snapshot>, resolver: &Resolver)
         metrics: ground.metrics.clone(),
     };
     Publisher::start(parts, &ground.groups.control)
+}
+
+/// Publishes one name ahead of the others. Where that fails, it comes with them.
+async fn publish_now(publisher: Publisher, pattern: NamePattern) {
+    if let Err(error) = publisher.refresh(pattern.clone()).await {
+        tracing::warn!(domain = %pattern, %error, "a name that a visitor asks for is not published yet");
+    }
 }
 
 fn permission(
@@ -315,7 +324,7 @@ impl Halves<'_> {
         revoker
     }
 
-    fn answer_handshakes(&self, issuer: &Issuer) -> OnDemand {
+    fn answer_handshakes(&self, issuer: &Issuer, publisher: Publisher) -> OnDemand {
         let verdicts = self.permission.as_ref().map(Permission::verdicts);
         let waits = &self.settings.on_demand;
         let (on_demand, wanted) = OnDemand::channel(waits, self.snapshot.clone(), verdicts);
@@ -328,6 +337,7 @@ impl Halves<'_> {
             permission: self.permission.clone(),
             outcomes: self.outcomes.clone(),
             nudge: Arc::new(move || nudged.nudge()),
+            publish: Arc::new(move |pattern| publish_now(publisher.clone(), pattern).boxed()),
             clock: self.ground.clock.corrected(),
         };
         answer::start(parts, waits.clone(), wanted, self.tasks);

@@ -214,7 +214,7 @@ async fn admit(
 enum Standing {
     /// It is this tenant's.
     Known(TenantId),
-    /// Not all names have been read yet: a credential in memory shows that it is somebody's.
+    /// Not all names have been read yet: the store tells whose it is, and then memory does.
     Unread,
     /// It is nobody's, but the permission hook may still allow it.
     Asked,
@@ -241,8 +241,7 @@ fn in_memory(worker: &Worker, name: &DnsName, standing: &Standing) -> Option<Ser
     let credential = shared.resolver.get(name, shared.clock.now())?;
     let usable = match standing {
         Standing::Known(tenant) => credential.tenant() == tenant,
-        Standing::Unread => true,
-        Standing::Asked => false,
+        Standing::Unread | Standing::Asked => false,
     };
     usable.then_some(Served {
         credential,

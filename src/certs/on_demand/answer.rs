@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::base::clock::{Clock, Instant, monotonic};
@@ -17,7 +18,7 @@ use crate::certs::on_demand::{Refusal, Served, Settings, Wanted};
 use crate::certs::outcome::Outcomes;
 use crate::certs::permission::Permission;
 use crate::certs::resolver::Resolver;
-use crate::model::{DnsName, Snapshot};
+use crate::model::{DnsName, NamePattern, Snapshot};
 use crate::store::Store;
 
 /// How long a name that backs off is refused without a look at the store.
@@ -29,6 +30,9 @@ const LOOKUPS: usize = 64;
 
 /// Wakes those who work on jobs: a visitor waits.
 pub type Nudge = Arc<dyn Fn() + Send + Sync>;
+
+/// Puts the record of a domain into the snapshot that traffic is served from; done, or given up, when it ends.
+pub type Publish = Arc<dyn Fn(NamePattern) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What answers are made with.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Parts {
     pub outcomes: Outcomes,
     /// Wakes issuance.
     pub nudge: Nudge,
+    /// Publishes a name that was found in the store before all have been read.
+    pub publish: Publish,
     /// The time.
     pub clock: Clock,
 }

@@ -16,7 +16,7 @@ use crate::certs::permission::RegisterError;
 use crate::certs::permission::ask::NotAllowed;
 use crate::certs::resolver::Ticket;
 use crate::model::domain::DomainState;
-use crate::model::{DnsName, TenantScope};
+use crate::model::{DnsName, NamePattern, TenantScope};
 use crate::store::batch::{Operation, Urgency};
 use crate::store::job::{JobKey, JobStanding, Priority};
 use crate::store::record::{DomainRecord, Resolved};
@@ -67,7 +67,20 @@ impl Flight {
         match found {
             None => Err(Refusal::UnknownName),
             Some(resolved) if !resolved.domain.state.is_served() => Err(Refusal::Suspended),
-            Some(resolved) => self.serve(resolved, ticket).await,
+            Some(resolved) => {
+                self.publish(&resolved.domain.pattern).await;
+                self.serve(resolved, ticket).await
+            }
+        }
+    }
+
+    /// Makes sure that the visitor's requests find the name whose certificate he is about to get: not all names have been
+    /// read yet, and this one may be the last.
+    async fn publish(&self, pattern: &NamePattern) {
+        let known = known(&self.parts.snapshot.load(), &self.name);
+        match known {
+            Known::Unsure => (self.parts.publish)(pattern.clone()).await,
+            Known::Served | Known::Suspended | Known::Absent => {}
         }
     }
 

@@ -317,7 +317,8 @@ impl Follower {
             }
             if is_first && building.len() >= part {
                 part = building.len() * 2;
-                self.parts.snapshot.publish(building.clone());
+                let part = with_known_of(&self.parts.snapshot.load(), &building);
+                self.parts.snapshot.publish(part);
             }
             while let Ok(request) = self.requests.try_recv() {
                 self.answer(request, Some(&mut building)).await;
@@ -430,6 +431,15 @@ impl Follower {
         let known = self.parts.snapshot.load().len();
         self.parts.metrics.domains.set((), known);
     }
+}
+
+/// What is being built, and the names that were asked for one by one before it came to them.
+fn with_known_of(in_force: &Snapshot, building: &Snapshot) -> Snapshot {
+    let mut both = building.clone();
+    let asked_for = in_force.iter();
+    let asked_for = asked_for.filter(|(pattern, _)| building.exact(pattern).is_none());
+    both.put(asked_for.map(|(pattern, known)| (pattern, KnownDomain::clone(known))));
+    both
 }
 
 /// How a credential in memory stands to the record.

@@ -58,6 +58,7 @@ impl World {
             permission: None,
             outcomes: Outcomes::new(),
             nudge: Arc::new(move || nudged.send_modify(|count| *count += 1)),
+            publish: Arc::new(|_| Box::pin(std::future::ready(()))),
             clock,
         };
         Self {
@@ -84,16 +85,7 @@ impl World {
     /// Registers the name for `acme`, in the store and in the snapshot.
     async fn register(&self, text: &str) {
         self.store_domain(text).await;
-        self.parts.snapshot.update(|snapshot| {
-            let mut next = snapshot.clone();
-            let known = KnownDomain {
-                tenant: tenant(),
-                served: true,
-                upstream: None,
-            };
-            next.put([(pattern(text), known)]);
-            next
-        });
+        know(&self.parts.snapshot, &pattern(text));
     }
 
     async fn store_domain(&self, text: &str) {
@@ -178,6 +170,20 @@ fn pattern(text: &str) -> NamePattern {
     NamePattern::parse(text).unwrap()
 }
 
+/// Puts a name of `acme` into the snapshot.
+fn know(snapshot: &Published<Snapshot>, pattern: &NamePattern) {
+    snapshot.update(|snapshot| {
+        let mut next = snapshot.clone();
+        let known = KnownDomain {
+            tenant: tenant(),
+            served: true,
+            upstream: None,
+        };
+        next.put([(pattern.clone(), known)]);
+        next
+    });
+}
+
 async fn ask(asking: &OnDemand, text: &str) -> Result<Served, Refusal> {
     let name = DnsName::parse(text).unwrap();
     asking.credential(name, "192.0.2.7".parse().unwrap()).await
@@ -212,6 +218,26 @@ async fn a_stored_certificate_is_loaded_and_kept_without_a_job() {
         assert_eq!(kept.unwrap().facts.id, stored.facts.id);
         assert_eq!(world.has_job(registered).await, None);
     }
+}
+
+#[tokio::test]
+async fn a_name_that_has_not_been_read_yet_is_published_before_its_visitor_is_answered() {
+    let mut world = World::new().await;
+    world.parts.snapshot.publish(Snapshot::empty());
+    world.store_domain("a.test").await;
+    world.certify("a.test", 30).await;
+    let snapshot = world.parts.snapshot.clone();
+    let published = snapshot.clone();
+    world.parts.publish = Arc::new(move |pattern| {
+        know(&published, &pattern);
+        Box::pin(std::future::ready(()))
+    });
+    let asking = world.answering(&Settings::default());
+    ask(&asking, "a.test").await.unwrap();
+    let name = DnsName::parse("a.test").unwrap();
+    assert!(snapshot.load().domain(&name).is_some());
+    // What was not asked for is left to the index.
+    assert_eq!(snapshot.load().len(), 1);
 }
 
 #[tokio::test]
