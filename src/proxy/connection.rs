@@ -67,7 +67,7 @@ async fn converse<A: Answer>(worker: Rc<Worker>, established: Box<Established>, 
     let report = worker.note_established(&established);
     let Established { facts, stream, .. } = *established;
     let (id, protocol) = (facts.id, facts.tls.protocol);
-    let pulse = Pulse::new();
+    let pulse = Arc::clone(&facts.pulse);
     let requests = Rc::new(Requests {
         worker: Rc::clone(&worker),
         facts: Rc::new(facts),

@@ -1,4 +1,4 @@
-//! What is known of a connection once its handshake has ended; nothing of it changes afterwards.
+//! What is known of a connection once its handshake has ended; nothing of it changes afterwards but its pulse.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::certs::credential::Credential;
 use crate::certs::on_demand::Origin;
 use crate::model::{DnsName, TenantId};
+use crate::proxy::pulse::Pulse;
 use crate::proxy::tls::PolicyId;
 
 /// A connection's number, unique within the process; the same in every log line about it.
@@ -55,6 +56,8 @@ pub struct ConnectionFacts {
     pub endpoints: Endpoints,
     /// What the handshake agreed on.
     pub tls: TlsFacts,
+    /// What it is doing.
+    pub pulse: Arc<Pulse>,
 }
 
 /// What a handshake agreed on.

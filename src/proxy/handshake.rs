@@ -22,6 +22,7 @@ use crate::proxy::challenge;
 use crate::proxy::client_hello::{self, Hello, Intent, Refused};
 use crate::proxy::facts::{ConnectionFacts, Endpoints, HttpProtocol, TlsFacts, TlsVersion};
 use crate::proxy::proxy_protocol;
+use crate::proxy::pulse::Pulse;
 use crate::proxy::report::Reject;
 use crate::proxy::settings::{ProxyProtocol, Settings};
 use crate::proxy::street::{Places, Street};
@@ -117,6 +118,7 @@ pub async fn perform(worker: &Worker, arrival: Arrival) -> Result<Performed, Ref
             id: worker.shared.next_connection(),
             endpoints,
             tls,
+            pulse: Pulse::new(),
         },
         stream,
         took: monotonic().saturating_duration_since(at),

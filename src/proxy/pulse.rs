@@ -84,7 +84,14 @@ impl Pulse {
         InRequest(Arc::clone(self))
     }
 
-    /// Requests that have not ended.
+    /// A tunnel has taken a request's place: the connection is not idle until what is given back is dropped.
+    #[must_use]
+    pub fn tunnel(self: &Arc<Self>) -> InRequest {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        InRequest(Arc::clone(self))
+    }
+
+    /// Requests and tunnels that have not ended.
     #[must_use]
     pub fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
@@ -155,7 +162,7 @@ impl Pulse {
     }
 }
 
-/// A request that has not ended.
+/// A request or a tunnel that has not ended.
 #[derive(Debug)]
 pub struct InRequest(Arc<Pulse>);
 

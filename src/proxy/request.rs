@@ -58,8 +58,9 @@ pub async fn serve(
     {
         Ok(Passed::Content(head, download)) => head.map(|()| Body::upstream(download, ending)),
         Ok(Passed::Tunnel(head, granted, upstream)) => {
-            let idle = worker.shared.settings.load().deadlines.tunnel_idle;
-            granted.tunnel(&worker, upstream, idle, ending);
+            // hyper lets the body go with the head, so the tunnel has a hold on its connection of its own.
+            let held = connection.pulse.tunnel();
+            granted.tunnel(&worker, upstream, ending, held);
             head.map(|()| Body::none(None))
         }
         Err(fault) => {
@@ -240,6 +241,8 @@ fn pass_back(
         (StatusCode::SWITCHING_PROTOCOLS, Some(wish)) => Some(wish.grant(&head.headers)?),
         // Nobody asked for it.
         (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Fault::Upgrade),
+        // The visitor would take it for an open tunnel, which there is none behind.
+        (status, Some(wish)) if wish.is_granted_by(status) => return Err(Fault::Upgrade),
         _ => None,
     };
     headers::to_visitor(&mut head.headers, head.status, account.id());

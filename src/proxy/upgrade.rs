@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use crate::base::clock::{Instant, monotonic};
 use crate::proxy::access::{Account, Ending};
 use crate::proxy::fault::Fault;
+use crate::proxy::pulse::InRequest;
 use crate::proxy::worker::Worker;
 use crate::telemetry::labels::End;
 
@@ -131,6 +132,12 @@ pub(in crate::proxy) fn ask(fields: &mut HeaderMap) {
 }
 
 impl Wish {
+    /// Whether a visitor who is sent `status` takes the tunnel for open, though no upstream switched: extended CONNECT
+    /// is granted by any 2xx (RFC 8441 §4).
+    pub(in crate::proxy) fn is_granted_by(&self, status: StatusCode) -> bool {
+        matches!(self.asked, Asked::Http2 { .. }) && status.is_success()
+    }
+
     /// Checks an upstream's 101, and makes its head the visitor's: to be called before one-hop fields are
     /// removed, and followed by [`Granted::answer`].
     ///
@@ -167,17 +174,20 @@ impl Granted {
         }
     }
 
-    /// Carries bytes both ways until one side ends, nothing passes for `idle`, or the worker's tasks end. The
-    /// request's account is closed then. Counted among the worker's tasks, so a drain waits for it.
+    /// Carries bytes both ways until one side ends, nothing passes for
+    /// [`tunnel_idle`](crate::proxy::limits::Deadlines::tunnel_idle), or the worker's tasks end. The request's account
+    /// is closed then, and `held` lets go of the connection. Counted among the worker's tasks, so a drain waits for it.
     pub(in crate::proxy) fn tunnel(
         self,
         worker: &Worker,
         upstream: OnUpgrade,
-        idle: Duration,
         ending: Ending,
+        held: InRequest,
     ) {
         let tasks = worker.tasks.clone();
+        let idle = worker.shared.settings.load().deadlines.tunnel_idle;
         worker.tasks.spawn_local("tunnel", async move {
+            let _held = held;
             let both = Box::pin(carry(self.0.visitor, upstream, idle, ending.account()));
             tokio::select! {
                 end = both => ending.account().ends(end),

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -12,11 +13,12 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::{Edge, soon};
-use super::upstreams::{Heard, Reply, ok, say, through};
+use super::support::{Edge, rest, soon, until};
+use super::upstreams::{Backend, Heard, Reply, edge_set, everyone, ok, say, through};
 use crate::base::task::Tasks;
 use crate::proxy::upgrade;
 
@@ -51,6 +53,21 @@ impl Visitor {
 
     async fn ask(&mut self, request: Request<Content>) -> Response<Incoming> {
         soon(self.sender.send_request(request)).await.unwrap()
+    }
+
+    /// The server's SETTINGS, which allow extended CONNECT, come with the first answer at the latest.
+    async fn learn_settings(&mut self) {
+        let first = get("https://a.test/").method(Method::TRACE).body(none());
+        let first = self.ask(first.unwrap()).await;
+        assert_eq!(first.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    /// A WebSocket.
+    async fn socket(&mut self) -> TokioIo<Upgraded> {
+        self.learn_settings().await;
+        let response = self.ask(wish("https://a.test/socket", "websocket")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        TokioIo::new(soon(hyper::upgrade::on(response)).await.unwrap())
     }
 }
 
@@ -228,27 +245,20 @@ fn switch(heard: &Heard) -> Reply {
     )
 }
 
+/// An extended CONNECT.
+fn wish(uri: &str, protocol: &'static str) -> Request<Content> {
+    let request = get(uri)
+        .method(Method::CONNECT)
+        .header("sec-websocket-version", "13")
+        .extension(Protocol::from_static(protocol));
+    request.body(none()).unwrap()
+}
+
 #[tokio::test]
 async fn extended_connect_is_a_websocket_upgrade_to_the_upstream() {
     let (edge, backend) = through(switch).await;
     let mut visitor = Visitor::of(&edge).await;
-    // The server's SETTINGS, which allow it, come with the first answer at the latest.
-    let first = visitor
-        .ask(
-            get("https://a.test/")
-                .method(Method::TRACE)
-                .body(none())
-                .unwrap(),
-        )
-        .await;
-    assert_eq!(first.status(), StatusCode::METHOD_NOT_ALLOWED);
-    let wish = |uri: &str, protocol: &'static str| {
-        let request = get(uri)
-            .method(Method::CONNECT)
-            .header("sec-websocket-version", "13")
-            .extension(Protocol::from_static(protocol));
-        request.body(none()).unwrap()
-    };
+    visitor.learn_settings().await;
     let other = visitor
         .ask(wish("https://a.test/socket", "connect-udp"))
         .await;
@@ -272,4 +282,71 @@ async fn extended_connect_is_a_websocket_upgrade_to_the_upstream() {
     assert_eq!(heard.field("sec-websocket-version"), ["13"]);
     drop(socket);
     backend.until_closed(2).await;
+}
+
+async fn echoes(socket: &mut TokioIo<Upgraded>) {
+    soon(socket.write_all(b"hello")).await.unwrap();
+    let mut echo = [0; 5];
+    soon(socket.read_exact(&mut echo)).await.unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+#[tokio::test]
+async fn a_connection_with_a_websocket_is_not_idle() {
+    let edge = edge_set(|settings| settings.deadlines.keep_alive = Duration::from_millis(100));
+    let backend = Backend::start(switch).await;
+    edge.lead(vec![everyone(&backend.upstream("core"))]);
+    let mut visitor = Visitor::of(&edge).await;
+    let mut socket = visitor.socket().await;
+    // Others idle out meanwhile, so more than the deadline has passed, and what is given to close in order.
+    for _ in 0..12 {
+        rest(&mut edge.visit("a.test").await.unwrap()).await;
+    }
+    echoes(&mut socket).await;
+    drop(socket);
+    // Then it is idle again.
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
+async fn a_websocket_may_go_on_until_the_drains_deadline() {
+    let mut edge = edge_set(|settings| {
+        settings.drain.idle = Duration::from_millis(20);
+        settings.deadlines.head = Duration::from_millis(1500);
+    });
+    let backend = Backend::start(switch).await;
+    edge.lead(vec![everyone(&backend.upstream("core"))]);
+    let mut visitor = Visitor::of(&edge).await;
+    let mut socket = visitor.socket().await;
+    let mut slow = edge.visit("a.test").await.unwrap();
+    soon(slow.write_all(b"GET / HT")).await.unwrap();
+    let shared = Arc::clone(&edge.shared);
+    let drained = edge.drain(Duration::from_secs(15));
+    let visitors = async {
+        // A head is waited for longer than an idle connection lasts, with what it is given to close in order.
+        rest(&mut slow).await;
+        until(|| shared.admission.open() == 1).await;
+        echoes(&mut socket).await;
+        drop((socket, visitor));
+    };
+    let (cut, ()) = soon(async { tokio::join!(drained, visitors) }).await;
+    assert_eq!(cut, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_101_never_opens_a_tunnel() {
+    let (edge, _backend) = through(|heard| {
+        Reply::SayAndClose(match heard.line().contains("/length") {
+            true => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+            false => b"HTTP/1.1 200 OK\r\n\r\nok".to_vec(),
+        })
+    })
+    .await;
+    let mut visitor = Visitor::of(&edge).await;
+    visitor.learn_settings().await;
+    for uri in ["https://a.test/", "https://a.test/length"] {
+        let response = visitor.ask(wish(uri, "websocket")).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{uri}");
+        assert!(text(response).await.contains("upstream_upgrade_failed"));
+    }
 }
