@@ -114,16 +114,25 @@ impl Pulse {
         self.head_since.store(NEVER, Ordering::Relaxed);
     }
 
-    /// A write waits for the visitor.
+    /// Something waits for the visitor to read.
     pub fn write_blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == NEVER {
             self.blocked_since.store(self.mark(), Ordering::Relaxed);
         }
     }
 
-    /// A write went on.
+    /// The visitor has read some of it.
     pub fn write_moved(&self) {
-        self.blocked_since.store(NEVER, Ordering::Relaxed);
+        if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+            self.blocked_since.store(self.mark(), Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing waits any more: where something did, the connection counts as idle from now on, if it is idle at all.
+    pub fn flushed(&self) {
+        if self.blocked_since.swap(NEVER, Ordering::Relaxed) != NEVER {
+            self.idle_from_now();
+        }
     }
 
     /// A piece of an answer went out, or a request came (0 bytes): what that earns of control frames.
@@ -140,7 +149,8 @@ impl Pulse {
     }
 
     /// The first deadline that holds now, and what is overdue when it passes; nothing while requests run and
-    /// writes move, for those have deadlines of their own.
+    /// writes move, for those have deadlines of their own. While something waits for the visitor to read, the connection
+    /// is not idle, whatever has been handed over.
     #[must_use]
     pub fn due(&self, deadlines: &Deadlines, keep_alive: Duration) -> Option<(Instant, Overdue)> {
         let stalled = self.moment(self.blocked_since.load(Ordering::Relaxed));
@@ -151,6 +161,7 @@ impl Pulse {
         let head = self.moment(self.head_since.load(Ordering::Relaxed));
         let quiet = match head {
             Some(since) => Some((since + deadlines.head, Overdue::Head)),
+            None if stall.is_some() => None,
             None => self
                 .moment(self.idle_since.load(Ordering::Relaxed))
                 .map(|since| (since + keep_alive, Overdue::Idle)),
@@ -200,9 +211,14 @@ mod tests {
         assert_eq!(due(), None, "a running request has its own deadlines");
         pulse.write_blocked();
         assert_eq!(due(), Some(Overdue::WriteStall));
-        pulse.write_moved();
+        pulse.flushed();
         assert_eq!(due(), None);
+        pulse.write_blocked();
         drop(request);
+        assert_eq!(due(), Some(Overdue::WriteStall), "an answer is on its way");
+        pulse.write_moved();
+        assert_eq!(due(), Some(Overdue::WriteStall), "the rest of it still is");
+        pulse.flushed();
         assert_eq!(due(), Some(Overdue::Idle));
     }
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::proxy::drive::{Conversation, Ended, Pause};
 use crate::proxy::pulse::Overdue;
+use crate::proxy::street::Written;
 use crate::proxy::watched::Watched;
 
 /// A stream that waits for its next byte.
@@ -30,7 +31,7 @@ impl<'a, S> Resting<'a, S> {
     }
 }
 
-impl<S: AsyncBufRead + AsyncWrite + Unpin> Conversation for Resting<'_, S> {
+impl<S: AsyncBufRead + AsyncWrite + Written + Unpin> Conversation for Resting<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         if self.closing.is_none() {
             match ready!(self.stream.poll_readable(cx)) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 use crate::proxy::admission::{AddressPlace, Place, TenantPlace};
 use crate::telemetry::family::Entered;
@@ -40,8 +41,27 @@ pub struct Street {
     ahead: Vec<u8>,
     passed: usize,
     first: First,
+    written: u64,
     /// What the connection holds.
     pub places: Places,
+}
+
+/// A stream whose other side's progress can be told from what we were able to put into a buffer.
+pub trait Written {
+    /// Bytes that the system has taken for the visitor.
+    fn written(&self) -> u64;
+}
+
+impl Written for Street {
+    fn written(&self) -> u64 {
+        self.written
+    }
+}
+
+impl Written for TlsStream<Street> {
+    fn written(&self) -> u64 {
+        self.get_ref().0.written
+    }
 }
 
 /// Whether the first byte has been looked at.
@@ -72,6 +92,7 @@ impl Street {
             ahead,
             passed: 0,
             first: First::Awaited,
+            written: 0,
             places,
         }
     }
@@ -93,6 +114,12 @@ impl Street {
         };
         // Whether the visitor heard it changes nothing for us.
         drop(timeout(LAST_WORD, farewell).await);
+    }
+
+    fn note_written(&mut self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.written = self.written.wrapping_add(*bytes as u64);
+        }
     }
 
     fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) -> bool {
@@ -143,7 +170,9 @@ impl AsyncWrite for Street {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let outcome = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.note_written(&outcome);
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -159,7 +188,9 @@ impl AsyncWrite for Street {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let outcome = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.note_written(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::base::clock::monotonic;
 use crate::proxy::frames::FrameMeter;
 use crate::proxy::pulse::Pulse;
+use crate::proxy::street::Written;
 
 /// A stream under watch.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
     reading: Reading,
+    /// What had been written when last looked at.
+    written: u64,
 }
 
 /// How heads are told from the rest of what is read.
@@ -58,6 +61,7 @@ impl<S> Watched<S> {
             stream,
             pulse,
             reading: Reading::Http1,
+            written: 0,
         }
     }
 
@@ -72,6 +76,7 @@ impl<S> Watched<S> {
                 most,
                 between_frames: true,
             },
+            written: 0,
         }
     }
 
@@ -95,15 +100,10 @@ impl<S> Watched<S> {
         }
         Ok(())
     }
+}
 
-    fn note_moved<T>(&self, outcome: Poll<T>) -> Poll<T> {
-        match outcome {
-            Poll::Pending => self.pulse.write_blocked(),
-            Poll::Ready(_) => self.pulse.write_moved(),
-        }
-        outcome
-    }
-
+impl<S: Written> Watched<S> {
+    /// Notes what became of a write. That it was taken says nothing yet: TLS has a buffer of its own.
     fn note_write(
         &mut self,
         outcome: Poll<io::Result<usize>>,
@@ -114,7 +114,29 @@ impl<S> Watched<S> {
         {
             *between_frames = *taken == offered;
         }
-        self.note_moved(outcome)
+        self.note_progress();
+        if outcome.is_pending() {
+            self.pulse.write_blocked();
+        }
+        outcome
+    }
+
+    /// Notes what became of everything written so far.
+    fn note_flush<T>(&mut self, outcome: Poll<T>) -> Poll<T> {
+        self.note_progress();
+        match outcome {
+            Poll::Pending => self.pulse.write_blocked(),
+            Poll::Ready(_) => self.pulse.flushed(),
+        }
+        outcome
+    }
+
+    fn note_progress(&mut self) {
+        let written = self.stream.written();
+        if written != self.written {
+            self.written = written;
+            self.pulse.write_moved();
+        }
     }
 }
 
@@ -158,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Written + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -170,12 +192,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.note_moved(outcome)
+        self.note_flush(outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.note_moved(outcome)
+        self.note_flush(outcome)
     }
 
     fn poll_write_vectored(

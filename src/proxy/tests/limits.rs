@@ -1,11 +1,20 @@
 //! Slow and greedy visitors.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::support::{Edge, answer, exchange, get, hello_bytes, rest, soon, until};
+use crate::proxy::facts::ConnectionFacts;
+use crate::proxy::settings::Settings;
+use crate::proxy::worker::Worker;
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::labels::AdmissionLimit;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -244,6 +253,37 @@ async fn floods_of_control_frames_end_the_connection() {
     edge.until_open(0).await;
 }
 
+/// More than the system takes ahead of a visitor who does not read.
+const MORE_THAN_TAKEN: usize = 32 << 20;
+
+#[tokio::test]
+async fn an_answer_on_its_way_to_a_visitor_who_takes_his_time_is_not_idleness() {
+    let large = |_: Rc<Worker>, _: Rc<ConnectionFacts>, request: Request<Incoming>| async move {
+        Response::new(Full::<Bytes>::from(match request.uri().path() {
+            "/large" => vec![b'x'; MORE_THAN_TAKEN],
+            _ => Vec::new(),
+        }))
+    };
+    for (keep_alive, to_rest) in [(SHORT, LONG), (LONG, Duration::ZERO)] {
+        let configure = |settings: &mut Settings| {
+            settings.deadlines.keep_alive = keep_alive;
+            settings.deadlines.rest = to_rest;
+        };
+        let mut edge = Edge::start_with(configure, AccessLog::off(), &large);
+        edge.serve("acme", &["app.example"]);
+        let mut slow = edge.visit("app.example").await.unwrap();
+        let request = b"GET /large HTTP/1.1\r\nHost: app.example\r\n\r\n";
+        soon(slow.write_all(request)).await.unwrap();
+        let mut first = [0];
+        soon(slow.read_exact(&mut first)).await.unwrap();
+        // Others idle out meanwhile, so more than the deadline has passed, and what is given to close in order.
+        for _ in 0..if keep_alive == SHORT { 25 } else { 0 } {
+            rest(&mut edge.visit("app.example").await.unwrap()).await;
+        }
+        let mut whole = vec![0; MORE_THAN_TAKEN];
+        soon(slow.read_exact(&mut whole)).await.unwrap();
+    }
+}
 #[tokio::test]
 async fn a_head_in_fragments_that_never_end_is_bounded_in_time() {
     let mut edge = Edge::start(|settings| settings.deadlines.head = SHORT);
