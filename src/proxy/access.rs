@@ -205,6 +205,14 @@ impl Account {
         self.worker.shared.troubles.note(request, now);
     }
 
+    /// Whoever drops a request without a reason is the visitor's side: it went away, or reads nothing.
+    fn end_of_visitor(&self) -> End {
+        match self.connection.pulse.is_stalled() {
+            true => End::ClientTimeout,
+            false => End::ClientClosed,
+        }
+    }
+
     fn close(&self) {
         let duration = monotonic().saturating_duration_since(self.began);
         let owner = self.owner.get();
@@ -231,8 +239,7 @@ impl Account {
             duration,
             upstream: self.upstream.get().cloned(),
             upstream_duration: self.upstream_duration.get(),
-            // Whoever drops a request without a reason is the visitor's side: it went away.
-            end: self.end.get().unwrap_or(End::ClientClosed),
+            end: self.end.get().unwrap_or_else(|| self.end_of_visitor()),
         };
         let shared = &self.worker.shared;
         self.note_upstream(&record, shared.clock.now());

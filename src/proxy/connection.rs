@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -124,7 +124,11 @@ async fn converse_http2<A: Answer>(
     let settings = driver.settings();
     let most = settings.limits.control_frames;
     let stream: Stream = Watched::http2(stream, Arc::clone(&requests.pulse), most);
-    let builder = http2_builder(&requests.worker, &settings.limits, &settings.deadlines);
+    let executor = OnThisThread {
+        tasks: requests.worker.tasks.clone(),
+        pulse: Arc::clone(&requests.pulse),
+    };
+    let builder = http2_builder(executor, &settings.limits, &settings.deadlines);
     let service = service_fn(move |request| requests.begin(request));
     let mut connection = Box::new(builder.serve_connection(TokioIo::new(stream), service));
     match driver.run(&mut *connection, Rest::Never).await {
@@ -150,11 +154,11 @@ pub(in crate::proxy) fn http1_builder(limits: &Limits) -> http1::Builder {
 }
 
 fn http2_builder(
-    worker: &Worker,
+    executor: OnThisThread,
     limits: &Limits,
     deadlines: &Deadlines,
 ) -> http2::Builder<OnThisThread> {
-    let mut builder = http2::Builder::new(OnThisThread(worker.tasks.clone()));
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         // WebSocket over HTTP/2 (RFC 8441).
@@ -171,13 +175,27 @@ fn http2_builder(
     builder
 }
 
-/// Runs hyper's HTTP/2 streams as tasks of the worker.
+/// Runs the HTTP/2 streams of a connection as tasks of the worker, and drops those whose visitor takes nothing.
 #[derive(Clone, Debug)]
-struct OnThisThread(Tasks);
+struct OnThisThread {
+    tasks: Tasks,
+    pulse: Arc<Pulse>,
+}
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, stream: F) {
-        self.0.spawn_local("h2 stream", stream);
+impl<F: Future<Output = ()> + Unpin + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, mut stream: F) {
+        // hyper runs a request's stream as soon as its service has been called; all else is a tunnel's.
+        let Some(sending) = self.pulse.begun() else {
+            return self.tasks.spawn_local("h2 tunnel", stream);
+        };
+        let pulse = Arc::clone(&self.pulse);
+        self.tasks.spawn_local("h2 stream", async move {
+            tokio::select! {
+                biased;
+                () = &mut stream => {}
+                () = poll_fn(|cx| sending.poll_given_up(cx)) => pulse.drop_stalled(stream),
+            }
+        });
     }
 }
 
@@ -193,7 +211,10 @@ struct Requests<A> {
 impl<A: Answer> Requests<A> {
     /// Begins to answer. The future is boxed, for hyper keeps room for it as long as the connection lives.
     fn begin(self: &Rc<Self>, request: Request<Incoming>) -> AnswerFuture<A::Body> {
-        let in_request = self.pulse.request();
+        let in_request = match self.facts.tls.protocol {
+            HttpProtocol::Http1 => self.pulse.request(),
+            HttpProtocol::Http2 => self.pulse.stream(),
+        };
         let (worker, facts) = (Rc::clone(&self.worker), Rc::clone(&self.facts));
         let answer = self.answer.answer(worker, facts, request);
         let own = Rc::clone(self);

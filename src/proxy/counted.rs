@@ -1,5 +1,5 @@
 //! An answer's body that keeps its request open in the connection's [`crate::proxy::pulse::Pulse`] until it has
-//! been sent or given up.
+//! been handed over or given up.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::pulse::InRequest;
+use crate::proxy::sending::Piece;
 
 /// A body, and the request it answers.
 #[derive(Debug)]
@@ -24,20 +25,15 @@ impl<B> Counted<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.request.sent(data.len());
-        }
-        polled
+        polled.map_ok(|frame| frame.map_data(|data| self.request.hand_out(data)))
     }
 
     fn is_end_stream(&self) -> bool {

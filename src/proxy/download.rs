@@ -74,7 +74,7 @@ impl Download {
 
     fn visitor_reads(&self) {
         if let Some(watch) = self.lease.as_ref().and_then(Lease::watch) {
-            watch.visitor_reads(monotonic());
+            watch.visitor_reads();
         }
     }
 
@@ -96,7 +96,7 @@ impl Download {
             (None, None) => Broken::Cut(Cut::NotReusable),
         };
         self.account.ends(match &broken {
-            Broken::Cut(Cut::VisitorStalled | Cut::ContentTimeout) => End::ClientTimeout,
+            Broken::Cut(Cut::ContentTimeout) => End::ClientTimeout,
             Broken::Cut(Cut::ReadTimeout | Cut::ResponseTimeout | Cut::SendTimeout) => {
                 End::UpstreamTimeout
             }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -87,7 +86,7 @@ where
     I: Read + Write + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         Future::poll(Pin::new(self), cx).map(ended)
@@ -107,7 +106,7 @@ where
     I: Read + Write + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
         Future::poll(Pin::new(self), cx).map(ended)
@@ -127,7 +126,7 @@ where
     I: Read + Write + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
     E: Http2ServerConnExec<S::Future, B>,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
@@ -237,10 +236,13 @@ impl Driver {
         }
         let now = monotonic();
         let look = now + LOOK_EVERY;
-        let keep_alive = self.keep_alive();
-        match self.pulse.due(&self.settings.deadlines, keep_alive) {
+        let (keep_alive, deadlines) = (self.keep_alive(), &self.settings.deadlines);
+        if let Some(overdue) = self.pulse.give_up_untaken(now, deadlines.write_stall) {
+            return self.leave(overdue);
+        }
+        match self.pulse.due(deadlines, keep_alive) {
             Some((at, Overdue::Idle)) if at <= now => self.close(now),
-            Some((at, overdue)) if at <= now => Look::Leave(Pause::Ended(Ended::Overdue(overdue))),
+            Some((at, overdue)) if at <= now => self.leave(overdue),
             Some((at, Overdue::Idle)) if rest == Rest::WhenIdle && !self.draining => {
                 let rests_at = (at + self.settings.deadlines.rest)
                     .checked_sub(keep_alive)
@@ -253,6 +255,13 @@ impl Driver {
             Some((at, _)) => Look::WaitUntil(at.min(look)),
             None => Look::WaitUntil(look),
         }
+    }
+
+    fn leave(&self, overdue: Overdue) -> Look {
+        if overdue == Overdue::WriteStall {
+            self.pulse.stalls();
+        }
+        Look::Leave(Pause::Ended(Ended::Overdue(overdue)))
     }
 
     /// An idle connection is asked to close in order, and given a moment for it.

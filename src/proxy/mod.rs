@@ -13,7 +13,7 @@
 //!    and which alert says so.
 //! 5. `connection`: HTTP over TLS, which is `resting` while nothing comes; [`drive`] runs it under [`pulse`]'s
 //!    deadlines and [`drain`]; [`watched`] and [`frames`] watch what passes; [`counted`] keeps a request open until
-//!    its answer is sent. `http`: port 80.
+//!    its answer is handed over, and [`sending`] tells whether the visitor takes it. `http`: port 80.
 //! 6. [`facts`]: what a request knows of its connection. [`request`]: one request, in named steps: [`guard`] (what is
 //!    no request), [`authority`] (whom it is for), [`route`] (where it goes), [`headers`] and [`forwarded`] (what it
 //!    says on its way), [`upstream`] (a connection), `exchange` (there and back), `download` (the content) or
@@ -56,6 +56,8 @@ pub mod drive;
 mod resting;
 
 pub mod pulse;
+
+pub mod sending;
 
 pub mod watched;
 

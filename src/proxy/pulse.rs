@@ -4,13 +4,16 @@
 //! connection's own task asks for the next deadline after every step. One timer per connection is enough, and
 //! it is moved only when it would ring too late.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::base::clock::{Instant, monotonic};
 use crate::proxy::frames::credit;
 use crate::proxy::limits::Deadlines;
+use crate::proxy::sending::{Answers, Piece, Sending};
 
 /// "Not now", where a moment is stored as milliseconds since the beginning plus one.
 const NEVER: u64 = 0;
@@ -23,6 +26,15 @@ pub struct Pulse {
     idle_since: AtomicU64,
     head_since: AtomicU64,
     blocked_since: AtomicU64,
+    flushed_at: AtomicU64,
+    /// Pieces of answers that the visitor has not taken, over HTTP/2.
+    unsent: AtomicU32,
+    /// No answer has waited for its window for longer than since then.
+    untaken_since: AtomicU64,
+    answers: Mutex<Answers>,
+    /// The answer to the request that began last, until its stream's task asks.
+    begun: Mutex<Option<Arc<Sending>>>,
+    stalled: AtomicBool,
     earned: AtomicU32,
 }
 
@@ -35,6 +47,8 @@ pub enum Overdue {
     Head,
     /// The visitor reads nothing of what we send.
     WriteStall,
+    /// The visitor may take nothing of an answer: it is to be looked whether that is so.
+    Untaken,
 }
 
 impl Overdue {
@@ -44,7 +58,7 @@ impl Overdue {
         match self {
             Self::Idle => "idle",
             Self::Head => "head_deadline",
-            Self::WriteStall => "write_stall",
+            Self::WriteStall | Self::Untaken => "write_stall",
         }
     }
 }
@@ -59,15 +73,19 @@ impl Pulse {
             idle_since: AtomicU64::new(1),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
+            flushed_at: AtomicU64::new(NEVER),
+            unsent: AtomicU32::new(0),
+            untaken_since: AtomicU64::new(NEVER),
+            answers: Mutex::default(),
+            begun: Mutex::default(),
+            stalled: AtomicBool::new(false),
             earned: AtomicU32::new(0),
         })
     }
 
-    fn mark(&self) -> u64 {
-        let since = monotonic()
-            .saturating_duration_since(self.began)
-            .as_millis();
-        u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
+    pub(super) fn mark(&self) -> u64 {
+        let since = monotonic().saturating_duration_since(self.began);
+        millis(since) + 1
     }
 
     fn moment(&self, mark: u64) -> Option<Instant> {
@@ -81,14 +99,38 @@ impl Pulse {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(NEVER, Ordering::Relaxed);
         self.earn(0);
-        InRequest(Arc::clone(self))
+        InRequest {
+            pulse: Arc::clone(self),
+            sending: None,
+        }
+    }
+
+    /// The same over HTTP/2. The task that hyper has run next is that of its stream: see [`Pulse::begun`].
+    #[must_use]
+    pub fn stream(self: &Arc<Self>) -> InRequest {
+        let sending = Arc::new(Sending::default());
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        *begun = Some(Arc::clone(&sending));
+        drop(begun);
+        let mut request = self.request();
+        request.sending = Some(sending);
+        request
+    }
+
+    /// The answer to the request whose stream's task begins, where it is the task of one.
+    pub fn begun(&self) -> Option<Arc<Sending>> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.take()
     }
 
     /// A tunnel has taken a request's place: the connection is not idle until what is given back is dropped.
     #[must_use]
     pub fn tunnel(self: &Arc<Self>) -> InRequest {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        InRequest(Arc::clone(self))
+        InRequest {
+            pulse: Arc::clone(self),
+            sending: None,
+        }
     }
 
     /// Requests and tunnels that have not ended.
@@ -131,8 +173,67 @@ impl Pulse {
     /// Nothing waits any more: where something did, the connection counts as idle from now on, if it is idle at all.
     pub fn flushed(&self) {
         if self.blocked_since.swap(NEVER, Ordering::Relaxed) != NEVER {
+            self.flushed_at.store(self.mark(), Ordering::Relaxed);
             self.idle_from_now();
         }
+    }
+
+    /// A piece of an answer has been handed out.
+    pub(super) fn handed_out(&self, sending: &Arc<Sending>) {
+        self.unsent.fetch_add(1, Ordering::Relaxed);
+        if !sending.is_listed() {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.add(sending);
+        }
+        if self.untaken_since.load(Ordering::Relaxed) == NEVER {
+            self.untaken_since.store(self.mark(), Ordering::Relaxed);
+        }
+    }
+
+    /// A piece of an answer has left, or will not be sent.
+    pub(super) fn gone(&self) {
+        if self.unsent.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle_from_now();
+        }
+    }
+
+    /// Resets the streams of answers of which the visitor has taken nothing for `write_stall`, though the connection
+    /// itself moved. Where that does not help, the connection is to end, and what is overdue is given back.
+    #[must_use]
+    pub fn give_up_untaken(&self, now: Instant, write_stall: Duration) -> Option<Overdue> {
+        let since = self.moment(self.untaken_since.load(Ordering::Relaxed))?;
+        if now < since + write_stall {
+            return None;
+        }
+        let now = self.mark();
+        let held_up_until = match self.blocked_since.load(Ordering::Relaxed) {
+            NEVER => self.flushed_at.load(Ordering::Relaxed),
+            _ => now,
+        };
+        let limit = now.saturating_sub(millis(write_stall));
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = answers.give_up(limit, held_up_until, now);
+        let oldest = looked.oldest.unwrap_or(NEVER);
+        self.untaken_since.store(oldest, Ordering::Relaxed);
+        looked.stuck.then_some(Overdue::WriteStall)
+    }
+
+    /// The visitor is not waited for any more: what ends from now on ends for that.
+    pub fn stalls(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops a stream because the visitor takes nothing of it.
+    pub fn drop_stalled<T>(&self, stream: T) {
+        let before = self.stalled.swap(true, Ordering::Relaxed);
+        drop(stream);
+        self.stalled.store(before, Ordering::Relaxed);
+    }
+
+    /// Whether what ends now ends because the visitor does not read.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// A piece of an answer went out, or a request came (0 bytes): what that earns of control frames.
@@ -155,39 +256,62 @@ impl Pulse {
     pub fn due(&self, deadlines: &Deadlines, keep_alive: Duration) -> Option<(Instant, Overdue)> {
         let stalled = self.moment(self.blocked_since.load(Ordering::Relaxed));
         let stall = stalled.map(|since| (since + deadlines.write_stall, Overdue::WriteStall));
+        let untaken = self.moment(self.untaken_since.load(Ordering::Relaxed));
+        let untaken = untaken.map(|since| (since + deadlines.write_stall, Overdue::Untaken));
+        let sending = earlier(stall, untaken);
         if self.requests() > 0 {
-            return stall;
+            return sending;
         }
         let head = self.moment(self.head_since.load(Ordering::Relaxed));
         let quiet = match head {
             Some(since) => Some((since + deadlines.head, Overdue::Head)),
-            None if stall.is_some() => None,
+            None if stall.is_some() || self.unsent.load(Ordering::Relaxed) > 0 => None,
             None => self
                 .moment(self.idle_since.load(Ordering::Relaxed))
                 .map(|since| (since + keep_alive, Overdue::Idle)),
         };
-        [stall, quiet]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
+        earlier(sending, quiet)
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX - 1)
+}
+
+type Due = Option<(Instant, Overdue)>;
+
+fn earlier(one: Due, other: Due) -> Due {
+    let both = [one, other].into_iter().flatten();
+    both.min_by_key(|(at, _)| *at)
 }
 
 /// A request or a tunnel that has not ended.
 #[derive(Debug)]
-pub struct InRequest(Arc<Pulse>);
+pub struct InRequest {
+    pulse: Arc<Pulse>,
+    /// Its answer, over HTTP/2.
+    sending: Option<Arc<Sending>>,
+}
 
 impl InRequest {
-    /// A piece of the answer went out.
-    pub fn sent(&self, bytes: usize) {
-        self.0.earn(bytes);
+    /// Hands a piece of the answer out.
+    #[must_use]
+    pub fn hand_out(&self, data: Bytes) -> Piece {
+        self.pulse.earn(data.len());
+        match &self.sending {
+            Some(sending) => Piece::of(data, &self.pulse, sending),
+            None => Piece::plain(data),
+        }
     }
 }
 
 impl Drop for InRequest {
     fn drop(&mut self) {
-        self.0.idle_from_now();
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        if let Some(sending) = &self.sending {
+            sending.handed_over();
+        }
+        self.pulse.idle_from_now();
+        self.pulse.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

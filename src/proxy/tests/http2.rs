@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::ext::Protocol;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -21,6 +21,7 @@ use super::support::{Edge, rest, soon, until};
 use super::upstreams::{Backend, Heard, Reply, edge_set, everyone, ok, say, through};
 use crate::base::task::Tasks;
 use crate::proxy::upgrade;
+use crate::telemetry::labels;
 
 type Content = BoxBody<Bytes, Infallible>;
 
@@ -38,11 +39,17 @@ impl Drop for Visitor {
 
 impl Visitor {
     async fn of(edge: &Edge) -> Self {
+        Self::who(edge, |_| {}).await
+    }
+
+    /// One who speaks HTTP/2 in his own way.
+    async fn who(edge: &Edge, speaks: impl FnOnce(&mut Builder<TokioExecutor>)) -> Self {
         let tls = edge
             .visit_with(Arc::new(edge.client(&["h2"])), "a.test")
             .await
             .unwrap();
-        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let mut builder = Builder::new(TokioExecutor::new());
+        speaks(&mut builder);
         let handshake = Box::pin(builder.handshake(TokioIo::new(tls)));
         let connected = soon(handshake).await;
         let (sender, connection) = connected.unwrap();
@@ -349,4 +356,23 @@ async fn an_answer_that_is_no_101_never_opens_a_tunnel() {
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{uri}");
         assert!(text(response).await.contains("upstream_upgrade_failed"));
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_its_visitor_takes_nothing_of_ends_as_his_timeout() {
+    let edge = edge_set(|settings| settings.deadlines.write_stall = Duration::from_millis(100));
+    let endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nx".to_vec();
+    let backend = Backend::start(move |_| Reply::SayForever(endless.clone())).await;
+    edge.lead(vec![everyone(&backend.upstream("core"))]);
+    let mut visitor = Visitor::who(&edge, |builder| {
+        builder.initial_stream_window_size(0);
+    })
+    .await;
+    let asks = get("https://a.test/").body(none()).unwrap();
+    let response = visitor.ask(asks).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(soon(response.into_body().collect()).await.is_err());
+    let ended = &edge.shared.metrics.requests_ended;
+    until(|| ended.total(labels::End::ClientTimeout) == 1).await;
+    backend.until_closed(1).await;
 }

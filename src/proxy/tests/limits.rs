@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::support::{Edge, answer, exchange, get, hello_bytes, rest, soon, until};
@@ -216,6 +216,23 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// HEADERS of `GET https://app.example/<path>`.
+fn head(stream: u32, path: &str, flags: u8) -> Vec<u8> {
+    let literal = |name: u8, value: &str| {
+        let length = u8::try_from(value.len()).unwrap();
+        [&[name, length], value.as_bytes()].concat()
+    };
+    // `:method: GET` and `:scheme: https` by index; `:path` and `:authority` by the index of their names.
+    let fields = [
+        vec![0x82, 0x87],
+        literal(4, path),
+        literal(1, "app.example"),
+    ];
+    frame(1, flags, stream, &fields.concat())
+}
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 #[tokio::test]
 async fn floods_of_control_frames_end_the_connection() {
     let mut edge = Edge::start(|_| {});
@@ -253,6 +270,61 @@ async fn floods_of_control_frames_end_the_connection() {
     edge.until_open(0).await;
 }
 
+/// Reads frames until one of this kind on this stream comes; gives its payload.
+async fn until_frame(stream: &mut (impl AsyncRead + Unpin), (kind, id): (u8, u32)) -> Vec<u8> {
+    soon(async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let mut payload = vec![0; length];
+            stream.read_exact(&mut payload).await.unwrap();
+            if (head[3], &head[5..]) == (kind, &id.to_be_bytes()[..]) {
+                return payload;
+            }
+        }
+    })
+    .await
+}
+
+/// SETTINGS with this initial window of streams.
+fn initial_window(bytes: u8) -> Vec<u8> {
+    frame(4, 0, 0, &[0, 4, 0, 0, 0, bytes])
+}
+
+#[tokio::test]
+async fn an_answer_for_which_no_window_is_granted_loses_its_stream_and_no_other_does() {
+    let mut edge = Edge::start(|settings| settings.deadlines.write_stall = SHORT);
+    edge.serve("acme", &["app.example"]);
+    let config = edge.client(&["h2"]).into();
+    let mut stream = edge.visit_with(config, "app.example").await.unwrap();
+    let asks = head(1, "/large", END_STREAM | END_HEADERS);
+    let opening = [PREFACE, &initial_window(0), &asks].concat();
+    soon(stream.write_all(&opening)).await.unwrap();
+    let cancel = until_frame(&mut stream, (3, 1)).await;
+    assert_eq!(cancel, [0, 0, 0, 8]);
+    let asks = head(3, "/", END_STREAM | END_HEADERS);
+    let grants = frame(8, 0, 3, &[0, 0, 4, 0]);
+    let asks = [asks, grants].concat();
+    soon(stream.write_all(&asks)).await.unwrap();
+    let answer = until_frame(&mut stream, (0, 3)).await;
+    assert!(answer.starts_with(b"acme app.example"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_rest_of_an_answer_that_nobody_takes_ends_the_connection() {
+    let mut edge = Edge::start(|settings| settings.deadlines.write_stall = SHORT);
+    edge.serve("acme", &["app.example"]);
+    let config = edge.client(&["h2"]).into();
+    let mut stream = edge.visit_with(config, "app.example").await.unwrap();
+    let asks = head(1, "/", END_STREAM | END_HEADERS);
+    let opening = [PREFACE, &initial_window(1), &asks].concat();
+    soon(stream.write_all(&opening)).await.unwrap();
+    assert_eq!(until_frame(&mut stream, (0, 1)).await, b"a");
+    rest(&mut stream).await;
+    edge.until_open(0).await;
+}
+
 /// More than the system takes ahead of a visitor who does not read.
 const MORE_THAN_TAKEN: usize = 32 << 20;
 
@@ -284,6 +356,7 @@ async fn an_answer_on_its_way_to_a_visitor_who_takes_his_time_is_not_idleness() 
         soon(slow.read_exact(&mut whole)).await.unwrap();
     }
 }
+
 #[tokio::test]
 async fn a_head_in_fragments_that_never_end_is_bounded_in_time() {
     let mut edge = Edge::start(|settings| settings.deadlines.head = SHORT);

@@ -29,8 +29,6 @@ pub(in crate::proxy) enum Cut {
     ResponseTimeout,
     /// The upstream's response stalled.
     ReadTimeout,
-    /// The visitor does not read the response.
-    VisitorStalled,
 }
 
 impl fmt::Display for Cut {
@@ -43,7 +41,6 @@ impl fmt::Display for Cut {
             Self::SendTimeout => "the upstream took no content in time",
             Self::ResponseTimeout => "the response did not begin in time",
             Self::ReadTimeout => "the response stalled",
-            Self::VisitorStalled => "the visitor does not read the response",
         })
     }
 }
@@ -55,9 +52,7 @@ impl Cut {
             Self::ContentTimeout => Fault::ContentTimeout,
             Self::SendTimeout => Fault::SendTimeout,
             Self::ResponseTimeout | Self::ReadTimeout => Fault::ResponseTimeout,
-            Self::Idle | Self::Abandoned | Self::NotReusable | Self::VisitorStalled => {
-                Fault::Closed
-            }
+            Self::Idle | Self::Abandoned | Self::NotReusable => Fault::Closed,
         }
     }
 }
@@ -82,8 +77,6 @@ pub(in crate::proxy) struct Patience {
     pub response: Duration,
     /// For the upstream to read or to send the next piece.
     pub upstream: Duration,
-    /// For the visitor to read the next piece.
-    pub visitor: Duration,
 }
 
 impl Patience {
@@ -93,7 +86,6 @@ impl Patience {
             content: visitor.read_stall,
             response: upstream.response,
             upstream: upstream.idle,
-            visitor: visitor.write_stall,
         }
     }
 }
@@ -206,10 +198,9 @@ impl Watch {
         self.down.set(Some((until, Cut::ReadTimeout)));
     }
 
-    /// The response waits for the visitor to take a piece.
-    pub(in crate::proxy) fn visitor_reads(&self, now: Instant) {
-        let until = now + self.patience.get().visitor;
-        self.down.set(Some((until, Cut::VisitorStalled)));
+    /// The response waits for the visitor to take a piece, whom the deadlines of his own connection hold to it.
+    pub(in crate::proxy) fn visitor_reads(&self) {
+        self.down.set(None);
     }
 
     /// Nothing has a deadline here any more: the connection became a tunnel, which has its own.
