@@ -22,6 +22,7 @@ use crate::proxy::client_hello::Refused;
 use crate::proxy::counted::Counted;
 use crate::proxy::drive::{Driver, Ended, Pause, Rest};
 use crate::proxy::facts::{ConnectionFacts, HttpProtocol};
+use crate::proxy::frames::Allowance;
 use crate::proxy::handshake::{self, Arrival, Established, Performed};
 use crate::proxy::limits::{Deadlines, Limits};
 use crate::proxy::pulse::Pulse;
@@ -122,7 +123,10 @@ async fn converse_http2<A: Answer>(
     requests: Rc<Requests<A>>,
 ) -> Ended {
     let settings = driver.settings();
-    let most = settings.limits.control_frames;
+    let most = Allowance {
+        control: settings.limits.control_frames,
+        given_up: settings.limits.given_up_requests,
+    };
     let stream: Stream = Watched::http2(stream, Arc::clone(&requests.pulse), most);
     let executor = OnThisThread {
         tasks: requests.worker.tasks.clone(),
@@ -220,6 +224,7 @@ impl<A: Answer> Requests<A> {
         let own = Rc::clone(self);
         Box::pin(async move {
             let mut response = answer.await;
+            let in_request = in_request.answered();
             if let Some(report) = own.report.take() {
                 report.answered(FirstAnswer {
                     status: response.status(),

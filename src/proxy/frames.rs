@@ -1,8 +1,9 @@
 //! Counts HTTP/2 frames as they pass, without keeping a byte of their payload.
 //!
-//! The h2 library ends floods of resets, continuations and empty data by itself, but answers any number of PING,
-//! SETTINGS, PRIORITY and unknown frames (RFC 9113 §10.5). This meter sees only the nine bytes of each frame's
-//! header.
+//! The h2 library ends floods of continuations and empty data by itself, and of resets that come faster than their
+//! requests are begun; but it answers any number of PING, SETTINGS, PRIORITY and unknown frames, and has requests begun
+//! and given up for ever (RFC 9113 §10.5; CVE-2023-44487). This meter sees only the nine bytes of each frame's header,
+//! and is told of requests that were given up.
 
 use std::time::Duration;
 
@@ -41,6 +42,16 @@ pub struct FrameMeter {
     window_since: Instant,
     control: u32,
     earned: u32,
+    given_up: u32,
+}
+
+/// What a connection may send in ten seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Frames without a request or data, beyond what was earned.
+    pub control: u32,
+    /// Requests given up before an answer to them began.
+    pub given_up: u32,
 }
 
 impl FrameMeter {
@@ -55,6 +66,7 @@ impl FrameMeter {
             window_since: now,
             control: 0,
             earned: 0,
+            given_up: 0,
         }
     }
 
@@ -104,11 +116,18 @@ impl FrameMeter {
         self.earned = self.earned.saturating_add(credit);
     }
 
-    /// Whether more control frames came than `most` and what was earned in the current ten seconds.
-    pub fn is_flooded(&mut self, most: u32, now: Instant) -> bool {
-        let flooded = self.control > most.saturating_add(self.earned);
+    /// Counts requests that the visitor gave up before an answer to them began.
+    pub const fn give_up(&mut self, requests: u32) {
+        self.given_up = self.given_up.saturating_add(requests);
+    }
+
+    /// Whether more came in the current ten seconds than `most` and what was earned.
+    pub fn is_flooded(&mut self, most: Allowance, now: Instant) -> bool {
+        let flooded = self.control > most.control.saturating_add(self.earned)
+            || self.given_up > most.given_up;
         if !flooded && now.saturating_duration_since(self.window_since) >= WINDOW {
             (self.window_since, self.control, self.earned) = (now, 0, 0);
+            self.given_up = 0;
         }
         flooded
     }
@@ -126,6 +145,10 @@ mod tests {
     use crate::base::clock::monotonic;
 
     const PING: u8 = 0x6;
+    const MOST: Allowance = Allowance {
+        control: 100,
+        given_up: 100,
+    };
 
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let size = u32::try_from(length).unwrap().to_be_bytes();
@@ -156,9 +179,9 @@ mod tests {
         let now = monotonic();
         let mut meter = FrameMeter::new(now);
         meter.pass(&stream(&vec![frame(PING, 0, 8); 101]));
-        assert!(meter.clone().is_flooded(100, now));
+        assert!(meter.clone().is_flooded(MOST, now));
         meter.earn(credit(0));
-        assert!(!meter.is_flooded(100, now));
+        assert!(!meter.is_flooded(MOST, now));
         meter.pass(&frame(DATA, 0, 16 * 1024));
         assert_eq!(meter.earned, 4 + 4 + 16);
         meter.pass(&frame(DATA, 0, 0));
@@ -170,9 +193,22 @@ mod tests {
         let now = monotonic();
         let mut meter = FrameMeter::new(now);
         meter.pass(&stream(&vec![frame(PING, 0, 8); 100]));
-        assert!(!meter.is_flooded(100, now + WINDOW));
+        assert!(!meter.is_flooded(MOST, now + WINDOW));
         meter.pass(&frame(PING, 0, 8));
-        assert!(!meter.is_flooded(100, now + WINDOW));
+        assert!(!meter.is_flooded(MOST, now + WINDOW));
+    }
+
+    #[test]
+    fn no_work_pays_for_requests_that_were_given_up() {
+        let now = monotonic();
+        let mut meter = FrameMeter::new(now);
+        for _ in 0..100 {
+            meter.earn(credit(0));
+            meter.give_up(1);
+        }
+        assert!(!meter.is_flooded(MOST, now));
+        meter.give_up(1);
+        assert!(meter.clone().is_flooded(MOST, now + WINDOW));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Limits {
     /// HTTP/2 frames without a request or data that a connection may send in ten seconds, beyond four for each
     /// request and each piece of data. Default 100.
     pub control_frames: u32,
+    /// Requests that an HTTP/2 connection may give up in ten seconds before an answer to them began. Default 100.
+    pub given_up_requests: u32,
     /// Connections to one upstream that may wait for a next request, for each worker, over all tenants; the oldest
     /// makes room. Default 256.
     pub upstream_idle_connections: usize,
@@ -42,6 +44,7 @@ impl Default for Limits {
             fields: 100,
             streams: 100,
             control_frames: 100,
+            given_up_requests: 100,
             upstream_idle_connections: 256,
         }
     }

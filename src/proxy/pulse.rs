@@ -36,6 +36,7 @@ pub struct Pulse {
     begun: Mutex<Option<Arc<Sending>>>,
     stalled: AtomicBool,
     earned: AtomicU32,
+    given_up: AtomicU32,
 }
 
 /// What ran out.
@@ -80,6 +81,7 @@ impl Pulse {
             begun: Mutex::default(),
             stalled: AtomicBool::new(false),
             earned: AtomicU32::new(0),
+            given_up: AtomicU32::new(0),
         })
     }
 
@@ -102,6 +104,7 @@ impl Pulse {
         InRequest {
             pulse: Arc::clone(self),
             sending: None,
+            progress: Progress::Asked,
         }
     }
 
@@ -130,6 +133,7 @@ impl Pulse {
         InRequest {
             pulse: Arc::clone(self),
             sending: None,
+            progress: Progress::Answered,
         }
     }
 
@@ -249,6 +253,12 @@ impl Pulse {
         self.earned.swap(0, Ordering::Relaxed)
     }
 
+    /// Requests that were given up since the last call before an answer to them began.
+    #[must_use]
+    pub fn take_given_up(&self) -> u32 {
+        self.given_up.swap(0, Ordering::Relaxed)
+    }
+
     /// The first deadline that holds now, and what is overdue when it passes; nothing while requests run and
     /// writes move, for those have deadlines of their own. While something waits for the visitor to read, the connection
     /// is not idle, whatever has been handed over.
@@ -291,9 +301,24 @@ pub struct InRequest {
     pulse: Arc<Pulse>,
     /// Its answer, over HTTP/2.
     sending: Option<Arc<Sending>>,
+    progress: Progress,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Asked,
+    Answered,
 }
 
 impl InRequest {
+    /// The same once its answer has begun: who gives it up now has had something of it.
+    #[must_use]
+    pub fn answered(mut self) -> Self {
+        self.progress = Progress::Answered;
+        self
+    }
+
     /// Hands a piece of the answer out.
     #[must_use]
     pub fn hand_out(&self, data: Bytes) -> Piece {
@@ -309,6 +334,9 @@ impl Drop for InRequest {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
             sending.handed_over();
+        }
+        if self.progress == Progress::Asked {
+            self.pulse.given_up.fetch_add(1, Ordering::Relaxed);
         }
         self.pulse.idle_from_now();
         self.pulse.requests.fetch_sub(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::base::clock::monotonic;
-use crate::proxy::frames::FrameMeter;
+use crate::proxy::frames::{Allowance, FrameMeter};
 use crate::proxy::pulse::Pulse;
 use crate::proxy::street::Written;
 
@@ -28,10 +28,10 @@ pub struct Watched<S> {
 enum Reading {
     /// Whatever comes outside a request begins a head.
     Http1,
-    /// Frames tell; and control frames above the limit end the connection.
+    /// Frames tell; and more for nothing than is allowed ends the connection.
     Http2 {
         meter: Box<FrameMeter>,
-        most: u32,
+        most: Allowance,
         /// Whether everything that hyper handed over to be written has been taken: frames are whole then.
         between_frames: bool,
     },
@@ -42,13 +42,13 @@ const CALM_DOWN: [u8; 17] = [
     0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11,
 ];
 
-/// More control frames came than the connection's work pays for.
+/// More control frames came than the connection's work pays for, or more requests were given up than is borne.
 #[derive(Debug)]
 pub struct Flooded;
 
 impl fmt::Display for Flooded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too many HTTP/2 control frames")
+        f.write_str("too many HTTP/2 control frames or abandoned requests")
     }
 }
 
@@ -65,8 +65,8 @@ impl<S> Watched<S> {
         }
     }
 
-    /// A stream that speaks HTTP/2 and may send `most` control frames for nothing in ten seconds.
-    pub fn http2(stream: S, pulse: Arc<Pulse>, most: u32) -> Self {
+    /// A stream that speaks HTTP/2 and may send `most` for nothing.
+    pub fn http2(stream: S, pulse: Arc<Pulse>, most: Allowance) -> Self {
         let meter = Box::new(FrameMeter::new(monotonic()));
         Self {
             stream,
@@ -93,6 +93,7 @@ impl<S> Watched<S> {
                     false => self.pulse.head_ended(),
                 }
                 meter.earn(self.pulse.take_earned());
+                meter.give_up(self.pulse.take_given_up());
                 if meter.is_flooded(*most, monotonic()) {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, Flooded));
                 }

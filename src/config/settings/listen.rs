@@ -65,6 +65,8 @@ fn limits(section: &file::Limits) -> Limits {
     set_from(&mut limits.fields, section.fields.as_ref());
     set(&mut limits.streams, section.streams.as_ref());
     set(&mut limits.control_frames, section.control_frames.as_ref());
+    let given_up = section.given_up_requests.as_ref();
+    set(&mut limits.given_up_requests, given_up);
     let idle = section.upstream_idle_connections.as_ref();
     set_from(&mut limits.upstream_idle_connections, idle);
     limits

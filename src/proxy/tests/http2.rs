@@ -359,6 +359,32 @@ async fn an_answer_that_is_no_101_never_opens_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_visitor_who_gives_up_request_after_request_is_sent_away() {
+    let (edge, backend) = through(|_| Reply::Hang).await;
+    let mut visitor = Visitor::of(&edge).await;
+    let open = &edge.shared.metrics.requests_open;
+    let mut served = 0;
+    while served < 200 && !visitor.sender.is_closed() {
+        let asked = visitor
+            .sender
+            .send_request(get("https://a.test/").body(none()).unwrap());
+        // As paced as can be: each is given up once it is at the upstream, and the next comes once that is known.
+        let at_upstream = until(|| backend.heard().len() > served);
+        tokio::select! {
+            answered = asked => {
+                assert!(answered.is_err());
+                break;
+            }
+            () = at_upstream => {}
+        }
+        until(|| open.level(labels::Protocol::H2) == 0).await;
+        served += 1;
+    }
+    assert!((100..=102).contains(&served), "{served}");
+    edge.until_open(0).await;
+}
+
+#[tokio::test]
 async fn an_answer_that_its_visitor_takes_nothing_of_ends_as_his_timeout() {
     let edge = edge_set(|settings| settings.deadlines.write_stall = Duration::from_millis(100));
     let endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nx".to_vec();
