@@ -147,10 +147,21 @@ fn configuration(loaded: &Loaded) -> Line {
 }
 
 /// What this machine can tell without a network.
+/// What may hold files open at the same time.
+fn files_needed(settings: &Settings) -> judge::Files {
+    let (limits, upstreams) = (&settings.proxy.limits, &settings.declaration.upstreams);
+    let pools = upstreams.len().saturating_mul(settings.proxy.workers.get());
+    judge::Files {
+        connections: limits.connections,
+        requests: limits.requests(None),
+        idle: pools.saturating_mul(limits.upstream_idle_connections),
+    }
+}
+
 fn look_around(settings: &Settings) -> Vec<Line> {
     let data = &settings.data;
     let mut lines = vec![
-        judge::open_files(probe::open_files(), settings.proxy.limits.connections),
+        judge::open_files(probe::open_files(), &files_needed(settings)),
         judge::data_folder(data, probe::folder(data)),
         judge::file_system(data, probe::remote_file_system(data)),
         judge::disk(data, probe::disk(data)),

@@ -12,11 +12,12 @@ use http::{Method, StatusCode, Uri, Version};
 use crate::base::clock::{Instant, Timestamp, monotonic};
 use crate::model::route::UpstreamName;
 use crate::model::{DnsName, TenantId};
+use crate::proxy::admission::{Busy, RequestPlaces};
 use crate::proxy::facts::{ConnectionFacts, TlsVersion};
 use crate::proxy::worker::Worker;
 use crate::telemetry::access::{AccessRecord, RequestId, RequestPath, Tls};
 use crate::telemetry::family::Entered;
-use crate::telemetry::labels::{Direction, End, Protocol, StatusClass};
+use crate::telemetry::labels::{Direction, End, Protocol, RequestLimit, StatusClass};
 use crate::telemetry::trouble::Forwarded;
 
 /// The longest id that is taken over from a trusted proxy.
@@ -41,6 +42,7 @@ pub(in crate::proxy) struct Account {
     upstream: OnceCell<UpstreamName>,
     upstream_duration: Cell<Option<Duration>>,
     end: Cell<Option<End>>,
+    places: OnceCell<RequestPlaces>,
     _open: Entered,
 }
 
@@ -129,6 +131,7 @@ impl Account {
             upstream: OnceCell::new(),
             upstream_duration: Cell::new(None),
             end: Cell::new(None),
+            places: OnceCell::new(),
             _open: worker.shared.metrics.requests_open.enter(protocol),
         })
     }
@@ -146,6 +149,26 @@ impl Account {
     /// Notes whose it is.
     pub(in crate::proxy) fn belongs_to(&self, tenant: &TenantId, host: &DnsName) {
         self.owner.get_or_init(|| (tenant.clone(), host.clone()));
+    }
+
+    /// Takes its places among the requests in progress, which it holds until its end.
+    pub(in crate::proxy) fn takes_places(&self, tenant: &TenantId) -> Result<(), Busy> {
+        let shared = &self.worker.shared;
+        let limits = &shared.settings.load().limits;
+        match shared.admission.request(limits, self.client, tenant) {
+            Ok(places) => {
+                self.places.get_or_init(|| places);
+                Ok(())
+            }
+            Err(busy) => {
+                shared.metrics.request_refusals.count(match busy {
+                    Busy::All => RequestLimit::Total,
+                    Busy::Address => RequestLimit::Address,
+                    Busy::Tenant => RequestLimit::Tenant,
+                });
+                Err(busy)
+            }
+        }
     }
 
     /// Notes where it goes.

@@ -21,6 +21,30 @@ pub struct Admission {
     handshakes: Arc<AtomicUsize>,
     addresses: Arc<DashMap<ClientAddress, usize>>,
     tenants: Arc<DashMap<TenantId, usize>>,
+    requests: Arc<AtomicUsize>,
+    requests_of_addresses: Arc<DashMap<ClientAddress, usize>>,
+    requests_of_tenants: Arc<DashMap<TenantId, usize>>,
+    /// How many files may be open, where that is limited.
+    files: Option<usize>,
+}
+
+/// Which places of requests are all taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Busy {
+    /// Those in all.
+    All,
+    /// Those of the client's address.
+    Address,
+    /// Those of the tenant.
+    Tenant,
+}
+
+/// What a request holds until it has ended.
+#[derive(Debug)]
+pub struct RequestPlaces {
+    _all: Place,
+    _address: AddressPlace,
+    _tenant: TenantPlace,
 }
 
 /// Which places are all taken; a label of the refusal metric.
@@ -77,6 +101,41 @@ impl From<IpAddr> for ClientAddress {
 }
 
 impl Admission {
+    /// Nobody is in yet, and so many files may be open.
+    #[must_use]
+    pub fn within(files: Option<usize>) -> Self {
+        Self {
+            files,
+            ..Self::default()
+        }
+    }
+
+    /// Places for one more request of a client to a tenant.
+    ///
+    /// # Errors
+    /// [`Busy`] says which are all taken.
+    pub fn request(
+        &self,
+        limits: &Limits,
+        client: IpAddr,
+        tenant: &TenantId,
+    ) -> Result<RequestPlaces, Busy> {
+        let all = limits.requests(self.files);
+        let of_address = limits
+            .requests_per_address
+            .unwrap_or_else(|| (all / 10).max(1));
+        let of_tenant = limits
+            .requests_per_tenant
+            .unwrap_or_else(|| (all / 2).max(1));
+        let (addresses, tenants) = (&self.requests_of_addresses, &self.requests_of_tenants);
+        Ok(RequestPlaces {
+            _all: Place::take(&self.requests, all).ok_or(Busy::All)?,
+            _address: KeyedPlace::take(addresses, client.into(), of_address)
+                .ok_or(Busy::Address)?,
+            _tenant: KeyedPlace::take(tenants, tenant.clone(), of_tenant).ok_or(Busy::Tenant)?,
+        })
+    }
+
     /// A place for one more connection.
     ///
     /// # Errors
@@ -228,6 +287,49 @@ mod tests {
             admission.addresses.is_empty(),
             "nothing is kept of clients that left"
         );
+    }
+
+    #[test]
+    fn requests_have_places_in_all_of_their_client_and_of_their_tenant() {
+        let admission = Admission::default();
+        let limits = Limits {
+            requests: Some(3),
+            requests_per_address: Some(2),
+            requests_per_tenant: Some(2),
+            ..Limits::default()
+        };
+        let [acme, globex] = ["acme", "globex"].map(|slug| TenantId::parse(slug).unwrap());
+        let ask = |client: &str, tenant| {
+            let client = client.parse().unwrap();
+            admission.request(&limits, client, tenant)
+        };
+        let first = ask("192.0.2.1", &acme).unwrap();
+        let _second = ask("192.0.2.1", &globex).unwrap();
+        assert_eq!(ask("192.0.2.1", &globex).unwrap_err(), Busy::Address);
+        let _third = ask("192.0.2.2", &acme).unwrap();
+        assert_eq!(ask("192.0.2.3", &globex).unwrap_err(), Busy::All);
+        drop(first);
+        let fourth = ask("192.0.2.3", &acme).unwrap();
+        drop(fourth);
+        assert!(ask("192.0.2.3", &globex).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_at_its_cap_of_requests_leaves_the_others_theirs() {
+        let (admission, client) = (Admission::within(Some(1024)), IpAddr::from([192, 0, 2, 1]));
+        let [acme, globex] = ["acme", "globex"].map(|slug| TenantId::parse(slug).unwrap());
+        let limits = Limits {
+            requests_per_address: Some(1000),
+            ..Limits::default()
+        };
+        let ask = |tenant| admission.request(&limits, client, tenant);
+        // Half of what 1,024 files allow.
+        let held: Vec<_> = (0..192).map(|_| ask(&acme).unwrap()).collect();
+        assert_eq!(ask(&acme).unwrap_err(), Busy::Tenant);
+        assert!(ask(&globex).is_ok());
+        drop(held);
+        assert!(admission.requests_of_tenants.is_empty());
+        assert_eq!(admission.requests.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 
+use crate::proxy::admission::Busy;
 use crate::telemetry::labels::End;
 
 /// Why a request gets an answer of our own instead of the upstream's.
@@ -26,6 +27,8 @@ pub enum Fault {
     TransferCoding,
     /// The authority does not belong to this connection (RFC 9110 §7.4).
     Misdirected,
+    /// As many requests are in progress as are borne.
+    Busy(Busy),
     /// No route leads from here.
     NoRoute,
     /// The upstream that the permission hook chose is not configured.
@@ -89,6 +92,7 @@ impl Fault {
             | Self::Expectation
             | Self::TransferCoding
             | Self::Misdirected
+            | Self::Busy(_)
             | Self::NoRoute
             | Self::NotConfigured
             | Self::TlsConfiguration
@@ -124,7 +128,7 @@ impl Fault {
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -142,6 +146,9 @@ impl Fault {
             Self::Expectation => "unknown_expectation",
             Self::TransferCoding => "unknown_transfer_coding",
             Self::Misdirected => "misdirected",
+            Self::Busy(Busy::All) => "requests_full",
+            Self::Busy(Busy::Address) => "requests_of_address_full",
+            Self::Busy(Busy::Tenant) => "requests_of_tenant_full",
             Self::NoRoute => "no_route",
             Self::NotConfigured => "upstream_not_configured",
             Self::Unresolved => "upstream_unresolved",
@@ -175,6 +182,7 @@ impl Fault {
             | Self::Expectation
             | Self::TransferCoding => "vestibule; error=http_request_error",
             Self::Misdirected => "vestibule; error=http_request_denied",
+            Self::Busy(_) => "vestibule; error=connection_limit_reached",
             Self::NoRoute => "vestibule; error=destination_not_found",
             Self::Unresolved => "vestibule; error=dns_error",
             Self::Refused => "vestibule; error=connection_refused",
@@ -208,6 +216,7 @@ impl Fault {
             Self::ContentTimeout => End::ClientTimeout,
             Self::TargetTooLong | Self::FieldsTooLarge => End::TooLarge,
             Self::Misdirected => End::Misdirected,
+            Self::Busy(_) => End::Limited,
             Self::NoRoute => End::NoRoute,
             Self::NotConfigured => End::UpstreamNotConfigured,
             Self::Unresolved => End::UpstreamUnresolved,

@@ -14,6 +14,13 @@ pub struct Limits {
     /// Connections between accept and the end of their handshake, not counting those that wait for a
     /// certificate, which have a bound of their own. Default 2,000.
     pub handshakes: usize,
+    /// Requests in progress of all visitors, tunnels among them; each may take a connection to an upstream. Default:
+    /// what [`Limits::requests`] reckons.
+    pub requests: Option<usize>,
+    /// Requests in progress of one client address (IPv6: of one /64). Default: a tenth of all.
+    pub requests_per_address: Option<usize>,
+    /// Requests in progress of one tenant. Default: half of all.
+    pub requests_per_tenant: Option<usize>,
     /// Bytes of a request's head; at least 8 KiB. Default 64 KiB.
     pub head_bytes: usize,
     /// Bytes of a request's target, path and query; at most 60 KiB. Default 16 KiB.
@@ -39,6 +46,9 @@ impl Default for Limits {
             connections_per_address: 1_000,
             connections_per_tenant: 5_000,
             handshakes: 2_000,
+            requests: None,
+            requests_per_address: None,
+            requests_per_tenant: None,
             head_bytes: 64 * 1024,
             target_bytes: 16 * 1024,
             fields: 100,
@@ -50,7 +60,25 @@ impl Default for Limits {
     }
 }
 
+/// The most requests in progress that are borne unless the operator says so.
+const MOST_REQUESTS: usize = 20_000;
+/// Files that are open beside connections: the store, logs, timers, sockets that listen.
+pub const OTHER_FILES: usize = 256;
+
 impl Limits {
+    /// Requests in progress that are borne where the process may open so many files: those the operator said; else
+    /// 20,000, or fewer where the files would not do for them. Each connection of a visitor takes one file, and each request
+    /// one to its upstream. Where there are not enough even for the connections, they share what there is.
+    #[must_use]
+    pub fn requests(&self, files: Option<usize>) -> usize {
+        let fitting = files.map_or(MOST_REQUESTS, |files| {
+            let ours = files.saturating_sub(OTHER_FILES);
+            ours.saturating_sub(self.connections).max(ours / 2)
+        });
+        self.requests
+            .unwrap_or_else(|| fitting.clamp(1, MOST_REQUESTS))
+    }
+
     /// Above this many open connections idle ones are let go sooner: 80 % of the cap.
     #[must_use]
     pub const fn crowded_at(&self) -> usize {
@@ -108,5 +136,29 @@ impl Default for Deadlines {
             ping: seconds(30),
             pong: seconds(15),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_fit_into_the_files_that_may_be_open() {
+        let check = |files: Option<usize>, said: Option<usize>, expected: usize| {
+            let limits = Limits {
+                requests: said,
+                ..Limits::default()
+            };
+            assert_eq!(limits.requests(files), expected, "{files:?} {said:?}");
+        };
+        check(None, None, 20_000);
+        check(Some(1 << 20), None, 20_000);
+        check(Some(30_256), None, 20_000);
+        check(Some(25_256), None, 15_000);
+        check(Some(4096), None, 1920);
+        check(Some(1024), None, 384);
+        check(Some(100), None, 1);
+        check(Some(1024), Some(50_000), 50_000);
     }
 }

@@ -115,6 +115,7 @@ fn plan(
     let policy = |_domain: &_| worker.shared.settings.load().tls.id();
     let domain = authority::carried(&authority.host, &connection.tls, &snapshot, policy)?;
     account.belongs_to(&domain.tenant, &authority.host);
+    account.takes_places(&domain.tenant).map_err(Fault::Busy)?;
     let routes = snapshot.routes();
     let chosen = route::choose(routes, &authority.host, &domain, head.uri.path())?;
     account.goes_to(&chosen.route.upstream.name);

@@ -18,6 +18,8 @@ use crate::proxy::headers::REQUEST_ID;
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// In seconds: places come free all the time.
+const SOON: HeaderValue = HeaderValue::from_static("1");
 /// RFC 9110 §15.5.6: a 405 says what is allowed.
 const ALLOWED: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -158,6 +160,9 @@ pub(in crate::proxy) fn fault(fault: Fault, ending: Ending) -> Response<Body> {
     fields.insert(REQUEST_ID, id);
     let proxy_status = HeaderValue::from_static(fault.proxy_status());
     fields.insert(PROXY_STATUS, proxy_status);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        fields.insert(header::RETRY_AFTER, SOON);
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, ALLOWED);
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use rustix::process::{Resource, getrlimit};
 
 use crate::base::clock::Clock;
 use crate::base::published::Published;
@@ -82,13 +83,19 @@ impl Deref for Shared {
     }
 }
 
+/// How many files this process may open.
+fn open_files() -> Option<usize> {
+    let files = getrlimit(Resource::Nofile).current?;
+    usize::try_from(files).ok()
+}
+
 impl Shared {
     /// What workers share, with what the rest of the program gives.
     #[must_use]
     pub fn new(services: Services) -> Arc<Self> {
         Arc::new(Self {
             services,
-            admission: Admission::default(),
+            admission: Admission::within(open_files()),
             tickets: TicketKeys::new(),
             connections: AtomicU64::new(1),
         })

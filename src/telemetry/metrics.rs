@@ -23,8 +23,8 @@ use crate::telemetry::family::{Counters, Gauges, Histograms, Levels};
 use crate::telemetry::labels::{
     AdmissionLimit, BudgetFamily, ChallengeAnswer, ChallengeAsked, ConfigState, DataKeyState,
     Direction, End, Expiry, Handshake, IssuanceKind, IssuanceOutcome, JobPriority, JobState,
-    LifetimeLeft, Listener, Permission, Protocol, Reload, RevocationOutcome, StatusClass,
-    StoreCall, StoreFailure, UpstreamConnection,
+    LifetimeLeft, Listener, Permission, Protocol, Reload, RequestLimit, RevocationOutcome,
+    StatusClass, StoreCall, StoreFailure, UpstreamConnection,
 };
 use crate::telemetry::process::Process;
 use crate::telemetry::readiness::Readiness;
@@ -91,6 +91,8 @@ families! {
         "requests_ended", "Requests, by why they ended";
     requests_open: Levels<Protocol> = Levels::default(),
         "requests_open", "Requests in progress";
+    request_refusals: Counters<RequestLimit> = Counters::default(),
+        "request_refusals", "Requests refused, by the limit on requests in progress that was reached";
     body_bytes: Counters<Direction> = Counters::default(),
         "body_bytes", "Bytes of bodies and tunnels, from and to visitors";
 

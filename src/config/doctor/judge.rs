@@ -14,13 +14,12 @@ use crate::config::check::EDGE_UNKNOWN;
 use crate::config::key_files::KeyFile as Missing;
 use crate::config::settings::Settings;
 use crate::model::route::UpstreamAddress;
+use crate::proxy::limits::OTHER_FILES;
 
 pub(super) const CONFIGURATION: &str = "configuration";
 const TENANT_KEY: &str = "tenant key";
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
-/// Files that are open beside connections: the store, logs, timers, sockets that listen.
-const OTHER_FILES: u64 = 256;
 
 fn ok(what: &'static str, detail: impl Into<String>) -> Line {
     Line {
@@ -98,11 +97,26 @@ pub(super) fn edge(settings: &Settings) -> Option<Line> {
     Some(bad(Verdict::Warn, WHAT, detail, fix))
 }
 
-/// A visitor takes one file and the way to the upstream another one.
-pub(super) fn open_files(limit: Option<u64>, connections: usize) -> Line {
+/// What takes files: a visitor's connection takes one, a request in progress one for its way to the upstream, and each
+/// connection that waits for a next request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Files {
+    pub(super) connections: usize,
+    pub(super) requests: usize,
+    pub(super) idle: usize,
+}
+
+impl Files {
+    fn needed(self) -> u64 {
+        let parts = [self.connections, self.requests, self.idle, OTHER_FILES];
+        let parts = parts.map(|part| u64::try_from(part).unwrap_or(u64::MAX));
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+pub(super) fn open_files(limit: Option<u64>, files: &Files) -> Line {
     const WHAT: &str = "open files";
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX);
-    let needed = needed.saturating_mul(2).saturating_add(OTHER_FILES);
+    let needed = files.needed();
     match limit {
         None => ok(WHAT, "no limit"),
         Some(limit) if limit >= needed => ok(
@@ -112,9 +126,12 @@ pub(super) fn open_files(limit: Option<u64>, connections: usize) -> Line {
         Some(limit) => bad(
             Verdict::Warn,
             WHAT,
-            format!("at most {limit}, but {connections} connections may need {needed}"),
             format!(
-                "raise it (systemd: LimitNOFILE={needed}; docker: --ulimit nofile={needed}), or lower limits.connections"
+                "at most {limit}, but {} connections, {} requests and {} idle connections to upstreams may need {needed}",
+                files.connections, files.requests, files.idle
+            ),
+            format!(
+                "raise it (systemd: LimitNOFILE={needed}; docker: --ulimit nofile={needed}), or lower `connections`, `requests` and `upstream_idle_connections` in [limits]"
             ),
         ),
     }
@@ -359,9 +376,14 @@ mod tests {
     use Verdict::{Fail, Ok as Good, Warn};
 
     #[test]
-    fn files_are_enough_for_two_per_connection() {
-        for (limit, expected) in [(None, Good), (Some(20_256), Good), (Some(20_255), Warn)] {
-            assert_eq!(open_files(limit, 10_000).verdict, expected, "{limit:?}");
+    fn files_are_enough_for_connections_requests_and_what_is_idle() {
+        let files = Files {
+            connections: 10_000,
+            requests: 20_000,
+            idle: 512,
+        };
+        for (limit, expected) in [(None, Good), (Some(30_768), Good), (Some(30_767), Warn)] {
+            assert_eq!(open_files(limit, &files).verdict, expected, "{limit:?}");
         }
     }
 

@@ -60,6 +60,9 @@ fn limits(section: &file::Limits) -> Limits {
     set_from(&mut limits.connections_per_address, address.as_ref());
     set_from(&mut limits.connections_per_tenant, tenant.as_ref());
     set_from(&mut limits.handshakes, section.handshakes.as_ref());
+    limits.requests = number(section.requests.as_ref());
+    limits.requests_per_address = number(section.requests_per_address.as_ref());
+    limits.requests_per_tenant = number(section.requests_per_tenant.as_ref());
     set_from(&mut limits.head_bytes, section.head_size.as_ref());
     set_from(&mut limits.target_bytes, section.target_size.as_ref());
     set_from(&mut limits.fields, section.fields.as_ref());
@@ -70,6 +73,10 @@ fn limits(section: &file::Limits) -> Limits {
     let idle = section.upstream_idle_connections.as_ref();
     set_from(&mut limits.upstream_idle_connections, idle);
     limits
+}
+
+fn number(said: Option<&At<u32>>) -> Option<usize> {
+    said.and_then(|at| usize::try_from(at.value).ok())
 }
 
 fn deadlines(section: &file::Limits) -> Deadlines {

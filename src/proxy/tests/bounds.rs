@@ -13,7 +13,7 @@ use super::upstreams::{Backend, Reply, edge_set, everyone, ok, upstream};
 use crate::model::route::UpstreamTimeouts;
 use crate::proxy::limits::Limits;
 use crate::proxy::settings::Settings;
-use crate::telemetry::labels::UpstreamConnection;
+use crate::telemetry::labels::{Protocol, RequestLimit, UpstreamConnection};
 
 /// A deadline short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -194,6 +194,30 @@ async fn an_address_that_breaks_off_is_left_out_after_it_failed() {
     let (failed, answered) = (bad.heard().len(), good.heard().len());
     assert!((1..=8).contains(&failed), "tried {failed} times");
     assert!(answered >= 92, "{answered} of 100 were answered");
+}
+
+#[tokio::test]
+async fn requests_above_a_cap_are_told_so_counted_and_have_room_again() {
+    let (edge, backend) = edge_to_core(|settings| settings.limits.requests = Some(1)).await;
+    let mut first = begin(&edge, "/").await;
+    until(|| backend.heard().len() == 1).await;
+    let mut visitor = edge.visit("a.test").await.unwrap();
+    let refused = exchange(&mut visitor, "a.test", "/").await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    for part in [
+        "retry-after: 1\r\n",
+        "proxy-status: vestibule; error=connection_limit_reached\r\n",
+        "requests_full",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    let refusals = &edge.shared.metrics.request_refusals;
+    assert_eq!(refusals.total(RequestLimit::Total), 1);
+    end(&mut first).await;
+    let open = &edge.shared.metrics.requests_open;
+    until(|| open.level(Protocol::Http1) == 0).await;
+    let answer = exchange(&mut visitor, "a.test", "/").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 /// What a visitor does wrong: a chunk that is none.

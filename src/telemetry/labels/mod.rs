@@ -51,5 +51,5 @@ pub use connection::{
     AdmissionLimit, ChallengeAnswer, ChallengeAsked, CredentialOrigin, Handshake, HandshakeOutcome,
     HandshakeReason, Listener,
 };
-pub use request::{Direction, End, Protocol, StatusClass, UpstreamConnection};
+pub use request::{Direction, End, Protocol, RequestLimit, StatusClass, UpstreamConnection};
 pub use state::{ConfigState, DataKeyState, Reload, StoreCall, StoreFailure};

@@ -118,6 +118,18 @@ impl End {
 }
 
 label! {
+    /// Which limit on requests in progress a request met.
+    RequestLimit = "reason" {
+        /// Those in all.
+        Total = "total",
+        /// Those of one address.
+        Address = "address",
+        /// Those of one tenant.
+        Tenant = "tenant",
+    }
+}
+
+label! {
     /// How an attempt to get a connection to an upstream ended.
     UpstreamConnection = "outcome" {
         /// A connection from the pool was used.
