@@ -52,7 +52,7 @@ impl Chains {
             }
         }
         tracing::warn!(
-            ca = %line.id(), preferred_chain = self.preferred, ?offered,
+            ca = %line.id(), preferred_chain = self.preferred, offered = %offered.join(", "),
             "the authority offers no chain from the preferred issuer: its default one is served; correct \
              preferred_chain of its [[ca]] to one that is offered"
         );

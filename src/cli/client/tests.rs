@@ -114,7 +114,12 @@ fn what_is_mistyped_is_told_before_anybody_is_asked() {
         ("domain show ../tenants", "label"),
         ("domain check 192.0.2.1", "an IP address is not a name"),
         ("domain retry a.*.test", "wildcard"),
-        ("certificate show 1", "a UUID"),
+        ("certificate replace 1", "a UUID"),
+        ("certificate revoke 1", "a UUID"),
+        (
+            "certificate revoke 01980000-0000-7000-8000-000000000000 --reason key_compromise",
+            "expected one of unspecified, key-compromise",
+        ),
         ("domain list --tenant A&limit=1", "lower-case letters"),
         ("drill --rate 0", "a whole number from 1 to 1000000"),
         ("drill --rate abc", "a whole number from 1 to 1000000"),
