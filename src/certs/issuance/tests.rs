@@ -94,7 +94,9 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let preflight = Some(ground.preflight.clone());
         let made = (Authority::Scripted, None, preflight);
-        Self::made_of(folder, clock, quick(), made).await
+        let world = Self::made_of(folder, clock, quick(), made).await;
+        world.script.is_public();
+        world
     }
 
     async fn made_of(

@@ -28,9 +28,12 @@ async fn after_a_failure_a_name_is_looked_at_anew_though_a_visitor_waits() {
     world.obtain(NAME).await.unwrap_err();
     // Looked at after the failure, it led here. It does not any more.
     let (name, looked) = (DnsName::parse(NAME).unwrap(), &ground.preflight);
-    while looked.remembered(&name).is_none() {
-        tokio::task::yield_now().await;
-    }
+    let diagnosed = async {
+        while looked.remembered(&name).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, diagnosed).await.unwrap();
     ground.leads(NAME, &[ELSEWHERE]);
     let problem = world.obtain(NAME).await.unwrap_err();
     assert_eq!(problem.code, ProblemCode::WrongA);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +48,7 @@ type Renewal = Result<Option<RenewalInfo>, CaError>;
 #[derive(Debug)]
 pub(super) struct Script {
     ca: Private,
+    directory: OnceLock<&'static str>,
     next: Mutex<VecDeque<Does>>,
     closed: Mutex<VecDeque<CaError>>,
     refusals: Mutex<VecDeque<CaError>>,
@@ -67,6 +68,7 @@ impl Script {
     pub(super) fn new(ca: Private) -> Self {
         Self {
             ca,
+            directory: OnceLock::new(),
             next: Mutex::default(),
             closed: Mutex::default(),
             refusals: Mutex::default(),
@@ -78,6 +80,11 @@ impl Script {
             placed: AtomicUsize::new(0),
             resumed: AtomicUsize::new(0),
         }
+    }
+
+    /// Is one from now on that names are proved to.
+    pub(super) fn is_public(&self) {
+        self.directory.set("https://ca.test/directory").unwrap();
     }
 
     /// Adds to the script.
@@ -171,6 +178,10 @@ pub(super) struct Scripted(pub(super) Arc<Script>);
 impl CertificateAuthority for Scripted {
     fn id(&self) -> &CaId {
         self.0.ca.id()
+    }
+
+    fn directory(&self) -> Option<&str> {
+        self.0.directory.get().copied()
     }
 
     fn slots(&self) -> Vec<String> {
