@@ -181,7 +181,7 @@ pub fn destroy(file: &Path) -> io::Result<()> {
         let name = entry?.file_name();
         let ending = name.as_encoded_bytes();
         let ending = ending.strip_prefix(begin.as_encoded_bytes());
-        if ending.is_some_and(|ending| ending == b"next" || ending.ends_with(b".retired")) {
+        if ending.is_some_and(is_of_a_key) {
             fs::remove_file(folder.join(name))?;
         }
     }
@@ -190,6 +190,16 @@ pub fn destroy(file: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     File::open(folder)?.sync_all()
+}
+
+/// Whether what follows the name of a key's file and a dot makes it another file of the same key. Nothing more is: in the same
+/// folder may lie a neighbour's whose name begins alike.
+fn is_of_a_key(ending: &[u8]) -> bool {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    match ending.strip_suffix(b".retired") {
+        Some(id) => id.len() == 16 && id.iter().all(is_digit),
+        None => ending == b"next",
+    }
 }
 
 fn folder_of(file: &Path) -> &Path {
@@ -295,12 +305,25 @@ mod tests {
         KeyRing::exchange(&file).unwrap().finish().unwrap();
         KeyRing::exchange(&file).unwrap();
         assert!(retired_file(&file, retired).exists() && next_file(&file).exists());
-        let neighbour = folder.path().join("acme2");
-        KeyRing::load_or_create(&neighbour).unwrap();
+        // Their names begin like its own.
+        let mut stay = Vec::new();
+        for name in ["acme2", "acme.com", "acme.next.key"] {
+            let neighbour = folder.path().join(name);
+            let retired = KeyRing::load_or_create(&neighbour).unwrap().current().id();
+            KeyRing::exchange(&neighbour).unwrap().finish().unwrap();
+            KeyRing::exchange(&neighbour).unwrap();
+            stay.extend([
+                next_file(&neighbour),
+                retired_file(&neighbour, retired),
+                neighbour,
+            ]);
+        }
         destroy(&file).unwrap();
         destroy(&file).unwrap();
         let left = fs::read_dir(folder.path()).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(left, [neighbour]);
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        stay.sort();
+        assert_eq!(left, stay);
     }
 }
