@@ -3,6 +3,7 @@
 //! That an owner has data keys of several numbers is all the state there is: whatever is broken off goes on with the next pass.
 //! From the moment that the newest is in the store, everybody seals with it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +11,7 @@ use serde_json::json;
 use super::{PATIENCE, Vault, VaultError, number_of};
 use crate::base::clock::monotonic;
 use crate::certs::{accounts, credential};
+use crate::keys::OpenError;
 use crate::keys::sealed::sealed_by;
 use crate::model::{TenantId, TenantScope};
 use crate::store::batch::{ApplyError, AuditEvent, Batch, Guard, Operation, Resealed, SealedPlace};
@@ -200,7 +202,8 @@ impl Vault {
         }
     }
 
-    /// What is kept for the authorities. A row does not tell whose it is; a blob opens for its owner alone.
+    /// What is kept for the authorities. A row does not tell whose it is; a blob opens for its owner alone. Where an older data key
+    /// does not open, any of them may be its owner's: that data key stays.
     async fn reseal_materials(
         &self,
         owner: &KeyOwner,
@@ -208,16 +211,28 @@ impl Vault {
         done: &mut Resealing,
     ) -> Result<(), VaultError> {
         let mut page = first_page();
+        let mut closed = BTreeSet::new();
         loop {
             let by = Deadline::after(PATIENCE);
             let read = self.parts.store.materials(by, &page).await?;
             let mut blobs = Vec::new();
             for record in read.items {
+                let number = match sealed_by(&record.sealed) {
+                    Some(number) if number < newest && !closed.contains(&number) => number,
+                    Some(_) | None => continue,
+                };
                 let name = accounts::sealed_as(&record.ca, &record.slot);
-                let older = sealed_by(&record.sealed).is_some_and(|number| number < newest);
-                if older && self.open(owner, &name, &record.sealed).await.is_ok() {
-                    let place = SealedPlace::Material(record.ca, record.slot);
-                    blobs.push((place, name, record.sealed));
+                match self.whose(owner, &name, &record.sealed).await? {
+                    Whose::Theirs => {
+                        let place = SealedPlace::Material(record.ca, record.slot);
+                        blobs.push((place, name, record.sealed));
+                    }
+                    Whose::Anothers => {}
+                    Whose::Unknown(error) => {
+                        closed.insert(number);
+                        done.stuck += 1;
+                        tracing::warn!(owner = super::named(owner), number, %error, "may have sealed what is kept for a CA; the data key stays");
+                    }
                 }
             }
             self.anew(owner, newest, blobs, done).await?;
@@ -225,6 +240,27 @@ impl Vault {
                 Some(next) => page.after = Some(next),
                 None => return Ok(()),
             }
+        }
+    }
+
+    /// Whether a blob is an owner's, by opening it.
+    async fn whose(
+        &self,
+        owner: &KeyOwner,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Whose, VaultError> {
+        match self.open(owner, name, sealed).await {
+            Ok(_) => Ok(Whose::Theirs),
+            Err(
+                VaultError::KeyGone { .. }
+                | VaultError::Open {
+                    source: OpenError::Forged,
+                    ..
+                },
+            ) => Ok(Whose::Anothers),
+            Err(VaultError::Store(error)) => Err(VaultError::Store(error)),
+            Err(error) => Ok(Whose::Unknown(error)),
         }
     }
 
@@ -269,6 +305,16 @@ impl Vault {
         let applied = self.parts.store.apply(by, &scope, batch).await;
         applied.map(drop).map_err(VaultError::Apply)
     }
+}
+
+/// Whose a blob is.
+enum Whose {
+    /// The owner's that was asked for.
+    Theirs,
+    /// Somebody else's: no data key of that owner seals it.
+    Anothers,
+    /// It cannot be known while the owner's data key does not open.
+    Unknown(VaultError),
 }
 
 /// Whether older data keys of an owner are left.

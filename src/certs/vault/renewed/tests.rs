@@ -6,12 +6,13 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::certs::vault::tests::{at, named, sealed, secret, tenant};
+use crate::keys::{DataKey, KeyEncryptionKey};
 use crate::model::certificate::CaId;
 use crate::store::Store;
 use crate::store::batch::JobOutcome;
 use crate::store::conformance::support::{certificate, registration, request};
 use crate::store::job::{ClaimRequest, JobKind, Paces, SavedOrder};
-use crate::store::record::{CertificateRecord, MaterialRecord};
+use crate::store::record::{CertificateRecord, DataKeyRecord, MaterialRecord};
 
 fn by() -> Deadline {
     Deadline::after(PATIENCE)
@@ -243,6 +244,41 @@ async fn a_blob_that_does_not_open_keeps_its_data_key() {
         let (done, older) = vault.reseal(&owner, Duration::ZERO).await.unwrap();
         assert_eq!((done.resealed, done.stuck, older), (0, 1, Older::Left));
     }
+}
+
+#[tokio::test]
+async fn material_whose_data_key_does_not_open_keeps_that_data_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, _) = sealed(folder.path(), 2).await;
+    material(&*store, &vault, &named(0), "issuing:tenant0").await;
+    material(&*store, &vault, &named(1), "issuing:tenant1").await;
+    let owner = named(0);
+    let right = store.data_key(by(), &owner, Some(1)).await.unwrap();
+    let right = right.unwrap();
+    vault
+        .renew_data_key(&owner, AuditActor::Operator)
+        .await
+        .unwrap();
+    // Wrapped by a key that is not at hand at present.
+    let away = KeyEncryptionKey::create(&folder.path().join("away")).unwrap();
+    let (_, wrapped) = DataKey::create(&away, owner.as_str(), 1).unwrap();
+    let closed = DataKeyRecord {
+        wrapped,
+        ..right.clone()
+    };
+    apply(&*store, Batch::new().then(Operation::PutDataKey(closed))).await;
+    vault.forget(&owner);
+    for _ in 0..3 {
+        let (done, older) = vault.reseal(&owner, Duration::ZERO).await.unwrap();
+        assert_eq!((done.resealed, done.stuck, older), (0, 1, Older::Left));
+    }
+    // Once the key is back, it goes on.
+    apply(&*store, Batch::new().then(Operation::PutDataKey(right))).await;
+    let (done, _) = vault.reseal(&owner, Duration::ZERO).await.unwrap();
+    assert_eq!((done.resealed, done.stuck), (1, 0));
+    assert_eq!(material_number(&*store, "issuing:tenant0").await, Some(2));
+    let (_, older) = vault.reseal(&owner, Duration::ZERO).await.unwrap();
+    assert_eq!(older, Older::None);
 }
 
 #[tokio::test]
