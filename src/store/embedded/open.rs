@@ -172,7 +172,8 @@ pub(super) async fn open(settings: &Settings, now: Timestamp) -> Result<Opened, 
 }
 
 /// How the one writing connection is opened. `FULL`: a commit has reached the disk when it returns; with `NORMAL` the
-/// last ones are lost when the power goes.
+/// last ones are lost when the power goes. `secure_delete`: what is deleted or overwritten, a destroyed key above all, becomes
+/// zeros instead of free space that can still be read.
 pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -182,6 +183,7 @@ pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(LOCK_WAIT)
         .pragma("journal_size_limit", LOG_BYTES)
+        .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
 

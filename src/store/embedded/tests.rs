@@ -525,3 +525,49 @@ async fn a_backup_that_is_none_or_damaged_is_refused_and_leaves_nothing() {
         assert!(!target.exists());
     }
 }
+
+/// What the files of a store hold, its log folded into the database.
+async fn on_the_disk(folder: &Path) -> Vec<u8> {
+    let mut other = stranger(folder).await;
+    query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let files = fs::read_dir(folder).unwrap();
+    files
+        .flat_map(|file| fs::read(file.unwrap().path()).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn nothing_stays_on_the_disk_of_keys_that_were_destroyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let owner = KeyOwner::Tenant(tenant("acme"));
+    let keys = (1..=200).map(|id| DataKeyRecord {
+        owner: owner.clone(),
+        id,
+        wrapped: format!("wrapped data key {id:03}").into_bytes(),
+    });
+    let mut certified = certificate("acme", &["a.test"]);
+    certified.sealed_key.extend(b"sealed private key");
+    let batch = keys
+        .fold(registration("acme", "a.test"), |batch, key| {
+            batch.then(Operation::PutDataKey(key))
+        })
+        .then(Operation::PutCertificate(Box::new(certified)));
+    apply(&store, batch).await.unwrap();
+    let holds =
+        |disk: &[u8], text: &str| disk.windows(text.len()).any(|part| part == text.as_bytes());
+    let before = on_the_disk(folder.path()).await;
+    assert!(holds(&before, "wrapped data key") && holds(&before, "sealed private key"));
+
+    let destroy = Batch::new().then(Operation::DestroyDataKeys {
+        tenant: tenant("acme"),
+        through: 200,
+    });
+    apply(&store, destroy).await.unwrap();
+    let after = on_the_disk(folder.path()).await;
+    assert!(!holds(&after, "wrapped data key") && !holds(&after, "sealed private key"));
+    store.close(soon()).await.unwrap();
+}
