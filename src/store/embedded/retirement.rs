@@ -245,16 +245,25 @@ async fn require(
     Ok(found)
 }
 
+/// Those whose time has come, but not while a certificate that is still good is to be revoked: its own key may be what revokes it.
+/// The rows whose revocation is told are those of [`Revocation::is_told`], as they are written.
+///
+/// [`Revocation::is_told`]: crate::model::revocation::Revocation::is_told
+const DUE: &str = "SELECT certificate_id FROM certificate WHERE retire_at IS NOT NULL AND retire_at <= ?1 \
+    AND (not_after <= ?1 OR standing ->> '$.revocation' IS NULL \
+    OR standing ->> '$.revocation.left_to' IS NOT NULL \
+    OR (standing ->> '$.revocation.revoked_at' IS NOT NULL \
+    AND COALESCE(standing ->> '$.revocation.taken_for', standing ->> '$.revocation.reason') \
+    = standing ->> '$.revocation.reason')) \
+    ORDER BY retire_at LIMIT ?2";
+
 /// Destroys keys whose time has come, each with its audit event; tells how many.
 pub(super) async fn sweep(transaction: &mut Transaction<'_>) -> Result<u64, StoreError> {
-    let due = query(
-        "SELECT certificate_id FROM certificate WHERE retire_at IS NOT NULL AND retire_at <= ? \
-         ORDER BY retire_at LIMIT ?",
-    )
-    .bind(transaction.now.as_millis())
-    .bind(PAGE)
-    .fetch_all(&mut *transaction.connection)
-    .await?;
+    let due = query(DUE)
+        .bind(transaction.now.as_millis())
+        .bind(PAGE)
+        .fetch_all(&mut *transaction.connection)
+        .await?;
     let mut destroyed = 0;
     for row in &due {
         let id = certificate_id(column(row, "certificate_id")?)?;

@@ -1,11 +1,13 @@
 //! When a private key is to be destroyed, and that it is.
 
+use std::time::Duration;
+
 use super::{Settings, apply, open_on, sweep};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::TenantScope;
 use crate::model::certificate::CertificateId;
 use crate::model::domain::DomainState;
-use crate::model::revocation::{Revocation, RevocationOrder, RevocationReason};
+use crate::model::revocation::{LeftTo, Revocation, RevocationOrder, RevocationReason};
 use crate::model::standing::{CertificateStanding, Replace};
 use crate::store::batch::{ApplyError, Batch, Operation};
 use crate::store::conformance::support::{certificate, pattern, registration, soon, tenant};
@@ -45,6 +47,18 @@ impl Fixture {
             certificate: id,
         });
         apply(&self.store, batch).await.map(drop)
+    }
+
+    async fn revoke(&self, id: CertificateId, revocation: &Revocation) {
+        let standing = CertificateStanding {
+            revocation: Some(revocation.clone()),
+            ..CertificateStanding::default()
+        };
+        let set = Operation::SetCertificateStanding {
+            certificate: id,
+            standing: Box::new(standing),
+        };
+        apply(&self.store, Batch::new().then(set)).await.unwrap();
     }
 
     async fn set_state(&self, state: DomainState) {
@@ -106,12 +120,10 @@ async fn a_superseded_certificate_keeps_its_key_for_thirty_days_and_may_serve_un
     );
     fixture.point(new.facts.id).await.unwrap();
 
-    fixture
-        .clock
-        .advance(kept - std::time::Duration::from_secs(1));
+    fixture.clock.advance(kept - Duration::from_secs(1));
     fixture.sweep().await;
     assert_eq!(fixture.read(old.facts.id).await.sealed_key, old.sealed_key);
-    fixture.clock.advance(std::time::Duration::from_secs(1));
+    fixture.clock.advance(Duration::from_secs(1));
     fixture.sweep().await;
     let retired = fixture.read(old.facts.id).await;
     assert!(retired.sealed_key.is_empty());
@@ -134,11 +146,64 @@ async fn the_key_of_a_removed_domain_is_destroyed_in_time() {
         pattern: pattern(NAME),
     });
     apply(&fixture.store, delete).await.unwrap();
-    fixture
-        .clock
-        .advance(std::time::Duration::from_hours(24 * 30));
+    fixture.clock.advance(Duration::from_hours(24 * 30));
     fixture.sweep().await;
     assert!(fixture.read(record.facts.id).await.sealed_key.is_empty());
+}
+
+#[tokio::test]
+async fn a_key_stays_while_its_certificate_is_still_to_be_revoked() {
+    let records: Vec<_> = (0..150).map(|_| certificate("acme", &[NAME])).collect();
+    let serving = certificate("acme", &[NAME]);
+    let all: Vec<_> = records.iter().chain([&serving]).collect();
+    let fixture = Fixture::with(&all).await;
+    let asked = Revocation::asked(
+        RevocationReason::Superseded,
+        RevocationOrder::ReplacedFirst,
+        fixture.clock.now(),
+    );
+    let taken = Revocation {
+        told_at: Some(fixture.clock.now()),
+        revoked_at: Some(fixture.clock.now()),
+        ..asked.clone()
+    };
+    let raised = taken.clone().asked_again(
+        RevocationReason::KeyCompromise,
+        RevocationOrder::RevokedFirst,
+    );
+    let left = Revocation {
+        left_to: Some(LeftTo {
+            issuer: "Other CA".to_owned(),
+            at: fixture.clock.now(),
+        }),
+        ..asked.clone()
+    };
+    for record in &records {
+        fixture.point(record.facts.id).await.unwrap();
+        fixture.revoke(record.facts.id, &asked).await;
+    }
+    fixture.point(serving.facts.id).await.unwrap();
+    // Behind all those that wait.
+    let (taken_id, left_id) = (records[148].facts.id, records[149].facts.id);
+    fixture.revoke(records[0].facts.id, &raised).await;
+    fixture.revoke(taken_id, &taken).await;
+    fixture.revoke(left_id, &left).await;
+
+    let kept = Settings::in_folder("/".into()).retired_keys;
+    fixture.clock.advance(kept);
+    fixture.sweep().await;
+    for record in &records {
+        let read = fixture.read(record.facts.id).await;
+        let revocation = read.standing.revocation.unwrap();
+        assert_eq!(read.sealed_key.is_empty(), revocation.is_told());
+    }
+    assert_eq!(fixture.destroyed().await, 2);
+    // Nobody revokes it once it has expired.
+    fixture.clock.advance(Duration::from_hours(24 * 60));
+    fixture.sweep().await;
+    fixture.sweep().await;
+    let first = fixture.read(records[0].facts.id).await;
+    assert!(first.sealed_key.is_empty());
 }
 
 #[tokio::test]
