@@ -122,7 +122,11 @@ impl Own {
 
     /// The files with the keys in them: the present one, and one that was in use before.
     pub fn holdings(&self) -> impl Iterator<Item = (&Path, Option<&KeyRing>)> {
-        let before = self.before.iter().map(|ring| (ring.file(), Some(&**ring)));
+        let before = match (&self.before, self.ring.as_ref().map_err(|why| &**why)) {
+            (Some(ring), _) => Some((ring.file(), Some(&**ring))),
+            (None, Err(KekError::Moved { before, .. })) => Some((before.as_path(), None)),
+            (None, _) => None,
+        };
         std::iter::once((self.file.as_path(), self.ring.as_deref().ok())).chain(before)
     }
 

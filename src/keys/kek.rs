@@ -23,6 +23,8 @@ use aws_lc_rs::aead::{AES_256_GCM, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::base::file::read_capped;
@@ -329,6 +331,11 @@ impl fmt::Debug for KeyEncryptionKey {
     }
 }
 
+/// Whether this stands between a file's name and `.new` where a key is written aside: after a kill it may still be there.
+pub(super) fn is_aside(unique: &str) -> bool {
+    unique.len() == Hyphenated::LENGTH && Uuid::try_parse(unique).is_ok()
+}
+
 /// Writes aside, syncs, then links: the file is there whole or not at all, and an existing one is never replaced.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match path.parent() {
@@ -340,7 +347,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700).create(folder)?;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", uuid::Uuid::new_v4()));
+    name.push(format!(".{}.new", Uuid::new_v4().hyphenated()));
     let aside = path.with_file_name(name);
     let written = OpenOptions::new()
         .write(true)

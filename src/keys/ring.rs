@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::keys::kek::{KekError, KekId, KeyEncryptionKey};
+use crate::keys::kek::{self, KekError, KekId, KeyEncryptionKey};
 
 /// The keys at hand.
 #[derive(Debug)]
@@ -168,38 +168,79 @@ impl KeyRing {
     }
 }
 
-/// Removes a key for good: the file, the new one of an exchange that is under way, the retired ones. What a disk keeps of a
-/// removed file is not overwritten.
+/// The files that hold a key: the new one of an exchange that is under way, the retired ones, what a kill left aside while one was
+/// made, and last its own. Before one that is a symbolic link comes the file that it leads to. None where all are gone.
 ///
 /// # Errors
-/// Where one cannot be removed; those before it are gone.
-pub fn destroy(file: &Path) -> io::Result<()> {
-    let folder = folder_of(file);
+/// Where it cannot be seen what there is.
+pub fn files(file: &Path) -> io::Result<Vec<PathBuf>> {
     let mut begin = file.file_name().unwrap_or_default().to_owned();
     begin.push(".");
-    for entry in fs::read_dir(folder)? {
+    let mut files = Vec::new();
+    let entries = there(fs::read_dir(folder_of(file)))?;
+    for entry in entries.into_iter().flatten() {
         let name = entry?.file_name();
         let ending = name.as_encoded_bytes();
         let ending = ending.strip_prefix(begin.as_encoded_bytes());
         if ending.is_some_and(is_of_a_key) {
-            fs::remove_file(folder.join(name))?;
+            add(file.with_file_name(name), &mut files)?;
         }
     }
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    add(file.to_owned(), &mut files)?;
+    Ok(files)
+}
+
+/// Adds a file, and the one that it leads to, where they are there.
+fn add(path: PathBuf, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    let Some(found) = there(path.symlink_metadata())? else {
+        return Ok(());
+    };
+    if found.is_symlink() {
+        // Other links on the way hold nothing.
+        let end = there(path.canonicalize())?;
+        files.extend(end.filter(|end| end.is_file()));
     }
-    File::open(folder)?.sync_all()
+    if found.is_symlink() || found.is_file() {
+        files.push(path);
+    }
+    Ok(())
+}
+
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Whether what follows the name of a key's file and a dot makes it another file of the same key. Nothing more is: in the same
 /// folder may lie a neighbour's whose name begins alike.
 fn is_of_a_key(ending: &[u8]) -> bool {
-    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    match ending.strip_suffix(b".retired") {
-        Some(id) => id.len() == 16 && id.iter().all(is_digit),
-        None => ending == b"next",
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let ending = std::str::from_utf8(ending).unwrap_or_default();
+    match ending.rsplit_once('.') {
+        None => ending == "next",
+        Some((id, "retired")) => id.len() == 16 && id.bytes().all(is_digit),
+        Some((name, "new")) => kek::is_aside(name.strip_prefix("next.").unwrap_or(name)),
+        Some(_) => false,
     }
+}
+
+/// Removes files for good. What a disk keeps of a removed file is not overwritten.
+///
+/// # Errors
+/// Names the one that cannot be removed; those before it are gone.
+pub fn destroy(files: &[PathBuf]) -> io::Result<()> {
+    for file in files {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let what = format!("{} cannot be removed: {error}", file.display());
+                return Err(io::Error::new(error.kind(), what));
+            }
+            Ok(()) | Err(_) => File::open(folder_of(file))?.sync_all()?,
+        }
+    }
+    Ok(())
 }
 
 fn folder_of(file: &Path) -> &Path {
@@ -318,8 +359,13 @@ mod tests {
                 neighbour,
             ]);
         }
-        destroy(&file).unwrap();
-        destroy(&file).unwrap();
+        let left_aside = format!("acme.next.{}.new", uuid::Uuid::new_v4());
+        fs::copy(&file, folder.path().join(left_aside)).unwrap();
+        for count in [4, 0] {
+            let files = files(&file).unwrap();
+            assert_eq!(files.len(), count);
+            destroy(&files).unwrap();
+        }
         let left = fs::read_dir(folder.path()).unwrap();
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
         left.sort();

@@ -1,11 +1,13 @@
 //! The end of a tenant's data keys.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::exchange::ExchangeError;
 use super::{Destroyed, PATIENCE, Vault};
+use crate::keys::custody::Own;
 use crate::keys::data_key::wrapped_by;
 use crate::keys::ring;
 use crate::model::TenantId;
@@ -41,34 +43,62 @@ impl Vault {
         let newest = self.parts.store.data_key(by, &owner, None).await;
         let newest = newest.map_err(ExchangeError::Store)?;
         let through = match &newest {
-            Some(newest) => self.destroy_data_keys(tenant, newest, actor).await?,
+            Some(newest) => {
+                self.destroy_data_keys(tenant, newest, actor.clone())
+                    .await?
+            }
             None => self.parts.destroyed.load().through(owner.as_str()),
         };
-        let own_file = self.destroy_own(&owner)?;
+        let own = self.own_files(&owner).map_err(ExchangeError::Files)?;
+        let own_file = own.first().map(|(file, _)| file.clone());
+        if newest.is_none()
+            && let Some(file) = &own_file
+        {
+            let detail = json!({ "through": through, "own_file": file.display().to_string() });
+            let event = keys_destroyed(tenant, actor, detail);
+            self.apply(Batch::new().audit(event)).await?;
+        }
+        self.destroy_own(&owner, &own)?;
         let nothing = newest.is_none() && own_file.is_none();
         Ok((!nothing).then_some(DestroyedKeys { through, own_file }))
     }
 
-    /// Removes the files of a tenant's own key, that of one that was in use before too. One that is somebody else's too is left.
-    fn destroy_own(&self, owner: &KeyOwner) -> Result<Option<PathBuf>, ExchangeError> {
+    /// What is to be removed of a tenant's own key, and of one that was in use before: its file's name, and all that holds it. What
+    /// is somebody else's too is left.
+    fn own_files(&self, owner: &KeyOwner) -> io::Result<Vec<(PathBuf, Vec<PathBuf>)>> {
         let custody = self.parts.custody.get();
-        let Some(own) = custody.own(owner.as_str()) else {
-            return Ok(None);
-        };
-        let mut removed = None;
-        for (file, ring) in own.holdings().filter(|(file, _)| file.exists()) {
-            if let Some(other) = custody.also_used_by(owner.as_str(), (file, ring)) {
+        let stays = |file: &Path, ring| {
+            let other = custody.also_used_by(owner.as_str(), (file, ring));
+            if let Some(other) = &other {
                 tracing::warn!(file = %file.display(), other, "the key file is another owner's too, and stays");
-                continue;
             }
-            ring::destroy(file).map_err(ExchangeError::Files)?;
-            tracing::info!(file = %file.display(), "the files of a tenant's own key-encryption key are removed");
-            removed = removed.or_else(|| Some(file.to_owned()));
+            other.is_some()
+        };
+        let mut own = Vec::new();
+        let holdings = custody.own(owner.as_str()).into_iter();
+        for (file, ring) in holdings.flat_map(Own::holdings) {
+            let mut files = ring::files(file)?;
+            files.retain(|part| !stays(part, None));
+            if !files.is_empty() && !stays(file, ring) {
+                own.push((file.to_owned(), files));
+            }
         }
-        if removed.is_some() {
+        Ok(own)
+    }
+
+    fn destroy_own(
+        &self,
+        owner: &KeyOwner,
+        own: &[(PathBuf, Vec<PathBuf>)],
+    ) -> Result<(), ExchangeError> {
+        for (file, files) in own {
+            ring::destroy(files).map_err(ExchangeError::Files)?;
+            tracing::info!(file = %file.display(), "the files of a tenant's own key-encryption key are removed");
+        }
+        if !own.is_empty() {
             self.set_own(owner.as_str(), None);
         }
-        Ok(removed)
+        Ok(())
     }
 
     async fn destroy_data_keys(

@@ -12,9 +12,10 @@ use crate::certs::vault::tests::{all_open, at, named, sealed, secret, tenant};
 use crate::keys::data_key::wrapped_by;
 use crate::keys::ring::retired_file;
 use crate::keys::{KekId, KeyEncryptionKey};
-use crate::store::Store;
+use crate::model::TenantScope;
 use crate::store::embedded::{Embedded, Settings, backup};
 use crate::store::record::AuditActor;
+use crate::store::{PageRequest, Store};
 
 /// Tenant 0 has a key of its own in this file; the others are declared too.
 fn own_in(file: &Path) -> OwnKeys {
@@ -251,6 +252,110 @@ async fn destroyed_keys_take_the_file_before_with_them() {
     let id = TenantId::parse("tenant0").unwrap();
     let done = vault.destroy(&id, AuditActor::Operator).await.unwrap();
     assert_eq!(done.unwrap().own_file, Some(file.clone()));
+    assert!(!file.exists());
+}
+
+/// The files under a folder that hold a key-encryption key in the clear.
+fn key_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|path| match path.is_dir() {
+            true => key_files(&path),
+            false => vec![path],
+        })
+        .filter(|path| {
+            let content = fs::read(path).unwrap_or_default();
+            content.starts_with(b"vestibule-key-encryption-key")
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn destroyed_keys_leave_nothing_of_the_tenants_own_whatever_its_files_went_through() {
+    type Harm = fn(&Path);
+    let main_file_gone: Harm = |file| fs::remove_file(file).unwrap();
+    let killed_while_made: Harm = |file| {
+        let aside = format!("tenant0.key.{}.new", uuid::Uuid::new_v4());
+        fs::copy(file, file.with_file_name(aside)).unwrap();
+    };
+    for harm in [main_file_gone, killed_while_made] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, vault, _) = sealed(folder.path(), 1).await;
+        // The file is a link, and the retired one too after an exchange.
+        let (file, end) = (folder.path().join("tenant0.key"), folder.path().join("end"));
+        fs::create_dir(&end).unwrap();
+        KeyEncryptionKey::create(&end.join("key")).unwrap();
+        std::os::unix::fs::symlink(end.join("key"), &file).unwrap();
+        vault.take_own(&own_in(&file)).await.unwrap();
+        vault.settle().await.unwrap();
+        vault
+            .begin_exchange(&named(0), AuditActor::Operator)
+            .await
+            .unwrap();
+        vault.settle().await.unwrap();
+        assert_eq!(
+            key_files(folder.path()).len(),
+            4,
+            "two, one of them linked, and the platform's"
+        );
+        harm(&file);
+        let id = TenantId::parse("tenant0").unwrap();
+        let done = vault.destroy(&id, AuditActor::Operator).await.unwrap();
+        assert_eq!(done.unwrap().own_file, Some(file));
+        assert_eq!(key_files(folder.path()), [at(folder.path()).key_file]);
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_a_key_file_is_destroyed_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, vault, _) = sealed(folder.path(), 1).await;
+    let (file, end) = (folder.path().join("tenant0.key"), folder.path().join("end"));
+    KeyEncryptionKey::create(&end).unwrap();
+    std::os::unix::fs::symlink(&end, &file).unwrap();
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let id = TenantId::parse("tenant0").unwrap();
+    vault.destroy(&id, AuditActor::Operator).await.unwrap();
+    assert_eq!(key_files(folder.path()), [at(folder.path()).key_file]);
+    assert!(file.symlink_metadata().is_err());
+}
+
+#[tokio::test]
+async fn a_call_that_removes_only_files_is_in_the_audit_chain_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, _) = sealed(folder.path(), 1).await;
+    let file = folder.path().join("tenant0.key");
+    let id = TenantId::parse("tenant0").unwrap();
+    for count in 1..=2 {
+        vault.take_own(&own_in(&file)).await.unwrap();
+        let done = vault.destroy(&id, AuditActor::Operator).await.unwrap();
+        assert_eq!(done.unwrap().own_file.as_ref(), Some(&file));
+        let (scope, page) = (TenantScope::operator(), PageRequest::first());
+        let by = Deadline::after(PATIENCE);
+        let events = store.events(by, &scope, &named(0), &page).await.unwrap();
+        let told = events.items.iter();
+        let told = told.filter(|event| event.kind == "tenant.keys_destroyed");
+        assert_eq!(told.count(), count);
+    }
+}
+
+#[tokio::test]
+async fn destroyed_keys_take_a_file_with_them_that_only_the_configuration_before_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, _) = sealed(folder.path(), 1).await;
+    let (file, next) = (folder.path().join("own"), folder.path().join("next"));
+    vault.take_own(&own_in(&file)).await.unwrap();
+    vault.settle().await.unwrap();
+    let later = Vault::unlock(store, &at(folder.path())).await.unwrap();
+    let moved = OwnKeys {
+        before: own_in(&file).files,
+        ..own_in(&next)
+    };
+    later.take_own(&moved).await.unwrap();
+    let id = TenantId::parse("tenant0").unwrap();
+    later.destroy(&id, AuditActor::Operator).await.unwrap();
     assert!(!file.exists());
 }
 
