@@ -96,10 +96,16 @@ impl Own {
         }
     }
 
+    /// Whether it is refused because it is somebody else's. No file that is put right changes that: the configuration has to.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(&self.ring, Err(why) if matches!(**why, KekError::Shared { .. }))
+    }
+
     /// What is in memory of the same file, where that cannot be read any more.
     #[must_use]
     pub fn or_in_memory(self, earlier: Option<Self>) -> Self {
-        let is_lost = matches!(&self.ring, Err(why) if !matches!(**why, KekError::Shared { .. }));
+        let is_lost = self.ring.is_err() && !self.is_shared();
         let held = earlier
             .filter(|earlier| earlier.ring.is_ok() && place(&earlier.file) == place(&self.file));
         match held.filter(|_| is_lost) {
@@ -352,7 +358,7 @@ impl Custody {
     /// [`KekError`] where the platform's key cannot be read.
     pub fn read_again(&self, owner: &str, id: KekId) -> Result<Option<Self>, KekError> {
         let mut next = self.clone();
-        if let Some(own) = self.own(owner) {
+        if let Some(own) = self.own(owner).filter(|own| !own.is_shared()) {
             // What is in memory stays where its file cannot be read.
             if let Ok(ring) = KeyRing::load_with(&own.file, id) {
                 let read = Own::of(&own.file, ring).playing(own.role).after(own);
@@ -428,5 +434,24 @@ mod tests {
         ));
         // What the platform's wrapped stays as it is until the own key is there.
         assert_eq!(custody.rewrap("acme", 1, &before).unwrap(), None);
+    }
+
+    #[test]
+    fn a_key_that_is_refused_as_somebody_elses_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let custody = Custody::of(KeyRing::load_or_create(&folder.path().join("kek")).unwrap());
+        let path = folder.path().join("globex");
+        let theirs = Own::load_or_create(&path);
+        let ring = theirs.ring.clone().unwrap();
+        let refused = KekError::Shared {
+            path: path.clone(),
+            with: "globex".to_owned(),
+        };
+        let custody = custody
+            .with_own("globex", Some(theirs))
+            .with_own("acme", Some(Own::unusable(&path, refused)));
+        let id = ring.current().id();
+        assert!(custody.read_again("acme", id).unwrap().is_none());
+        assert!(custody.read_again("globex", id).unwrap().is_some());
     }
 }

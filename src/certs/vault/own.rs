@@ -56,6 +56,7 @@ impl Vault {
     /// [`VaultError::Store`]; tenants after the one that the store failed for keep what they have.
     pub async fn take_own(&self, wanted: &OwnKeys) -> Result<Vec<String>, VaultError> {
         let mut troubles = Vec::new();
+        let files = self.by_claim(wanted).await?;
         // Whose each file and each key is: a slug, nothing for the platform. The first of two has it.
         let (mut places, mut keys) = {
             let custody = self.parts.custody.load();
@@ -67,7 +68,7 @@ impl Vault {
                 keys,
             )
         };
-        for (tenant, file) in &wanted.files {
+        for (tenant, file) in files {
             let place = place(file);
             let mut shared = places.get(&place).cloned();
             let mut own = None;
@@ -118,6 +119,42 @@ impl Vault {
         }
         self.parts.nudge.notify_one();
         Ok(troubles)
+    }
+
+    /// The wanted files, first those whose tenants have them already: where two name one, it is the newcomer that is refused.
+    async fn by_claim<'a>(
+        &self,
+        wanted: &'a OwnKeys,
+    ) -> Result<Vec<(&'a TenantId, &'a PathBuf)>, VaultError> {
+        let (mut files, mut newcomers) = (Vec::new(), Vec::new());
+        for (tenant, file) in &wanted.files {
+            match self.has(tenant, file).await? {
+                true => files.push((tenant, file)),
+                false => newcomers.push((tenant, file)),
+            }
+        }
+        files.append(&mut newcomers);
+        Ok(files)
+    }
+
+    /// Whether a tenant uses the key in this file, or its newest data key is wrapped by it.
+    async fn has(&self, tenant: &TenantId, file: &Path) -> Result<bool, VaultError> {
+        let custody = self.parts.custody.get();
+        let own = custody.own(tenant.as_str());
+        if own.is_some_and(|own| !own.is_shared() && place(&own.file) == place(file)) {
+            return Ok(true);
+        }
+        let owner = KeyOwner::Tenant(tenant.clone());
+        let by = Deadline::after(PATIENCE);
+        let newest = self.parts.store.data_key(by, &owner, None).await?;
+        let Some(id) = newest.and_then(|record| wrapped_by(&record.wrapped)) else {
+            return Ok(false);
+        };
+        Ok(match KeyRing::load_with(file, id) {
+            Ok(ring) => ring.find(id).is_some(),
+            // It cannot be seen which key this was: one of the tenant's own, where that is what wrapped.
+            Err(_) => custody.platform().find(id).is_none(),
+        })
     }
 
     /// Reads the tenants' own keys from their files as a start does, and makes none: for a vault that only rehearses one.
@@ -258,10 +295,7 @@ fn read_own(own: &Own) -> (Own, Option<Reason>) {
             Ok(read) => (Own::of(file, read).playing(own.role).after(own), None),
             Err(error) => (own.clone(), Some(vanished(file, &error))),
         },
-        // It is the configuration that has to change.
-        Err(error) if matches!(**error, KekError::Shared { .. }) => {
-            (own.clone(), Some(unusable(file, error)))
-        }
+        Err(error) if own.is_shared() => (own.clone(), Some(unusable(file, error))),
         Err(_) => {
             let read = Own::load(file).playing(own.role).after(own);
             let trouble = read.ring.as_ref().err().map(|error| unusable(file, error));

@@ -382,6 +382,50 @@ async fn a_file_that_is_another_owners_key_is_refused() {
 }
 
 #[tokio::test]
+async fn who_has_a_key_file_keeps_it_when_somebody_earlier_in_the_alphabet_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vault, blobs) = sealed(folder.path(), 3).await;
+    let id = |number: usize| TenantId::parse(&format!("tenant{number}")).unwrap();
+    let file = folder.path().join("tenant1.key");
+    let alone = OwnKeys {
+        files: BTreeMap::from([(id(1), file.clone())]),
+        ..OwnKeys::default()
+    };
+    vault.take_own(&alone).await.unwrap();
+    vault.settle().await.unwrap();
+    let copy = folder.path().join("copy");
+    fs::copy(&file, &copy).unwrap();
+
+    let both = |newcomers: &Path| OwnKeys {
+        files: BTreeMap::from([(id(0), newcomers.to_owned()), (id(1), file.clone())]),
+        ..OwnKeys::default()
+    };
+    let start = async || {
+        let later = Vault::unlock(Arc::clone(&store), &at(folder.path())).await;
+        later.unwrap()
+    };
+    for newcomers in [&file, &copy] {
+        // By a reload, by one more, and by a start.
+        for vault in [vault.clone(), vault.clone(), start().await] {
+            let told = vault.take_own(&both(newcomers)).await.unwrap();
+            assert_eq!(told.len(), 1, "{told:?}");
+            let says = |text| told[0].contains(text);
+            assert!(
+                says("tenant tenant0") && says("of tenant tenant1"),
+                "{told:?}"
+            );
+            vault.forget(&named(1));
+            all_open(&vault, &blobs).await;
+        }
+    }
+    // Nor is it made anew for the newcomer where it is away.
+    fs::remove_file(&file).unwrap();
+    let told = start().await.take_own(&both(&file)).await.unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(!file.exists());
+}
+
+#[tokio::test]
 async fn no_spelling_and_no_copy_makes_another_owners_key_a_tenants_own() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tenants.d")).unwrap();
