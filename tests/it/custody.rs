@@ -8,20 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use vestibule::base::clock::Clock;
 use vestibule::base::task::Tasks;
 use vestibule::certs::credential::sealed_as;
 use vestibule::certs::vault::Vault;
 use vestibule::keys;
 use vestibule::model::TenantScope;
-use vestibule::model::certificate::CaId;
 use vestibule::store::embedded::{Embedded, Settings};
-use vestibule::store::record::KeyOwner;
+use vestibule::store::record::{DataKeyRecord, KeyOwner};
 use vestibule::store::{Deadline, PageRequest, Store};
 
+use crate::imported::Elsewhere;
 use crate::support::edge::Setup;
 use crate::support::pebble::Pebble;
 use crate::support::place::Place;
@@ -63,12 +66,12 @@ impl Canary {
         }
     }
 
-    /// Of a private key, PKCS #8: its scalar is what matters, and is in every form of the key (RFC 5915 §3: an OCTET STRING
+    /// Of a private key, PKCS #8 or SEC 1: its scalar is what matters, and is in every form of the key (RFC 5915 §3: an OCTET STRING
     /// of 32 bytes after the version 1).
-    fn of_key(what: impl Into<String>, pkcs8: &[u8]) -> Self {
+    fn of_key(what: impl Into<String>, der: &[u8]) -> Self {
         let begin = [0x02, 0x01, 0x01, 0x04, 0x20];
-        let at = find(pkcs8, &begin).unwrap() + begin.len();
-        Self::new(what, &pkcs8[at..at + 32])
+        let at = find(der, &begin).unwrap() + begin.len();
+        Self::new(what, &der[at..at + 32])
     }
 
     fn is_in(&self, content: &[u8]) -> bool {
@@ -106,7 +109,50 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The private keys that an ended edge has sealed, opened as only the holder of the key-encryption key can.
+/// The key in a key-encryption key's file.
+fn key_encryption_key(file: &Path) -> Vec<u8> {
+    let text = fs::read_to_string(file).unwrap();
+    let key = URL_SAFE_NO_PAD.decode(text.split(':').nth(1).unwrap());
+    key.unwrap()
+}
+
+/// The private key in a PEM file, whatever else is there.
+fn key_in(file: &Path) -> Vec<u8> {
+    let pem = fs::read(file).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&pem).unwrap();
+    key.secret_der().to_vec()
+}
+
+/// A data key, opened by hand as its documented form says: nothing gives one out.
+fn data_key(kek: &[u8], record: &DataKeyRecord) -> Canary {
+    let owner = record.owner.as_str();
+    let number = record.id.to_be_bytes();
+    let mut context = Vec::new();
+    for field in [b"vestibule data key", &[1][..], owner.as_bytes(), &number] {
+        context.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+        context.extend(field);
+    }
+    let (nonce, sealed) = record.wrapped[9..].split_at(12);
+    let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
+    let kek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, kek).unwrap());
+    let mut key = sealed.to_vec();
+    let key = kek.open_in_place(nonce, Aad::from(context), &mut key);
+    Canary::new(format!("the data key of {owner:?}"), key.unwrap())
+}
+
+/// What is kept for a CA: a key, or an account with its key.
+fn material(what: String, secret: &[u8]) -> Canary {
+    let account: Result<serde_json::Value, _> = serde_json::from_slice(secret);
+    match account {
+        Ok(account) => {
+            let key = account["key_pkcs8"].as_str().unwrap();
+            Canary::of_key(what, &URL_SAFE_NO_PAD.decode(key).unwrap())
+        }
+        Err(_) => Canary::of_key(what, secret),
+    }
+}
+
+/// The keys that an ended edge has sealed, opened as only the holder of the key-encryption key can.
 fn sealed_keys(setup: &Setup, key_file: &Path) -> Vec<Canary> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,25 +174,101 @@ fn sealed_keys(setup: &Setup, key_file: &Path) -> Vec<Canary> {
         let page = store.certificates(by(), &scope, None, &first);
         let mut canaries = Vec::new();
         for record in page.await.unwrap().items {
+            // A client's key is not kept.
+            let Some(name) = record.facts.names.first() else {
+                continue;
+            };
             let owner = KeyOwner::Tenant(record.facts.tenant.clone());
-            let name = &record.facts.names[0];
             let sealed_as = sealed_as(name);
             let key = vault.open(&owner, &sealed_as, &record.sealed_key).await;
-            let key = key.unwrap();
-            canaries.push(Canary::of_key(format!("the key of {name}"), key.expose()));
+            let what = format!("the {} key of {name}", record.standing.origin.as_str());
+            canaries.push(Canary::of_key(what, key.unwrap().expose()));
         }
-        for (ca, slot) in [("own", "root"), ("own", "issuing")] {
-            let id = CaId::new(ca);
-            let record = store.material(by(), &id, slot).await.unwrap().unwrap();
-            let name = format!("ca:{ca}:{slot}");
-            let key = vault.open(&KeyOwner::Platform, &name, &record.sealed);
-            let key = key.await.unwrap();
-            canaries.push(Canary::of_key(format!("the {slot} of {ca}"), key.expose()));
+        let materials = store.materials(by(), &first).await.unwrap().items;
+        // Lists of revoked certificates are public.
+        for record in materials.iter().filter(|record| !record.sealed.is_empty()) {
+            let name = format!("ca:{}:{}", record.ca, record.slot);
+            let secret = vault.open(&KeyOwner::Platform, &name, &record.sealed);
+            let secret = secret.await.unwrap();
+            canaries.push(material(name, secret.expose()));
         }
+        let kek = key_encryption_key(key_file);
+        let data_keys = store.data_keys(by(), &scope, &first).await.unwrap();
+        canaries.extend(data_keys.items.iter().map(|record| data_key(&kek, record)));
         embedded.close(by()).await.unwrap();
         tasks.cancel();
         canaries
     })
+}
+
+/// What is brought, refused and given away by commands, and the files that hold it.
+struct Carried {
+    said: Vec<String>,
+    files: Vec<PathBuf>,
+    canaries: Vec<Canary>,
+}
+
+impl Carried {
+    fn through(setup: &Setup, place: &Place) -> Self {
+        let elsewhere = Elsewhere::new(place);
+        let good = elsewhere.issue(NAMES[1], -5, 86_400);
+        let expired = elsewhere.issue(NAMES[1], -20, -10);
+        let nobodys = elsewhere.issue("nobody.example.com", -5, 86_400);
+        let client = place.folder().join("client.pem");
+        let import = ["certificate", "import", "--chain"];
+        let out = client.to_str().unwrap();
+        let calls = [
+            (
+                [&import[..], &[&good.chain, "--key", &good.key]].concat(),
+                true,
+            ),
+            (
+                [&import[..], &[&expired.chain, "--key", &expired.key]].concat(),
+                false,
+            ),
+            // Taken for each other, and the key of another certificate.
+            (
+                [&import[..], &[&nobodys.key, "--key", &nobodys.chain]].concat(),
+                false,
+            ),
+            (
+                [&import[..], &[&good.chain, "--key", &nobodys.key]].concat(),
+                false,
+            ),
+            (
+                vec![
+                    "certificate",
+                    "issue-client",
+                    "--tenant",
+                    "acme",
+                    "--name",
+                    "robot",
+                    "--out",
+                    out,
+                ],
+                true,
+            ),
+        ];
+        let mut said = Vec::new();
+        for (words, succeeds) in calls {
+            let output = setup.command(&words);
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert_eq!(output.status.success(), succeeds, "{words:?}: {text}");
+            said.push(text);
+        }
+        let files = [good.key, expired.key, nobodys.key].map(PathBuf::from);
+        let files: Vec<_> = files.into_iter().chain([client]).collect();
+        let canaries = files.iter().map(|file| {
+            let what = format!("the key in {}", file.display());
+            Canary::of_key(what, &key_in(file))
+        });
+        Self {
+            said,
+            canaries: canaries.collect(),
+            files,
+        }
+    }
 }
 
 #[test]
@@ -167,6 +289,8 @@ fn private_keys_are_nowhere_but_sealed_in_the_store() {
         // One is served and one refused; what is said of either is looked at.
         said.push(format!("{:?}", edge.get(url).send()));
     }
+    let carried = Carried::through(&setup, &place);
+    said.extend(carried.said);
     for page in ["/metrics", "/readyz", "/healthz"] {
         said.push(edge.page(page).body);
     }
@@ -191,17 +315,32 @@ fn private_keys_are_nowhere_but_sealed_in_the_store() {
 
     let key_file = place.folder().join("keys/edge.key");
     let mut canaries = sealed_keys(&setup, &key_file);
-    assert_eq!(canaries.len(), 4, "two leaves, a root and an issuing CA");
-    let text = fs::read_to_string(&key_file).unwrap();
-    let key = URL_SAFE_NO_PAD.decode(text.split(':').nth(1).unwrap());
-    canaries.push(Canary::new("the key-encryption key", &key.unwrap()));
+    let found: Vec<_> = canaries.iter().map(|canary| canary.what.as_str()).collect();
+    for expected in [
+        "the issued key of shop.example.com",
+        "the imported key of www.example.com",
+        ":account",
+        "ca:own:root",
+        "ca:own:issuing",
+        "the data key of \"\"",
+        "the data key of \"acme\"",
+    ] {
+        assert!(
+            found.iter().any(|what| what.contains(expected)),
+            "{expected}: {found:?}"
+        );
+    }
+    let kek = key_encryption_key(&key_file);
+    canaries.push(Canary::new("the key-encryption key", &kek));
+    canaries.extend(carried.canaries);
+    let kept = [&[key_file][..], &carried.files].concat();
 
     let mut searched: Vec<(String, Vec<u8>)> = said
         .into_iter()
         .map(|text| ("what was said".to_owned(), text.into_bytes()))
         .collect();
     for path in files(place.folder()) {
-        if path != key_file {
+        if !kept.contains(&path) {
             let content = fs::read(&path).unwrap();
             searched.push((path.display().to_string(), content));
         }

@@ -15,7 +15,7 @@ use crate::support::wait;
 const NAME: &str = "shop.example.com";
 
 /// Another authority, whose certificates somebody brings.
-struct Elsewhere<'a> {
+pub(crate) struct Elsewhere<'a> {
     place: &'a Place,
     issuer: Issuer<'static, KeyPair>,
     root: PathBuf,
@@ -23,13 +23,13 @@ struct Elsewhere<'a> {
 }
 
 /// The files of one certificate.
-struct Files {
-    chain: String,
-    key: String,
+pub(crate) struct Files {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl<'a> Elsewhere<'a> {
-    fn new(place: &'a Place) -> Self {
+    pub(crate) fn new(place: &'a Place) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
@@ -46,7 +46,7 @@ impl<'a> Elsewhere<'a> {
     }
 
     /// A certificate on a key in openssl's traditional form, which begins and ends so many seconds from now.
-    fn issue(&self, name: &str, from: i64, to: i64) -> Files {
+    pub(crate) fn issue(&self, name: &str, from: i64, to: i64) -> Files {
         let key = openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout"]);
         let pair = KeyPair::from_pem(&key).unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
