@@ -104,7 +104,11 @@ async fn list(
     Granted(grant): Granted,
 ) -> Result<Json<Listing<Ca>>, ApiProblem> {
     let items = api.views.authorities(&grant).await?;
-    let page = Page { items, next: None };
+    let page = Page {
+        items,
+        next: None,
+        unreadable: Vec::new(),
+    };
     Ok(Json(Listing::of(page, Ca::from)))
 }
 

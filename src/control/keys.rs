@@ -13,7 +13,7 @@ use crate::control::caller::Grant;
 use crate::keys::KekId;
 use crate::model::TenantId;
 use crate::model::domain::DomainState;
-use crate::store::record::KeyOwner;
+use crate::store::record::{DomainRecord, KeyOwner};
 use crate::store::{Deadline, PageRequest, Store, StoreError};
 
 pub use crate::certs::vault::destroy::DestroyedKeys;
@@ -264,11 +264,9 @@ impl Keys {
             let scope = grant.scope();
             let read = self.store.domains(by, scope, Some(tenant), &page).await;
             let read = read.map_err(KeysError::Store)?;
-            if read
-                .items
-                .iter()
-                .any(|domain| !gone.contains(&domain.state))
-            {
+            let is_there = |domain: &DomainRecord| !gone.contains(&domain.state);
+            // What cannot be read may be one.
+            if read.items.iter().any(is_there) || !read.unreadable.is_empty() {
                 return Ok(true);
             }
             match read.next {

@@ -257,6 +257,7 @@ impl Views {
         Ok(Page {
             items,
             next: found.next,
+            unreadable: found.unreadable,
         })
     }
 
@@ -290,6 +291,7 @@ impl Views {
         Ok(Page {
             items: self.seen(grant, found.items).await?,
             next: found.next,
+            unreadable: found.unreadable,
         })
     }
 
@@ -310,6 +312,7 @@ impl Views {
         Ok(Page {
             items: self.seen(grant, found).await?,
             next: None,
+            unreadable: Vec::new(),
         })
     }
 
@@ -414,6 +417,7 @@ impl Views {
         Ok(Page {
             items: items.collect(),
             next: found.next,
+            unreadable: found.unreadable,
         })
     }
 

@@ -397,4 +397,15 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Names the last item, for the next page; nothing where this is the last page.
     pub next: Option<String>,
+    /// Of this page, what is stored but cannot be read: damaged, or written by something else.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A stored row that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The row's key: a domain's pattern, a tenant's slug, a job's key.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::control::declare::{Completeness, Declaration, Warning};
 use crate::model::domain::{DomainState, Source};
 use crate::model::{NamePattern, TenantId};
+use crate::store::Unreadable;
 use crate::store::record::DomainRecord;
 
 /// What is to be done.
@@ -135,6 +136,24 @@ fn winner<'a>(claimants: &[Claim<'a>], record: Option<&DomainRecord>) -> Option<
 }
 
 impl Plan {
+    /// Takes out what would be done to stored domains that cannot be read, for nobody knows whose they are.
+    pub fn leave_out(&mut self, unreadable: &[Unreadable]) {
+        for row in unreadable {
+            let concerns = |step: &Step| step.pattern().to_string() == row.key;
+            if !self.steps.iter().any(concerns) {
+                continue;
+            }
+            self.steps.retain(|step| !concerns(step));
+            self.warnings.push(Warning {
+                subject: row.key.clone(),
+                detail: format!(
+                    "its stored record cannot be read ({}): it stays as it is; restore a backup",
+                    row.why
+                ),
+            });
+        }
+    }
+
     fn decide(
         &mut self,
         pattern: &NamePattern,

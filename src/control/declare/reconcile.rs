@@ -21,7 +21,7 @@ use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{AuditEvent, Guard, Operation, Urgency};
 use crate::store::job::{JobKey, Priority};
 use crate::store::record::{AuditActor, DomainRecord, KeyOwner};
-use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError};
+use crate::store::{ApplyError, Batch, Deadline, PageRequest, Store, StoreError, Unreadable};
 
 /// For one call of the store.
 const CALL: Duration = Duration::from_secs(10);
@@ -164,8 +164,9 @@ pub async fn reconcile(
     declaration: &Declaration,
 ) -> Result<Reconciled, ReconcileError> {
     declare_tenants(store, declaration).await?;
-    let stored = concerned(store, declaration).await?;
-    let plan = plan::plan(declaration, &stored);
+    let (stored, unreadable) = concerned(store, declaration).await?;
+    let mut plan = plan::plan(declaration, &stored);
+    plan.leave_out(&unreadable);
     let mut done = Reconciled {
         warnings: plan.warnings,
         ..Reconciled::default()
@@ -254,11 +255,11 @@ async fn declare_tenants(
     Ok(())
 }
 
-/// The stored domains that the files declare or have declared.
+/// The stored domains that the files declare or have declared, and those that cannot be read.
 async fn concerned(
     store: &dyn Store,
     declaration: &Declaration,
-) -> Result<HashMap<NamePattern, DomainRecord>, StoreError> {
+) -> Result<(HashMap<NamePattern, DomainRecord>, Vec<Unreadable>), StoreError> {
     let declared: HashMap<NamePattern, ()> = declaration
         .tenants
         .iter()
@@ -266,7 +267,7 @@ async fn concerned(
         .map(|pattern| (pattern, ()))
         .collect();
     let scope = TenantScope::configuration();
-    let mut found = HashMap::new();
+    let (mut found, mut unreadable) = (HashMap::new(), Vec::new());
     let mut page = PageRequest::first();
     loop {
         let read = store
@@ -277,9 +278,10 @@ async fn concerned(
                 found.insert(record.pattern.clone(), record);
             }
         }
+        unreadable.extend(read.unreadable);
         match read.next {
             Some(next) => page = PageRequest::following(next),
-            None => return Ok(found),
+            None => return Ok((found, unreadable)),
         }
     }
 }

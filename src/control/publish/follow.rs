@@ -16,7 +16,7 @@ use crate::model::snapshot::KnownDomain;
 use crate::model::{NamePattern, Snapshot, TenantScope};
 use crate::store::feed::{ChangeKind, Changes, Cursor, FeedStatus};
 use crate::store::record::DomainRecord;
-use crate::store::{Deadline, PageRequest, StoreError};
+use crate::store::{Deadline, PageRequest, StoreError, Unreadable};
 
 /// For one call of the store.
 const CALL: Duration = Duration::from_secs(5);
@@ -43,6 +43,7 @@ pub(super) struct Follower {
     warnings: Published<Vec<Warning>>,
     of_routes: Vec<Warning>,
     of_domains: BTreeMap<NamePattern, Warning>,
+    of_records: BTreeMap<NamePattern, Warning>,
     cursor: Cursor,
     is_failing: bool,
 }
@@ -61,6 +62,7 @@ impl Follower {
             warnings,
             of_routes: Vec::new(),
             of_domains: BTreeMap::new(),
+            of_records: BTreeMap::new(),
             cursor: Cursor::default(),
             is_failing: false,
         }
@@ -123,7 +125,7 @@ impl Follower {
                 Err(StoreError::Corrupt(what)) => {
                     // It would stop the feed for everybody else; the last good state goes on serving.
                     tracing::error!(domain = %pattern, what, "a domain's record cannot be read");
-                    self.warn(&pattern, Some(format!("its record cannot be read: {what}")));
+                    self.warn_of_record(pattern, &what);
                 }
                 Err(error) => return Err(error),
             }
@@ -153,6 +155,7 @@ impl Follower {
         }
         let mut next = (*self.parts.snapshot.get()).clone();
         for (pattern, record) in records {
+            self.of_records.remove(&pattern);
             let known = record.as_ref().and_then(known);
             if self.align_resolver(&pattern, record.as_ref()) == Kept::Outdated {
                 replaced.extend(record);
@@ -299,6 +302,7 @@ impl Follower {
         building.set_routes((**current.routes()).clone());
         let is_first = !current.is_complete();
         drop(current);
+        self.of_records.clear();
         let mut part = FIRST_PART;
         let mut replaced = Vec::new();
         let mut page = PageRequest::first();
@@ -314,6 +318,9 @@ impl Follower {
                 let known = known(record);
                 self.check_upstream(&record.pattern, known.as_ref(), &building);
                 building.put(known.map(|known| (record.pattern.clone(), known)));
+            }
+            for unreadable in &read.unreadable {
+                self.keep_last(unreadable, &mut building);
             }
             if is_first && building.len() >= part {
                 part = building.len() * 2;
@@ -339,6 +346,18 @@ impl Follower {
         self.reload(replaced).await;
         self.cursor = cursor;
         Ok(())
+    }
+
+    /// What was last known of a name whose record cannot be read goes on serving.
+    fn keep_last(&mut self, unreadable: &Unreadable, building: &mut Snapshot) {
+        let Ok(pattern) = NamePattern::parse(&unreadable.key) else {
+            return;
+        };
+        let current = self.parts.snapshot.get();
+        let known = current.exact(&pattern);
+        building.put(known.map(|known| (pattern.clone(), KnownDomain::clone(known))));
+        drop(current);
+        self.warn_of_record(pattern, &unreadable.why);
     }
 
     /// The feed's position now.
@@ -375,6 +394,18 @@ impl Follower {
         self.warn(pattern, detail);
     }
 
+    fn warn_of_record(&mut self, pattern: NamePattern, why: &str) {
+        if self.of_records.len() < MOST_WARNINGS {
+            let warning = Warning {
+                subject: pattern.to_string(),
+                detail: format!(
+                    "its stored record cannot be read ({why}): what was last known of it serves on; restore a backup"
+                ),
+            };
+            self.of_records.insert(pattern, warning);
+        }
+    }
+
     /// Keeps a warning about a domain until it is taken back by `None`; the log has it once.
     fn warn(&mut self, pattern: &NamePattern, detail: Option<String>) {
         let known = self.of_domains.get(pattern).map(|known| &known.detail);
@@ -400,6 +431,7 @@ impl Follower {
             .of_routes
             .iter()
             .chain(self.of_domains.values())
+            .chain(self.of_records.values())
             .cloned()
             .collect();
         if **self.warnings.load() != all {

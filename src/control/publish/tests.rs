@@ -179,3 +179,20 @@ async fn a_start_with_a_failing_store_puts_routes_in_force_and_claims_no_complet
     assert!(declared.await.unwrap().is_ok());
     assert!(!world.snapshot.load().is_complete());
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_no_other_name_from_being_published() {
+    let world = World::new().await;
+    for name in ["a.test", "b.test", "c.test"] {
+        world.register("acme", name, Source::Api).await;
+    }
+    let spoilt = "UPDATE domain SET memory = 'oops' WHERE pattern = 'b.test'";
+    world.embedded.spoil(spoilt).await;
+    let publisher = world.publisher().await;
+    assert!(world.snapshot.get().is_complete());
+    assert_eq!(world.owner("c.test").as_deref(), Some("acme"));
+    let warnings = publisher.warnings();
+    let warnings = warnings.get();
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].subject, "b.test");
+}

@@ -11,7 +11,8 @@ use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::ApplyError;
 use crate::store::embedded::domains;
 use crate::store::embedded::rows::{
-    certificate_id, column, fetched, json_text, nothing, page, parsed, parsed_json, tenant, time,
+    certificate_id, column, fetched, json_text, nothing, of_row, page, parsed, parsed_json, tenant,
+    time,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::error::StoreError;
@@ -136,6 +137,15 @@ pub(super) fn record(
     tenant_column: &'static str,
     created_column: &'static str,
 ) -> Result<CertificateRecord, StoreError> {
+    let columns = (tenant_column, created_column);
+    of_row(format_args!("certificate {id}"), read(row, id, columns))
+}
+
+fn read(
+    row: &SqliteRow,
+    id: CertificateId,
+    (tenant_column, created_column): (&'static str, &'static str),
+) -> Result<CertificateRecord, StoreError> {
     let chain: &[u8] = column(row, "certificates")?;
     Ok(CertificateRecord {
         facts: CertificateFacts {
@@ -149,7 +159,7 @@ pub(super) fn record(
         },
         leaf: column(row, "leaf")?,
         chain: read_chain(chain)
-            .ok_or_else(|| StoreError::Corrupt(format!("the chain of certificate {id}")))?,
+            .ok_or_else(|| StoreError::Corrupt("its chain is broken off".to_owned()))?,
         sealed_key: column(row, "sealed_key")?,
         standing: parsed_json(row, "standing")?,
         created_at: time(row, created_column)?,

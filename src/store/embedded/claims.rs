@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::store::embedded::jobs::{self, JobRow, kind_value, priority_value};
-use crate::store::embedded::rows::signed;
+use crate::store::embedded::rows::{column, signed};
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
 use crate::store::error::StoreError;
@@ -21,6 +22,8 @@ use crate::store::job::{
 const MOST: usize = 1000;
 /// Tenants that one call looks at for each priority, whether they have due jobs or not.
 const MOST_TURNS: usize = 64;
+/// For how long a due job is put off that cannot be read.
+const UNREADABLE: Duration = Duration::from_hours(24);
 /// Behind every tenant's slug.
 const LAST: &str = "\u{7f}";
 
@@ -121,7 +124,11 @@ impl Due {
         .bind(signed(most as u64))
         .fetch_all(&mut *transaction.connection)
         .await?;
-        rows.iter().map(JobRow::read).collect()
+        let mut readable = Vec::with_capacity(rows.len());
+        for row in &rows {
+            readable.extend(readable_or_put_off(transaction, row).await?);
+        }
+        Ok(readable)
     }
 
     /// The first tenant after one and up to another that has jobs of the priority, due or not.
@@ -159,8 +166,35 @@ impl Due {
         .bind(transaction.now.as_millis())
         .fetch_optional(&mut *transaction.connection)
         .await?;
-        row.as_ref().map(JobRow::read).transpose()
+        match row {
+            Some(row) => readable_or_put_off(transaction, &row).await,
+            None => Ok(None),
+        }
     }
+}
+
+/// A due job. One that cannot be read is put off, for it would be the oldest for ever and no job behind it be claimed.
+async fn readable_or_put_off(
+    transaction: &mut Transaction<'_>,
+    row: &SqliteRow,
+) -> Result<Option<JobRow>, StoreError> {
+    let why = match JobRow::read(row) {
+        Ok(job) => return Ok(Some(job)),
+        Err(StoreError::Corrupt(why)) => why,
+        Err(error) => return Err(error),
+    };
+    let key: String = column(row, "job_key")?;
+    tracing::error!(
+        job = key,
+        error = why,
+        "a stored job cannot be read: it is left out and looked at again in a day"
+    );
+    query("UPDATE job SET run_at = ? WHERE job_key = ?")
+        .bind(transaction.now.plus(UNREADABLE).as_millis())
+        .bind(key)
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(None)
 }
 
 /// Whose turn was last, of each kind and priority: a courtesy of this process, which needs not survive it.

@@ -13,8 +13,8 @@ use crate::model::standing::Learnt;
 use crate::model::{DnsName, NamePattern, TenantId, TenantScope};
 use crate::store::batch::{ApplyError, Urgency};
 use crate::store::embedded::rows::{
-    certificate_id, column, fetched, json_text, page, parsed, parsed_json, problem, problem_text,
-    tenant, time, unsigned,
+    certificate_id, column, fetched, json_text, of_row, page_of_rows, parsed, parsed_json, problem,
+    problem_text, tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::embedded::{certificates, feed, jobs, retirement};
@@ -128,10 +128,7 @@ pub(super) async fn list(
     .bind(fetched(request))
     .fetch_all(connection)
     .await?;
-    let domains = rows.iter().map(record).collect::<Result<_, _>>()?;
-    Ok(page(domains, request, |domain: &DomainRecord| {
-        domain.pattern.to_string()
-    }))
+    page_of_rows(&rows, request, "pattern", record)
 }
 
 /// A page of tenants.
@@ -158,13 +155,15 @@ pub(super) async fn tenants(
             created_at: time(row, "created_at")?,
         })
     };
-    let tenants = rows.iter().map(read).collect::<Result<_, StoreError>>()?;
-    Ok(page(tenants, request, |tenant: &TenantRecord| {
-        tenant.id.as_str().to_owned()
-    }))
+    page_of_rows(&rows, request, "tenant_id", read)
 }
 
 fn record(row: &SqliteRow) -> Result<DomainRecord, StoreError> {
+    let key: &str = column(row, "pattern")?;
+    of_row(format_args!("domain {key}"), read(row))
+}
+
+fn read(row: &SqliteRow) -> Result<DomainRecord, StoreError> {
     let certificate: Option<&[u8]> = column(row, "certificate_id")?;
     let upstream: Option<&str> = column(row, "upstream")?;
     Ok(DomainRecord {

@@ -12,7 +12,7 @@ use crate::model::problem::Problem;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{ApplyError, JobOutcome, Urgency};
 use crate::store::embedded::rows::{
-    column, fetched, page, problem, problem_text, tenant, time, unsigned,
+    column, fetched, of_row, page, page_of_rows, problem, problem_text, tenant, time, unsigned,
 };
 use crate::store::embedded::transaction::{Transaction, check_owner, check_scope};
 use crate::store::embedded::{certificates, domains};
@@ -47,6 +47,12 @@ pub(super) struct JobRow {
 impl JobRow {
     /// Reads a row with all columns.
     pub(super) fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+        let text: &str = column(row, "job_key")?;
+        key(text)?;
+        of_row(format_args!("job {text}"), Self::read_columns(row))
+    }
+
+    fn read_columns(row: &SqliteRow) -> Result<Self, StoreError> {
         let tenant = match column::<Option<&str>, _>(row, "tenant_id")? {
             Some(_) => Some(tenant(row, "tenant_id")?),
             None => None,
@@ -198,8 +204,7 @@ pub(super) async fn list(
     .fetch_all(connection)
     .await?;
     let read = |row: &SqliteRow| JobRow::read(row).map(|row| row.record(now));
-    let jobs = rows.iter().map(read).collect::<Result<_, _>>()?;
-    Ok(page(jobs, request, |job: &JobRecord| job.key.clone()))
+    page_of_rows(&rows, request, "job_key", read)
 }
 
 /// A page of the sealed keys of a tenant's saved orders.

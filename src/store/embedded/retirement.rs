@@ -3,6 +3,8 @@
 //! Whether a domain points to a certificate is known here alone, in the transaction that changes it; so it is here that a
 //! certificate gets the time of its key's end, and loses it when it is chosen again.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
@@ -13,13 +15,15 @@ use crate::model::standing::CertificateStanding;
 use crate::model::{NamePattern, TenantId, TenantScope};
 use crate::store::batch::{ApplyError, AuditEvent};
 use crate::store::embedded::rows::{
-    certificate_id, column, json_text, parsed, parsed_json, tenant,
+    certificate_id, column, json_text, of_row, parsed, parsed_json, tenant,
 };
 use crate::store::embedded::transaction::{Transaction, check_scope};
 use crate::store::embedded::{domains, events, secrets};
 use crate::store::error::StoreError;
 use crate::store::record::{AuditActor, KeyOwner};
 
+/// For how long a certificate is put off that cannot be read.
+const UNREADABLE: Duration = Duration::from_hours(24);
 /// Keys that one transaction destroys at most.
 const PAGE: i64 = 100;
 
@@ -57,7 +61,8 @@ async fn find(
             serves: column(row, "serves")?,
         })
     };
-    found.as_ref().map(read).transpose()
+    let read = found.as_ref().map(read).transpose();
+    of_row(format_args!("certificate {id}"), read)
 }
 
 async fn write(
@@ -267,8 +272,14 @@ pub(super) async fn sweep(transaction: &mut Transaction<'_>) -> Result<u64, Stor
     let mut destroyed = 0;
     for row in &due {
         let id = certificate_id(column(row, "certificate_id")?)?;
-        let Some(found) = find(transaction, id).await? else {
-            continue;
+        let found = match find(transaction, id).await {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(StoreError::Corrupt(why)) => {
+                put_off(transaction, id, &why).await?;
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         if found.serves {
             chosen(transaction, id).await?;
@@ -290,4 +301,22 @@ pub(super) async fn sweep(transaction: &mut Transaction<'_>) -> Result<u64, Stor
         destroyed += 1;
     }
     Ok(destroyed)
+}
+
+/// A certificate that cannot be read would keep all whose time comes after it from their end.
+async fn put_off(
+    transaction: &mut Transaction<'_>,
+    id: CertificateId,
+    why: &str,
+) -> Result<(), StoreError> {
+    tracing::error!(
+        certificate = %id, error = why,
+        "a stored certificate cannot be read: its key stays, and it is looked at again in a day"
+    );
+    query("UPDATE certificate SET retire_at = ? WHERE certificate_id = ?")
+        .bind(transaction.now.plus(UNREADABLE).as_millis())
+        .bind(id.as_bytes().to_vec())
+        .execute(&mut *transaction.connection)
+        .await?;
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! From columns to values, and pages of rows.
 
+use std::fmt;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Sqlite, Type};
 
@@ -8,7 +10,7 @@ use crate::model::certificate::CertificateId;
 use crate::model::problem::{Actor, Problem, ProblemCode};
 use crate::model::{TenantId, TenantScope};
 use crate::store::error::StoreError;
-use crate::store::{Page, PageRequest};
+use crate::store::{Page, PageRequest, Unreadable};
 
 /// The value of a column.
 pub(super) fn column<'r, T, I>(row: &'r SqliteRow, index: I) -> Result<T, StoreError>
@@ -161,7 +163,53 @@ pub(super) fn page<T>(
     let more = items.len() > size(page);
     items.truncate(size(page));
     let next = items.last().filter(|_| more).map(key);
-    Page { items, next }
+    Page {
+        items,
+        next,
+        unreadable: Vec::new(),
+    }
+}
+
+/// A page of rows that were fetched by [`fetched`], each named by the text in its column `key`. One that cannot be read is
+/// told apart from the others, for it must not keep them from whoever asks.
+pub(super) fn page_of_rows<T>(
+    rows: &[SqliteRow],
+    request: &PageRequest,
+    key: &'static str,
+    read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Page<T>, StoreError> {
+    let mut page = nothing();
+    for row in rows.iter().take(size(request)) {
+        match read(row) {
+            Ok(item) => page.items.push(item),
+            Err(StoreError::Corrupt(why)) => {
+                let key: String = column(row, key)?;
+                tracing::error!(
+                    row = key,
+                    error = why,
+                    "a stored row cannot be read: left out"
+                );
+                page.unreadable.push(Unreadable { key, why });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if rows.len() > size(request) {
+        let last = rows.get(size(request).saturating_sub(1));
+        page.next = last.map(|row| column(row, key)).transpose()?;
+    }
+    Ok(page)
+}
+
+/// What was read of a row; where it cannot be, the row is named.
+pub(super) fn of_row<T>(
+    row: impl fmt::Display,
+    read: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match read {
+        Err(StoreError::Corrupt(why)) => Err(StoreError::Corrupt(format!("{row}: {why}"))),
+        read => read,
+    }
 }
 
 /// A page without items.
@@ -169,5 +217,6 @@ pub(super) const fn nothing<T>() -> Page<T> {
     Page {
         items: Vec::new(),
         next: None,
+        unreadable: Vec::new(),
     }
 }

@@ -161,3 +161,15 @@ async fn declarations_come_into_force_as_they_are_published() {
     assert_eq!(warnings.get()[0].subject, "b.test");
     assert_eq!(world.owner("b.test").as_deref(), Some("acme"));
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_left_alone_and_the_other_names_go_on() {
+    let world = World::new().await;
+    world.register("acme", "a.test", Source::File).await;
+    let spoilt = "UPDATE domain SET memory = 'oops' WHERE pattern = 'a.test'";
+    world.embedded.spoil(spoilt).await;
+    let declaration = declared(&[("acme", &["a.test", "b.test"])], Whole);
+    let done = reconcile(&*world.store, &declaration).await.unwrap();
+    assert_eq!((done.written, done.warnings.len()), (1, 1));
+    assert_eq!(done.warnings[0].subject, "a.test");
+}

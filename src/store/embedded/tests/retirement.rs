@@ -138,6 +138,32 @@ async fn a_superseded_certificate_keeps_its_key_for_thirty_days_and_may_serve_un
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_read_keeps_no_other_key_from_its_end() {
+    let (first, second) = (certificate("acme", &[NAME]), certificate("acme", &[NAME]));
+    let last = certificate("acme", &[NAME]);
+    let fixture = Fixture::with(&[&first, &second, &last]).await;
+    for record in [&first, &second, &last] {
+        fixture.point(record.facts.id).await.unwrap();
+        fixture.clock.advance(std::time::Duration::from_secs(1));
+    }
+    fixture
+        .store
+        .spoil(
+            "UPDATE certificate SET standing = 'oops' WHERE retire_at = (SELECT MIN(retire_at) FROM certificate)",
+        )
+        .await;
+    fixture
+        .clock
+        .advance(std::time::Duration::from_hours(24 * 30));
+    fixture.sweep().await;
+    assert!(fixture.read(second.facts.id).await.sealed_key.is_empty());
+    let scope = TenantScope::operator();
+    let spoilt = fixture.store.certificate(soon(), &scope, first.facts.id);
+    let error = spoilt.await.unwrap_err().to_string();
+    assert!(error.contains(&first.facts.id.to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn the_key_of_a_removed_domain_is_destroyed_in_time() {
     let record = certificate("acme", &[NAME]);
     let fixture = Fixture::with(&[&record]).await;
