@@ -254,6 +254,27 @@ fn a_full_disk_stops_new_names_and_nothing_else() {
     assert_eq!(answer.status, 200);
 }
 
+#[test]
+fn a_known_name_is_served_after_an_orderly_stop_and_a_start_on_a_full_disk() {
+    let place = Place::claim();
+    let pebble = Pebble::start(&place);
+    let upstream = Upstream::start(&place);
+    let setup = one_name(&place, &pebble, &upstream);
+    let mut edge = setup.start();
+    edge.wait_for_metric("proxy_issuances_total", ISSUED, 1.0);
+    assert!(edge.stop().success());
+
+    let full = setup.on_full_disk();
+    let edge = full.start();
+    serves(&edge);
+    drop(edge);
+
+    fs::remove_file(full.data().join("ballast")).unwrap();
+    let (code, text) = refused(&full);
+    assert_ne!(code, 0);
+    assert!(text.contains("no room left on the disk"), "{text}");
+}
+
 /// Writes until there is no room.
 fn fill(path: &std::path::Path) {
     use std::io::Write as _;

@@ -35,12 +35,16 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     )
 }
 
+/// Whether there is no room left. A quota or a limit on file size gives `IO_WRITE`, a full disk under the shared memory
+/// `IO_SHM_SIZE`.
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code, IO_WRITE | IO_SHM_SIZE) || code & 0xff == FULL)
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match code(&error) {
-            // A quota or a limit on file size gives IO_WRITE, a full disk under the shared memory IO_SHM_SIZE.
-            Some(IO_WRITE | IO_SHM_SIZE) => Self::Full(Arc::new(error)),
-            Some(code) if code & 0xff == FULL => Self::Full(Arc::new(error)),
+            Some(_) if is_full(&error) => Self::Full(Arc::new(error)),
             Some(code) if matches!(code & 0xff, CORRUPT | NOT_A_DATABASE | CONSTRAINT) => {
                 Self::Corrupt(error.to_string())
             }

@@ -7,13 +7,15 @@
 //!   safe: leases, budgets and the feed are rows, and nothing that matters is kept in memory.
 //! - A start reads the schema's version and nothing else: it takes as long with a million domains as with none.
 //!
-//! Reading order: [`open`] (from a folder to connections), [`folder`] (what a folder must be), [`schema`], [`writer`],
+//! Reading order: [`open`] (from a folder to connections), [`folder`] (what a folder must be), [`ballast`], [`schema`], [`writer`],
 //! [`transaction`] (what a change works in), [`apply`] (a batch), then a file per kind of row, [`sweep`] (what nobody
 //! needs any more), [`backup`], [`wrapped`] (which keys a store needs).
 
 mod open;
 
 mod folder;
+
+mod ballast;
 
 mod schema;
 
@@ -159,6 +161,7 @@ impl Embedded {
         within(by, async {
             self.parts.writer.close().await;
             self.parts.readers.close().await;
+            ballast::keep(&self.parts.settings.folder);
             Ok(())
         })
         .await

@@ -11,9 +11,9 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::store::embedded::failure::is_damage;
+use crate::store::embedded::failure::{is_damage, is_full};
 use crate::store::embedded::writer::LOCK_WAIT;
-use crate::store::embedded::{Settings, folder, schema};
+use crate::store::embedded::{Settings, ballast, folder, schema};
 
 /// The write-ahead log is cut back to this size once it has been folded.
 const LOG_BYTES: &str = "67108864";
@@ -64,6 +64,13 @@ pub enum OpenError {
         /// What was found.
         source: sqlx::Error,
     },
+    /// There is no room left on its disk.
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: sqlx::Error,
+    },
     /// The database does not open for another reason.
     Database {
         /// The file.
@@ -76,8 +83,11 @@ pub enum OpenError {
 impl OpenError {
     pub(super) fn database(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();
-        match is_damage(&source) {
-            true => Self::Damaged { path, source },
+        if is_damage(&source) {
+            return Self::Damaged { path, source };
+        }
+        match is_full(&source) {
+            true => Self::NoRoom { path, source },
             false => Self::Database { path, source },
         }
     }
@@ -120,6 +130,11 @@ impl fmt::Display for OpenError {
                 "{} is damaged; move it away with its -wal and -shm files and restore a backup",
                 path.display()
             ),
+            Self::NoRoom { path, .. } => write!(
+                f,
+                "there is no room left on the disk of {}; free 1 MiB there and start again: what is stored is unharmed",
+                path.display()
+            ),
             Self::Database { path, .. } => write!(f, "cannot open {}", path.display()),
         }
     }
@@ -129,7 +144,9 @@ impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unusable { source, .. } => Some(source),
-            Self::Damaged { source, .. } | Self::Database { source, .. } => Some(source),
+            Self::Damaged { source, .. }
+            | Self::NoRoom { source, .. }
+            | Self::Database { source, .. } => Some(source),
             Self::NotOurs { .. }
             | Self::NetworkFileSystem { .. }
             | Self::Foreign(_)
@@ -147,20 +164,40 @@ pub(super) struct Opened {
     pub(super) epoch: Uuid,
 }
 
-/// Opens the database in the folder, made and brought up to date where needed.
+/// Opens the database in the folder, made and brought up to date where needed; where there is no room, in that of the
+/// ballast.
 pub(super) async fn open(settings: &Settings, now: Timestamp) -> Result<Opened, OpenError> {
     let path = folder::prepare(&settings.folder)?;
-    let failed = |source| OpenError::database(&path, source);
-    let options = writing(&path);
+    match connect(&path, settings, now).await {
+        Err(OpenError::NoRoom { .. }) if ballast::release(&settings.folder) => {
+            tracing::error!(
+                folder = %settings.folder.display(),
+                "the disk is full: the room kept for that is used to start; what is stored is served, \
+                 and nothing new can be stored until there is room"
+            );
+            connect(&path, settings, now).await
+        }
+        opened => {
+            if opened.is_ok() {
+                ballast::keep(&settings.folder);
+            }
+            opened
+        }
+    }
+}
+
+async fn connect(path: &Path, settings: &Settings, now: Timestamp) -> Result<Opened, OpenError> {
+    let failed = |source| OpenError::database(path, source);
+    let options = writing(path);
     let mut writer = options.connect().await.map_err(failed)?;
-    schema::bring_up_to_date(&mut writer, &path, now).await?;
+    schema::bring_up_to_date(&mut writer, path, now).await?;
     let epoch = schema::epoch(&mut writer).await.map_err(failed)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(settings.readers.max(1))
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(reading(&path))
+        .connect_with(reading(path))
         .await
         .map_err(failed)?;
     Ok(Opened {

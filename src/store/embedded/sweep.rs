@@ -11,7 +11,7 @@ use crate::store::Deadline;
 use crate::store::budget;
 use crate::store::embedded::transaction::Transaction;
 use crate::store::embedded::writer::Change;
-use crate::store::embedded::{Parts, feed, retirement};
+use crate::store::embedded::{Parts, ballast, feed, retirement};
 use crate::store::error::StoreError;
 
 /// How long a reader of the feed may stay away without having to take a fresh copy.
@@ -35,6 +35,7 @@ pub(super) fn start(parts: &Arc<Parts>, tasks: &Tasks) {
             if !parts.writer.is_running() {
                 return;
             }
+            ballast::keep(&parts.settings.folder);
             if let Err(error) = sweep(&parts).await {
                 tracing::warn!(%error, "could not remove what is out of date; trying again later");
             }

@@ -333,7 +333,7 @@ async fn what_waits_is_committed_together() {
 }
 
 #[tokio::test]
-async fn a_closed_store_refuses_and_leaves_one_file() {
+async fn a_closed_store_refuses_and_leaves_its_file_and_the_ballast() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     apply(&store, registration("acme", "a.test")).await.unwrap();
@@ -345,7 +345,7 @@ async fn a_closed_store_refuses_and_leaves_one_file() {
     );
     let read = store.resolve(soon(), &name("a.test")).await;
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[tokio::test]

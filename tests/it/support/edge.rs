@@ -36,10 +36,16 @@ enum Disk {
     Usual,
     /// On a file system of its own, of [`SMALL_DISK`].
     Small,
+    /// The same, with what the data directory holds already, and without room for more.
+    Full,
 }
 
 /// A declared name gets its certificate without a visitor.
 pub(crate) const AT_ONCE: &str = "obtain = \"at-once\"";
+
+/// Puts back what the data directory held before it was mounted over, and writes until there is no room.
+const FILLED: &str =
+    r#"cp -a "$0.kept/." "$0" && { cat /dev/zero > "$0/filler" 2> /dev/null; true; } &&"#;
 
 /// Room for the store and a few certificates.
 const SMALL_DISK: &str = "8m";
@@ -197,6 +203,12 @@ impl Setup {
         self
     }
 
+    /// Gives the data directory, as a run before left it, a small file system of its own that is full.
+    pub(crate) fn on_full_disk(mut self) -> Self {
+        self.disk = Disk::Full;
+        self
+    }
+
     /// What visitors trust.
     pub(crate) fn trusted(&self) -> &Path {
         self.trusted.as_deref().unwrap()
@@ -228,7 +240,8 @@ impl Setup {
         self.write();
         let mut start = match self.disk {
             Disk::Usual => command(env!("CARGO_BIN_EXE_vestibule")),
-            Disk::Small => self.on_a_mount(),
+            Disk::Small => self.on_a_mount(""),
+            Disk::Full => self.on_a_mount(FILLED),
         };
         start
             .arg("run")
@@ -243,13 +256,14 @@ impl Setup {
     }
 
     /// The program behind a mount of its own, which needs root or user namespaces.
-    fn on_a_mount(&self) -> std::process::Command {
+    fn on_a_mount(&self, then: &str) -> std::process::Command {
         let mut start = command("unshare");
         if !rustix::process::geteuid().is_root() {
             start.args(["--user", "--map-root-user"]);
         }
         let script = format!(
-            "mkdir -p \"$0\" && mount -t tmpfs -o size={SMALL_DISK},mode=700 none \"$0\" && exec \"$@\""
+            "mkdir -p \"$0\" && rm -rf \"$0.kept\" && cp -a \"$0\" \"$0.kept\" && \
+             mount -t tmpfs -o size={SMALL_DISK},mode=700 none \"$0\" && {then} exec \"$@\""
         );
         start
             .args(["--mount", "--", "sh", "-c", &script])
