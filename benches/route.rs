@@ -32,6 +32,7 @@ fn route(scope: RouteScope, path: &str, upstream: &Arc<Upstream>) -> Route {
         upstream: Arc::clone(upstream),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        tenants: None,
     }
 }
 

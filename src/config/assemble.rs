@@ -5,13 +5,18 @@
 //! that file alone. Where two files claim one name, the one whose text has not changed since the last good
 //! configuration keeps it, so that a newcomer cannot take it away.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::config::claims::{Claims, Reader};
 use crate::config::file;
 use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::reader::At;
 use crate::config::settings::{self, Settings, declared};
 use crate::config::source::Source;
 use crate::config::text::{FileText, Texts};
 use crate::control::declare::{Completeness, Declaration};
+use crate::model::{NamePattern, TenantId};
 
 /// A configuration whose files agree with each other.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(super) struct Assembled<'t> {
 pub(super) struct Included<'t> {
     pub(super) source: &'t Source,
     declaration: Declaration,
+    /// The hosts that it routes.
+    hosts: Vec<At<NamePattern>>,
 }
 
 /// Puts the texts together; `previous` is the last good configuration.
@@ -116,24 +123,25 @@ fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims<'t>) ->
             FileText::Read(source) => read(source, &claims, main),
             FileText::Unreadable(mistake) => Err(vec![mistake.clone()]),
         };
-        let (taken, source) = match (present, file.source()) {
-            (Ok(taken), Some(source)) => (taken, source),
-            (Ok(_), None) => continue,
-            (Err(mistakes), present) => {
+        let taken = match present {
+            Ok(taken) => taken,
+            Err(mistakes) => {
                 warnings.extend(mistakes);
-                let old = old(file).filter(|old| Some(*old) != present);
-                match old.and_then(|old| Some((read(old, &claims, main).ok()?, old))) {
-                    Some((taken, old)) => (taken, old),
+                let old = old(file).filter(|old| Some(*old) != file.source());
+                match old.and_then(|old| read(old, &claims, main).ok()) {
+                    Some(taken) => taken,
                     None => continue,
                 }
             }
         };
-        let (declaration, own) = taken;
+        let (file, own) = taken;
         claims.join(own);
-        included.push(Included {
-            source,
-            declaration,
-        });
+        included.push(file);
+    }
+    for file in &included {
+        let mistakes = Mistakes::new(file.source);
+        claims.check_taken(&file.hosts, file.source, &mistakes);
+        warnings.extend(mistakes.into_sorted());
     }
     included.sort_by(|a, b| a.source.name().cmp(b.source.name()));
     warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -149,14 +157,28 @@ fn read<'t>(
     source: &'t Source,
     others: &Claims<'t>,
     main: &Claims<'t>,
-) -> Result<(Declaration, Claims<'t>), Vec<Mistake>> {
+) -> Result<(Included<'t>, Claims<'t>), Vec<Mistake>> {
     let mistakes = Mistakes::new(source);
     let declared = file::read_included(source, &mistakes);
     let own = Claims::of(&declared, others, source, &mistakes);
     own.check_uses(&declared, Reader::Included(main), &mistakes);
-    let declaration = declared::settle(&declared, source, &mistakes);
+    let mut declaration = declared::settle(&declared, source, &mistakes);
+    let tenants = declaration.tenants.iter().map(|tenant| tenant.id.clone());
+    let tenants: Arc<BTreeSet<TenantId>> = Arc::new(tenants.collect());
+    for route in &mut declaration.routes {
+        route.tenants = Some(Arc::clone(&tenants));
+    }
+    let file = Included {
+        source,
+        declaration,
+        hosts: declared
+            .routes
+            .into_iter()
+            .filter_map(|route| route.host)
+            .collect(),
+    };
     match mistakes.into_sorted() {
-        none if none.is_empty() => Ok((declaration, own)),
+        none if none.is_empty() => Ok((file, own)),
         some => Err(some),
     }
 }
@@ -276,6 +298,31 @@ mod tests {
     }
 
     #[test]
+    fn a_route_below_a_files_own_wildcard_takes_no_name_that_another_file_declares() {
+        let main = "[[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:3000\"]\n";
+        let wide = format!(
+            "{}[[route]]\nhost = \"a.x.test\"\nupstream = \"core\"\n\
+             [[route]]\nhost = \"b.x.test\"\nupstream = \"core\"\n",
+            tenant("wide", "*.x.test")
+        );
+        let own = tenant("own", "a.x.test");
+        for (first, second) in [("a.toml", "b.toml"), ("b.toml", "a.toml")] {
+            let texts = texts(main, &[(first, &wide), (second, &own)]);
+            let assembled = assemble(&texts, None).unwrap();
+            assert_eq!(assembled.included.len(), 2, "each file stands");
+            let [warning] = &*assembled.warnings else {
+                panic!("{:?}", assembled.warnings);
+            };
+            assert_eq!(warning.file, first);
+            assert!(warning.what.contains("a.x.test"), "{warning}");
+            let allowed: BTreeSet<TenantId> = [TenantId::parse("wide").unwrap()].into();
+            for route in &assembled.settings.declaration.routes {
+                assert_eq!(route.tenants.as_deref(), Some(&allowed));
+            }
+        }
+    }
+
+    #[test]
     fn a_route_of_the_main_file_needs_its_tenant_only_while_every_file_is_whole() {
         let main = "[[upstream]]\nname = \"core\"\naddresses = [\"127.0.0.1:3000\"]\n\
                     [[route]]\ntenant = \"acme\"\nupstream = \"core\"\n";
@@ -367,7 +414,7 @@ mod tests {
         assert_eq!(warning.fix.as_deref(), Some("did you mean \"internal\"?"));
         let choices = &assembled.settings.declaration.choices.0;
         assert_eq!(choices.len(), 2);
-        let choice = &choices[&crate::model::TenantId::parse("acme").unwrap()];
+        let choice = &choices[&TenantId::parse("acme").unwrap()];
         assert_eq!(choice.authorities[0].as_str(), "internal");
         assert_eq!(choice.profile.as_deref(), Some("short"));
     }

@@ -3,7 +3,8 @@
 //!
 //! The main file may use everything that is declared. An included file may use what the main file and it
 //! itself declare, and may route only its own tenants and domains: so it stands or falls alone, and one
-//! bad file never touches another's tenants.
+//! bad file never touches another's tenants. A name below its wildcard that another file declares is that
+//! file's: a route for it takes nothing, and is told.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -249,6 +250,33 @@ impl<'s> Claims<'s> {
             at,
             finding.fix("add \"tenant\", or move the route to the main file"),
         );
+    }
+
+    /// Records each route of an included file for a host that another file declares: it is allowed by a wildcard of the
+    /// file's own, and never used.
+    pub(super) fn check_taken(
+        &self,
+        hosts: &[At<NamePattern>],
+        source: &Source,
+        mistakes: &Mistakes<'_>,
+    ) {
+        for host in hosts {
+            let Some(declared) = self.domains.get(&host.value) else {
+                continue;
+            };
+            if declared.source.name() == source.name() {
+                continue;
+            }
+            let what = format!(
+                "a [[route]] for {}, which another file declares",
+                host.value
+            );
+            let finding = Finding::new(what)
+                .expected("a tenant or a domain that this file declares")
+                .fix("remove the route: it is not used, for the requests are another tenant's")
+                .see(format!("{declared}: the domain"));
+            mistakes.add(host.at.clone(), finding);
+        }
     }
 
     /// Whether a declared domain is, or covers, what `host` stands for.

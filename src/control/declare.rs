@@ -10,6 +10,7 @@ pub mod plan;
 
 pub mod reconcile;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::certs::authorities::Choices;
@@ -72,6 +73,9 @@ pub struct DeclaredRoute {
     pub request_headers: HeaderEdits,
     /// Edits of the response on its way back.
     pub response_headers: HeaderEdits,
+    /// The only tenants whose requests it may take: those of the included file that it stands in. A name below a wildcard
+    /// of theirs may be another tenant's.
+    pub tenants: Option<Arc<BTreeSet<TenantId>>>,
     /// The file, for warnings.
     pub file: Arc<str>,
 }

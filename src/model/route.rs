@@ -1,5 +1,6 @@
 //! Where requests go: upstreams, and the routes that choose one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -204,6 +205,17 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Edits of the response on its way back.
     pub response_headers: HeaderEdits,
+    /// The tenants whose requests it may take, whatever its scope covers; anybody's where absent.
+    pub tenants: Option<Arc<BTreeSet<TenantId>>>,
+}
+
+impl Route {
+    /// Whether it may take a tenant's requests.
+    #[must_use]
+    pub fn is_for(&self, tenant: &TenantId) -> bool {
+        let tenants = self.tenants.as_ref();
+        tenants.is_none_or(|tenants| tenants.contains(tenant))
+    }
 }
 
 #[cfg(test)]

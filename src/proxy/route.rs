@@ -19,7 +19,8 @@ pub struct Chosen<'a> {
 }
 
 /// Chooses a route: the upstream that the permission hook gave the domain; then the narrowest scope (host, wildcard
-/// host, tenant, everyone) that has a path covering the request's, and in it the longest path.
+/// host, tenant, everyone) that has a path covering the request's, and in it the longest path. A route that is not for
+/// the domain's tenant is none.
 ///
 /// Where none of these scopes has a rule about paths, the path is forwarded byte for byte.
 ///
@@ -42,14 +43,19 @@ pub fn choose<'a>(
     }
     let candidates = routes.candidates(host, &domain.tenant);
     // The longest path comes first, so the first tells whether there is any but the root.
-    let by_path = candidates
-        .iter()
-        .any(|list| list.first().is_some_and(|route| !route.path.is_root()));
+    let may_take = |route: &&Arc<Route>| route.is_for(&domain.tenant);
+    let by_path = candidates.iter().any(|list| {
+        let first = list.iter().find(may_take);
+        first.is_some_and(|route| !route.path.is_root())
+    });
     let path = match by_path {
         true => normalised(path)?,
         false => Cow::Borrowed(path),
     };
-    let mut all = candidates.iter().flat_map(|list| list.iter());
+    let mut all = candidates
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter(may_take);
     let route = all.find(|route| route.path.covers(&path));
     match route {
         Some(route) => Ok(Chosen {
@@ -144,7 +150,60 @@ fn decode_unreserved(path: &str) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::model::route::{
+        HeaderEdits, PathPrefix, RouteScope, Upstream, UpstreamName, UpstreamTimeouts, UpstreamTls,
+    };
+    use crate::model::{NamePattern, TenantId};
+
+    fn route(scope: RouteScope, path: &str, upstream: &str, tenants: Option<&[&str]>) -> Route {
+        let timeouts = UpstreamTimeouts::default();
+        let name = UpstreamName::new(upstream);
+        let upstream = Upstream::new(name, Vec::new(), UpstreamTls::None, timeouts);
+        let set = |ids: &[&str]| -> BTreeSet<TenantId> {
+            ids.iter().map(|id| TenantId::parse(id).unwrap()).collect()
+        };
+        Route {
+            scope,
+            path: PathPrefix::new(path).unwrap(),
+            upstream: Arc::new(upstream),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            tenants: tenants.map(|ids| Arc::new(set(ids))),
+        }
+    }
+
+    #[test]
+    fn a_route_of_one_tenants_file_takes_no_other_tenants_name_below_its_wildcard() {
+        let host = |text: &str| RouteScope::Host(NamePattern::parse(text).unwrap());
+        let routes = Routes::new(
+            vec![
+                route(host("*.x.test"), "/", "theirs", Some(&["wide"])),
+                route(host("a.x.test"), "/api", "theirs", Some(&["wide"])),
+                route(RouteScope::Everyone, "/", "core", None),
+            ],
+            Vec::new(),
+        );
+        let chosen = |name: &str, tenant: &str| {
+            let domain = KnownDomain {
+                tenant: TenantId::parse(tenant).unwrap(),
+                served: true,
+                upstream: None,
+            };
+            let host = DnsName::parse(name).unwrap();
+            let chosen = choose(&routes, &host, &domain, "/api/%61").unwrap();
+            (
+                chosen.route.upstream.name.to_string(),
+                chosen.path.into_owned(),
+            )
+        };
+        let told = |upstream: &str, path: &str| (upstream.to_owned(), path.to_owned());
+        assert_eq!(chosen("a.x.test", "own"), told("core", "/api/%61"));
+        assert_eq!(chosen("a.x.test", "wide"), told("theirs", "/api/a"));
+        assert_eq!(chosen("b.x.test", "wide"), told("theirs", "/api/%61"));
+    }
 
     #[test]
     fn paths_are_normalised_or_refused() {

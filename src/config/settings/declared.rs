@@ -100,6 +100,7 @@ fn route(section: &file::Route, file: &Arc<str>) -> DeclaredRoute {
         upstream: UpstreamName::new(&section.upstream.value),
         request_headers: section.request_headers.0.clone(),
         response_headers: section.response_headers.0.clone(),
+        tenants: None,
         file: Arc::clone(file),
     }
 }

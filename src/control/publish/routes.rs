@@ -57,6 +57,7 @@ pub fn build(declaration: &Declaration, before: &[Arc<Upstream>]) -> Built {
             upstream: Arc::clone(upstream),
             request_headers: declared.request_headers.clone(),
             response_headers: declared.response_headers.clone(),
+            tenants: declared.tenants.clone(),
         });
     }
     let whole = upstreams.iter().map(whole).collect();
@@ -75,6 +76,7 @@ fn whole(upstream: &Arc<Upstream>) -> Route {
         upstream: Arc::clone(upstream),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        tenants: None,
     }
 }
 
@@ -108,6 +110,7 @@ mod tests {
             upstream: UpstreamName::new(upstream),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            tenants: None,
             file: "proxy.toml".into(),
         }
     }

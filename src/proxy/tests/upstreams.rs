@@ -436,6 +436,7 @@ pub(super) fn route(scope: RouteScope, path: &str, upstream: &Arc<Upstream>) -> 
         upstream: Arc::clone(upstream),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        tenants: None,
     }
 }
 
