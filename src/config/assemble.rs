@@ -3,14 +3,16 @@
 //!
 //! A mistake in the main file refuses the whole. A mistake in an included file is a warning that concerns
 //! that file alone. Where two files claim one name, the one whose text has not changed since the last good
-//! configuration keeps it, so that a newcomer cannot take it away.
+//! configuration keeps it, so that a newcomer cannot take it away. A pattern of `include` that matched files and
+//! matches none any more is a folder that is not mounted yet, or is being copied anew: its files go on.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::claims::{Claims, Reader};
 use crate::config::file;
-use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::mistake::{Finding, Mistake, Mistakes, located};
 use crate::config::reader::At;
 use crate::config::settings::{self, Settings, declared};
 use crate::config::source::Source;
@@ -58,9 +60,11 @@ pub(super) fn assemble<'t>(
     claims.join(platform);
     let claims = claims.with_authorities(main.cas.iter().map(|ca| ca.name.value.clone()));
     claims.check_uses(&main.declared, Reader::Main, &mistakes);
-    let joined = join(texts, previous, &claims);
+    let gone = gone(&main.include, source, texts, previous);
+    let joined = join(texts, previous, &gone.files, &claims);
     // A hook names tenants and hosts that no file declares; a file left out may declare them.
-    if main.on_demand.ask.is_none() && joined.warnings.is_empty() && mistakes.is_empty() {
+    let is_whole = joined.warnings.is_empty() && gone.warnings.is_empty();
+    if main.on_demand.ask.is_none() && is_whole && mistakes.is_empty() {
         joined.claims.check_main_reach(&main.declared, &mistakes);
     }
     let mut settings = settings::settle(&main, source, &mistakes);
@@ -68,21 +72,66 @@ pub(super) fn assemble<'t>(
     settings.declaration.obtain = settings.certificates.obtain;
     let mut found = mistakes.into_sorted();
     if found.is_empty() {
-        add(&mut settings.declaration, &joined, texts);
+        add(&mut settings.declaration, &joined);
+        let warnings = gone.warnings.into_iter().chain(joined.warnings);
         return Ok(Assembled {
             settings,
             main: source,
             included: joined.included,
             claims: joined.claims,
-            warnings: joined.warnings,
+            warnings: warnings.collect(),
         });
     }
+    found.extend(gone.warnings);
     found.extend(joined.warnings);
     Err(found)
 }
 
+/// Files that are there no longer and go on.
+#[derive(Default)]
+struct Gone<'t> {
+    files: Vec<&'t FileText>,
+    warnings: Vec<Mistake>,
+}
+
+/// The files of patterns that matched some in the last good configuration and match none now.
+fn gone<'t>(
+    patterns: &[At<PathBuf>],
+    main: &Source,
+    texts: &Texts,
+    previous: Option<&'t Texts>,
+) -> Gone<'t> {
+    let mut gone = Gone::default();
+    for pattern in patterns {
+        let resolved = main.resolve(&pattern.value);
+        if !texts.fitting(&resolved).is_empty() {
+            continue;
+        }
+        let before = previous.map(|texts| texts.fitting(&resolved));
+        let mut before = before.unwrap_or_default();
+        // One that another pattern names too is there.
+        before.retain(|file| texts.included(file.name()).is_none());
+        if before.is_empty() {
+            continue;
+        }
+        let what = format!(
+            "include: no file matches {:?} any more, and {} did: what they declare goes on",
+            pattern.value.display().to_string(),
+            before.len()
+        );
+        let finding = Finding::new(what).fix(
+            "bring the files back; to remove them on purpose, take the pattern out of \"include\", \
+             or leave an empty file that matches it",
+        );
+        gone.warnings
+            .push(located(main, pattern.at.clone(), finding));
+        gone.files.extend(before);
+    }
+    gone
+}
+
 /// Adds what the included files declare, in the order of their paths.
-fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
+fn add(declaration: &mut Declaration, joined: &Joined<'_>) {
     for file in &joined.included {
         let own = &file.declaration;
         declaration.tenants.extend(own.tenants.iter().cloned());
@@ -97,21 +146,29 @@ fn add(declaration: &mut Declaration, joined: &Joined<'_>, texts: &Texts) {
         let files = files.map(|(tenant, file)| (tenant.clone(), file.clone()));
         keys.files.extend(files);
     }
-    if joined.included.len() < texts.included.len() {
+    if joined.included.len() < joined.named {
         declaration.completeness = Completeness::Partial;
     }
 }
 
 struct Joined<'t> {
+    /// The files that there are, whether they take part or not.
+    named: usize,
     included: Vec<Included<'t>>,
     claims: Claims<'t>,
     warnings: Vec<Mistake>,
 }
 
 /// Adds the included files to the main file's claims, those with the oldest right first.
-fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims<'t>) -> Joined<'t> {
+fn join<'t>(
+    texts: &'t Texts,
+    previous: Option<&'t Texts>,
+    gone: &[&'t FileText],
+    main: &Claims<'t>,
+) -> Joined<'t> {
     let old = |file: &FileText| previous.and_then(|texts| texts.included(file.name()));
-    let mut order: Vec<&FileText> = texts.included.iter().collect();
+    let mut order: Vec<&FileText> = texts.included.iter().chain(gone.iter().copied()).collect();
+    let named = order.len();
     order.sort_by_key(|file| match (old(file), file.source()) {
         (Some(old), Some(new)) if old == new => 0,
         (Some(_), _) => 1,
@@ -146,6 +203,7 @@ fn join<'t>(texts: &'t Texts, previous: Option<&'t Texts>, main: &Claims<'t>) ->
     included.sort_by(|a, b| a.source.name().cmp(b.source.name()));
     warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Joined {
+        named,
         included,
         claims,
         warnings,

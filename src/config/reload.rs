@@ -273,6 +273,55 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_not_there_retires_nothing_until_that_is_meant() {
+        let (folder, path, loaded) = served();
+        let mut reloader = Reloader::new(&loaded);
+        let mut reloaded = || {
+            let Reload::Applied(applied) = reloader.reload(Trigger::FileChange) else {
+                panic!("not applied");
+            };
+            let whole = applied.settings.declaration.completeness;
+            let names = tenants(&applied.settings).join(" ");
+            (names, whole, applied.warnings)
+        };
+        let files = folder.path().join("d");
+        std::fs::rename(&files, folder.path().join("away")).unwrap();
+        for _ in ["not there", "empty"] {
+            let (names, whole, warnings) = reloaded();
+            assert_eq!((&*names, whole), ("a b", Completeness::Whole));
+            assert_eq!(warnings.len(), 1);
+            assert_eq!(warnings[0].file, path.display().to_string());
+            assert!(
+                warnings[0].to_string().contains("and 2 did"),
+                "{}",
+                warnings[0]
+            );
+            assert!(warnings[0].fix.as_ref().unwrap().contains("on purpose"));
+            let started = load(&path).unwrap();
+            assert_eq!(tenants(&started.settings), ["a", "b"]);
+            std::fs::create_dir_all(&files).unwrap();
+            write(
+                folder.path(),
+                "proxy.toml",
+                &format!("{GOOD}connect_timeout = \"1s\"\n"),
+            );
+        }
+        write(folder.path(), "d/b.toml", &tenant("b"));
+        let (names, whole, warnings) = reloaded();
+        assert_eq!(
+            (&*names, whole, warnings.len()),
+            ("b", Completeness::Whole, 0)
+        );
+        std::fs::remove_file(files.join("b.toml")).unwrap();
+        write(folder.path(), "d/none.toml", "");
+        let (names, whole, warnings) = reloaded();
+        assert_eq!(
+            (&*names, whole, warnings.len()),
+            ("", Completeness::Whole, 0)
+        );
+    }
+
+    #[test]
     fn the_folders_of_patterns_are_followed_before_a_file_is_in_them() {
         let (folder, _, loaded) = served();
         let files = Reloader::new(&loaded).files();

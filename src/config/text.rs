@@ -75,6 +75,14 @@ impl Texts {
         Self { main, included }
     }
 
+    /// The included files whose names fit a pattern with `*`, as it is resolved.
+    pub(super) fn fitting(&self, pattern: &Path) -> Vec<&FileText> {
+        let files = self.included.iter();
+        files
+            .filter(|file| fits(pattern, Path::new(file.name())))
+            .collect()
+    }
+
     /// The text of an included file by its name.
     pub(super) fn included(&self, name: &str) -> Option<&Source> {
         let found = self.included.iter().find(|file| file.name() == name);
@@ -115,7 +123,7 @@ pub(super) fn read_file(path: &Path) -> FileText {
 }
 
 /// The files that a pattern names: itself, or those of its folder where its last part holds `*`. A folder
-/// that is not there holds none; hidden files are left out, as in a shell.
+/// that is not there holds none (where it held some before, `assemble` goes on with those); hidden files are left out, as in a shell.
 fn matching(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().unwrap_or_default().to_string_lossy();
     if !name.contains('*') {
@@ -136,6 +144,18 @@ fn matching(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.retain(|path| !path.is_dir());
     Ok(found)
+}
+
+/// Whether a pattern with `*` names a file, there or not.
+fn fits(pattern: &Path, file: &Path) -> bool {
+    let (Some(pattern_name), Some(name)) = (pattern.file_name(), file.file_name()) else {
+        return false;
+    };
+    let pattern_name = pattern_name.to_string_lossy();
+    pattern != file
+        && pattern_name.contains('*')
+        && pattern.parent() == file.parent()
+        && matches(&pattern_name, &name.to_string_lossy())
 }
 
 /// Whether `name` fits `pattern`, in which `*` stands for any characters.
