@@ -122,6 +122,15 @@ impl CaaSet {
         ruling
     }
 
+    /// Whether a record that names the authority names accounts too: only then it matters which one is ours.
+    #[must_use]
+    pub fn names_accounts(&self, identities: &[String], pattern: &NamePattern) -> bool {
+        self.relevant(pattern).any(|record| {
+            let issuer = Issuer::read(&record.value);
+            issuer.is_one_of(identities) && !issuer.values("accounturi").is_empty()
+        })
+    }
+
     /// The record that is to be added where `verdict` stands against `asked`, as a zone file has it.
     #[must_use]
     pub fn remedy(&self, asked: &Asked<'_>, verdict: &Verdict) -> Option<String> {
@@ -204,8 +213,7 @@ impl<'a> Issuer<'a> {
     }
 
     fn allows(&self, asked: &Asked<'_>) -> Verdict {
-        let named = |identity: &String| identity.eq_ignore_ascii_case(self.domain);
-        if self.domain.is_empty() || !asked.identities.iter().any(named) {
+        if !self.is_one_of(asked.identities) {
             return Verdict::ForbidsCa;
         }
         // RFC 8657 §3: simple string comparison; of two such parameters neither can be satisfied.
@@ -230,6 +238,11 @@ impl<'a> Issuer<'a> {
         } else {
             Verdict::ForbidsMethod
         }
+    }
+
+    fn is_one_of(&self, identities: &[String]) -> bool {
+        let named = |identity: &String| identity.eq_ignore_ascii_case(self.domain);
+        !self.domain.is_empty() && identities.iter().any(named)
     }
 
     fn values(&self, key: &str) -> Vec<&'a str> {

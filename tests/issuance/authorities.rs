@@ -474,12 +474,15 @@ async fn caa_chooses_among_the_authorities_and_forbids_without_a_call() {
     );
     for (name, expected) in [
         ("a.free.example.com", "one"),
-        ("a.two.example.com", "two"),
         ("a.ours.example.com", "one"),
+        ("a.two.example.com", "two"),
     ] {
         engine.register(name).await;
         let credential = engine.obtain(name).await.unwrap();
         assert_eq!(credential.facts.ca.as_str(), expected, "{name}");
+        // An account is opened where it is needed, not with every authority that CAA is read for.
+        let kept = engine.accounts.url(&CaId::new("two")).await.unwrap();
+        assert_eq!(kept.is_some(), expected == "two", "{name}");
     }
     let orders = (one.orders(), two.orders());
     caa("third.example.com", "third.test");

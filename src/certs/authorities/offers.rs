@@ -206,12 +206,15 @@ impl Accounts {
             return all();
         }
         let set = found.as_ref().map_err(unreadable)?;
-        let account = self.account(ca).await.ok();
+        let account = match set.names_accounts(&meta.caa_identities, &subject.request.pattern) {
+            true => self.account_url(ca).await,
+            false => None,
+        };
         let words: Vec<&str> = subject.methods.iter().map(|kind| kind.as_str()).collect();
         let asked = Asked {
             identities: &meta.caa_identities,
             pattern: &subject.request.pattern,
-            account: account.as_ref().and_then(|account| account.url()),
+            account: account.as_deref(),
             methods: &words,
         };
         let verdict = set.allows(&asked);
@@ -227,6 +230,16 @@ impl Accounts {
             records: set.lines(),
             verdict,
         })
+    }
+
+    /// The URL of our account as it is kept. Only where none is, an account is opened: an authority that hangs is to hold up
+    /// no order that another one takes.
+    async fn account_url(&self, ca: &CaId) -> Option<String> {
+        if let Ok(Some(url)) = self.url(ca).await {
+            return Some(url);
+        }
+        let account = self.account(ca).await.ok()?;
+        account.url().map(str::to_owned)
     }
 
     /// The profile to order. A renewal goes on without one that is no longer offered: a certificate of another kind is
