@@ -255,11 +255,12 @@ async fn require(
 ///
 /// [`Revocation::is_told`]: crate::model::revocation::Revocation::is_told
 const DUE: &str = "SELECT certificate_id FROM certificate WHERE retire_at IS NOT NULL AND retire_at <= ?1 \
-    AND (not_after <= ?1 OR standing ->> '$.revocation' IS NULL \
+    AND (not_after <= ?1 OR CASE WHEN NOT json_valid(standing) THEN TRUE \
+    ELSE standing ->> '$.revocation' IS NULL \
     OR standing ->> '$.revocation.left_to' IS NOT NULL \
     OR (standing ->> '$.revocation.revoked_at' IS NOT NULL \
     AND COALESCE(standing ->> '$.revocation.taken_for', standing ->> '$.revocation.reason') \
-    = standing ->> '$.revocation.reason')) \
+    = standing ->> '$.revocation.reason') END) \
     ORDER BY retire_at LIMIT ?2";
 
 /// Destroys keys whose time has come, each with its audit event; tells how many.
