@@ -1,7 +1,7 @@
 //! Room kept for a start on a full disk.
 //!
-//! An orderly stop removes the database's log and shared memory, and a start makes them anew: on a full disk it could not,
-//! and nothing that is stored would be served. So a small file lies beside the database, whose room is given up then.
+//! The last connection to close removes the database's log and shared memory, and a start makes them anew: on a full disk it
+//! could not, and nothing that is stored would be served. So a small file lies beside the database, whose room is given up then.
 
 use std::fs;
 use std::path::Path;

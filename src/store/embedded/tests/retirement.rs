@@ -144,7 +144,7 @@ async fn a_certificate_that_cannot_be_read_keeps_no_other_key_from_its_end() {
     let fixture = Fixture::with(&[&first, &second, &last]).await;
     for record in [&first, &second, &last] {
         fixture.point(record.facts.id).await.unwrap();
-        fixture.clock.advance(std::time::Duration::from_secs(1));
+        fixture.clock.advance(Duration::from_secs(1));
     }
     fixture
         .store
@@ -152,9 +152,7 @@ async fn a_certificate_that_cannot_be_read_keeps_no_other_key_from_its_end() {
             "UPDATE certificate SET standing = 'oops' WHERE retire_at = (SELECT MIN(retire_at) FROM certificate)",
         )
         .await;
-    fixture
-        .clock
-        .advance(std::time::Duration::from_hours(24 * 30));
+    fixture.clock.advance(Duration::from_hours(24 * 30));
     fixture.sweep().await;
     assert!(fixture.read(second.facts.id).await.sealed_key.is_empty());
     let scope = TenantScope::operator();
