@@ -183,7 +183,7 @@ impl fmt::Display for Denial {
                 "the permission hook does not allow the name any more; what is valid is served until it expires",
             ),
             Self::NoAuthority => {
-                f.write_str("no certification authority is configured; add a [[ca]] section")
+                f.write_str("no certification authority that the tenant may use is configured; add a [[ca]], or change ca in [[tenant]]")
             }
             Self::NoneSuitable(_) => {
                 f.write_str("no configured authority can certify the name")?;

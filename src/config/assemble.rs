@@ -39,6 +39,8 @@ pub(super) struct Included<'t> {
     declaration: Declaration,
     /// The hosts that it routes.
     hosts: Vec<At<NamePattern>>,
+    /// The authorities that its tenants choose.
+    chosen: Vec<At<String>>,
 }
 
 /// Puts the texts together; `previous` is the last good configuration.
@@ -198,6 +200,7 @@ fn join<'t>(
     for file in &included {
         let mistakes = Mistakes::new(file.source);
         claims.check_taken(&file.hosts, file.source, &mistakes);
+        claims.check_authorities(file.chosen.iter(), &mistakes);
         warnings.extend(mistakes.into_sorted());
     }
     included.sort_by(|a, b| a.source.name().cmp(b.source.name()));
@@ -233,6 +236,11 @@ fn read<'t>(
             .routes
             .into_iter()
             .filter_map(|route| route.host)
+            .collect(),
+        chosen: declared
+            .tenants
+            .into_iter()
+            .flat_map(|tenant| tenant.ca)
             .collect(),
     };
     match mistakes.into_sorted() {
@@ -471,9 +479,35 @@ mod tests {
         );
         assert_eq!(warning.fix.as_deref(), Some("did you mean \"internal\"?"));
         let choices = &assembled.settings.declaration.choices.0;
-        assert_eq!(choices.len(), 2);
+        assert_eq!(choices.len(), 3);
         let choice = &choices[&TenantId::parse("acme").unwrap()];
         assert_eq!(choice.authorities[0].as_str(), "internal");
         assert_eq!(choice.profile.as_deref(), Some("short"));
+    }
+
+    #[test]
+    fn an_included_file_stands_with_its_choice_when_the_authority_is_removed() {
+        let own = "[[tenant]]\nname = \"own\"\ndomains = [\"own.test\"]\nca = [\"corp\"]\n\
+                   [[upstream]]\nname = \"back\"\naddresses = [\"127.0.0.1:3000\"]\n\
+                   [[route]]\ntenant = \"own\"\nupstream = \"back\"\n";
+        let corp = "[[ca]]\nname = \"corp\"\nkind = \"private\"\n";
+        let (old, new) = (texts(corp, &[("a", own)]), texts("", &[("a", own)]));
+        assert_eq!(assemble(&old, None).unwrap().warnings, []);
+        for previous in [Some(&old), None] {
+            let assembled = assemble(&new, previous).unwrap();
+            assert_eq!(served(&assembled), ["own.test"]);
+            let told = &assembled.warnings[0];
+            assert_eq!((&*told.file, assembled.warnings.len()), ("a", 1));
+            let what = "ca in [[tenant]]: there is no [[ca]] named \"corp\"";
+            assert_eq!(told.what, what);
+            let declaration = &assembled.settings.declaration;
+            let choice = &declaration.choices.0[&TenantId::parse("own").unwrap()];
+            assert_eq!(choice.authorities[0].as_str(), "corp");
+            let counts = (declaration.routes.len(), declaration.upstreams.len());
+            assert_eq!(counts, (1, 1));
+            assert_eq!(declaration.completeness, Completeness::Whole);
+        }
+        let main = texts("[[tenant]]\nname = \"own\"\nca = [\"corp\"]\n", &[]);
+        assert!(assemble(&main, Some(&old)).is_err());
     }
 }

@@ -4,7 +4,8 @@
 //! The main file may use everything that is declared. An included file may use what the main file and it
 //! itself declare, and may route only its own tenants and domains: so it stands or falls alone, and one
 //! bad file never touches another's tenants. A name below its wildcard that another file declares is that
-//! file's: a route for it takes nothing, and is told.
+//! file's: a route for it takes nothing, and is told. So is an authority that an included file's tenant chooses and
+//! that is not declared: nothing is ordered from it, nor from one that the tenant did not choose.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -183,18 +184,29 @@ impl<'s> Claims<'s> {
         reader: Reader<'_>,
         mistakes: &Mistakes<'_>,
     ) {
-        let authorities = match reader {
-            Reader::Main => &self.authorities,
-            Reader::Included(main) => &main.authorities,
-        };
-        for chosen in declared.tenants.iter().flat_map(|tenant| &tenant.ca) {
-            check_authority(chosen, authorities, mistakes);
+        if let Reader::Main = reader {
+            self.check_authorities(
+                declared.tenants.iter().flat_map(|tenant| &tenant.ca),
+                mistakes,
+            );
         }
         for route in &declared.routes {
             self.check_upstream(&route.upstream, reader, mistakes);
             if let Reader::Included(_) = reader {
                 self.check_reach(route, mistakes);
             }
+        }
+    }
+
+    /// Records each authority that a tenant chooses and the main file does not declare. The main file is refused for it.
+    /// An included file stands, for what it says of its tenants is what keeps other authorities from them.
+    pub(super) fn check_authorities<'a>(
+        &self,
+        chosen: impl Iterator<Item = &'a At<String>>,
+        mistakes: &Mistakes<'_>,
+    ) {
+        for name in chosen {
+            check_authority(name, &self.authorities, mistakes);
         }
     }
 

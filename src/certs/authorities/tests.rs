@@ -364,6 +364,9 @@ fn a_private_authority_follows_a_public_one_only_where_the_tenant_names_it() {
         (&[own, a], &[a, own], NAME, &[a, own]),
         (&[a, own], &[own], NAME, &[own]),
         (&[a, own, b], &[b, a], NAME, &[b, a]),
+        // Named, and not configured any more: nobody who was not chosen.
+        (&[a, own], &["gone"], NAME, &[]),
+        (&[a, own], &["gone", own], NAME, &[own]),
         // Where a private one is preferred for the name.
         (&[own, a], &[], NAME, &[own, a]),
         (&[own, own2], &[], NAME, &[own, own2]),
