@@ -6,8 +6,9 @@
 mod judge;
 mod probe;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,7 +16,7 @@ use futures_util::future::join_all;
 use crate::base::clock::Clock;
 use crate::base::task::Tasks;
 use crate::ca::Kind;
-use crate::config::key_files::KeyFiles;
+use crate::config::key_files::{KeyFile as Needed, KeyFiles};
 use crate::config::load::{Loaded, Origin, load};
 use crate::config::settings::{Settings, root_file};
 use crate::store::embedded::wrapped::{self, Wrapped};
@@ -192,7 +193,25 @@ fn look_at_keys(settings: &Settings, wrapped: Result<Vec<Wrapped>, String>) -> V
             .map(|(tenant, file, found)| judge::own_key(tenant, file, found)),
     );
     lines.extend(missing.iter().take(MOST_KEYS).map(judge::missing_key));
+    lines.extend(look_beside(settings, &keys.needed(&wrapped)));
     lines
+}
+
+/// Keys that lie beside the configured ones, retired or next, and are not as they should be.
+fn look_beside(settings: &Settings, needed: &[Needed]) -> Vec<Line> {
+    let named = settings.declaration.own_keys.files.values();
+    let named: BTreeSet<&Path> = named
+        .chain([&settings.key_file])
+        .map(PathBuf::as_path)
+        .collect();
+    let beside = needed.iter().map(|key| &*key.file);
+    let beside = beside.filter(|file| !named.contains(file));
+    let found = beside.map(|file| (file, probe::key_file(file)));
+    found
+        .filter(|(_, found)| !matches!(found, KeyFile::Good))
+        .take(MOST_KEYS)
+        .map(|(file, found)| judge::key(file, found))
+        .collect()
 }
 
 async fn look_at_ports(settings: &Settings) -> Vec<Line> {
@@ -343,6 +362,10 @@ mod tests {
         }
         let missing = lines("missing key").await;
         assert!(missing.iter().any(|line| line.verdict == Verdict::Fail && line.detail.contains("of tenant acme")), "{missing:?}");
+        assert!(
+            !missing.iter().any(|line| line.detail.contains("globex")),
+            "it is there: {missing:?}"
+        );
         let own = lines("tenant key").await;
         let verdict = |tenant: &str| {
             own.iter()
@@ -353,6 +376,16 @@ mod tests {
         assert_eq!(
             (verdict("globex: "), verdict("initech: ")),
             (Verdict::Fail, Verdict::Ok)
+        );
+
+        // Nor is the platform's missing where others may read it.
+        let exposed = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(&settings.key_file, exposed).unwrap();
+        assert_eq!(lines("missing key").await, missing);
+        let fix = lines("key file").await[0].fix.clone().unwrap();
+        assert_eq!(
+            fix,
+            format!("run: chmod 600 {}", settings.key_file.display())
         );
     }
 

@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::settings::Settings;
-use crate::keys::KekId;
 use crate::keys::destroyed::Destroyed;
 use crate::keys::ring::{KeyRing, next_file, retired_file};
+use crate::keys::{KekError, KekId, KeyEncryptionKey};
 use crate::model::TenantId;
 use crate::store::embedded::wrapped::Wrapped;
 use crate::store::record::KeyOwner;
@@ -139,14 +139,18 @@ fn free(file: &Path, id: KekId) -> PathBuf {
     }
 }
 
-/// Which of a key's files holds this identity: the key, the next one during an exchange, a retired one.
+/// Which of a key's files holds this identity: the key, the next one during an exchange, a retired one. One that is refused,
+/// for others may read it, holds it too: it is there.
 fn holding(file: &Path, id: KekId) -> Option<PathBuf> {
-    let ring = KeyRing::load_with(file, id).ok()?;
-    let key = ring.find(id)?;
-    debug_assert!(
-        [file.to_owned(), next_file(file), retired_file(file, id)].contains(&key.file().to_owned())
-    );
-    Some(key.file().to_owned())
+    match KeyRing::load_with(file, id) {
+        Ok(ring) => ring.find(id).map(|key| key.file().to_owned()),
+        Err(KekError::Exposed { .. }) => {
+            let files = [file.to_owned(), next_file(file), retired_file(file, id)];
+            let mut files = files.into_iter();
+            files.find(|file| KeyEncryptionKey::identity_in(file) == Some(id))
+        }
+        Err(_) => None,
+    }
 }
 
 /// `of the platform, tenant a, tenant b and 3 more tenants`.

@@ -262,6 +262,14 @@ impl KeyEncryptionKey {
         }
     }
 
+    /// The identity of the key that lies in `file`, whoever may read it; nothing where none can be read there. It tells
+    /// which key it is, not whether it may be used.
+    #[must_use]
+    pub fn identity_in(file: &Path) -> Option<KekId> {
+        let bytes = Secret::new(read_capped(file, MOST_BYTES).ok()?);
+        Self::read(&bytes, file).ok().map(|key| key.id)
+    }
+
     /// Its identity.
     #[must_use]
     pub const fn id(&self) -> KekId {
