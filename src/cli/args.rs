@@ -84,11 +84,11 @@ pub struct BackupOptions {
 /// Options of `health`.
 #[derive(Debug, Args)]
 pub struct HealthOptions {
-    /// What to ask; any answer with status 200 is well
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9180/healthz"
-    )]
-    pub url: Url,
+    /// What to ask, at /healthz where it names no path; any answer with status 200 is well. Default: [telemetry] address of
+    /// the configuration
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Url>,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigOption,
 }

@@ -1,6 +1,7 @@
 //! Commands that an operator runs by hand and that need no running instance.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::store::embedded::backup::{self as stored, Summary};
 
 /// For an instance to say that it is alive.
 const HEALTH: Duration = Duration::from_secs(3);
+/// Where it says so.
+const HEALTH_PATH: &str = "/healthz";
 /// Key files that are named one by one.
 const MOST_FILES: usize = 50;
 
@@ -137,25 +140,48 @@ fn key_files(what: &str, files: &[KeyFile]) {
 }
 
 pub(super) fn health(options: &HealthOptions) -> ExitCode {
+    let Some(url) = health_url(options) else {
+        return failed(&format!(
+            "[telemetry] address is \"off\" in {}: nothing tells whether it is alive; set an address, or --url",
+            options.config.config.display()
+        ));
+    };
     let tasks = Tasks::new();
-    let asked = on_runtime(|runtime| runtime.block_on(status(options, &tasks)));
+    let asked = on_runtime(|runtime| runtime.block_on(status(&url, &tasks)));
     match asked {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
-        Ok(status) => failed(&format!("{} answered {status}", options.url)),
+        Ok(status) => failed(&format!("{url} answered {status}")),
         Err(text) => failed(&format!(
             "{text}; --url names another address, as [telemetry] address does in the configuration"
         )),
     }
 }
 
-async fn status(options: &HealthOptions, tasks: &Tasks) -> Result<StatusCode, String> {
+/// What is asked; nothing where nobody would answer.
+fn health_url(options: &HealthOptions) -> Option<String> {
+    if let Some(url) = &options.url {
+        let mut url = url.clone();
+        if url.path() == "/" {
+            url.set_path(HEALTH_PATH);
+        }
+        return Some(url.into());
+    }
+    let mut address = config::locate::telemetry(&options.config.config)?;
+    // Of an instance that listens everywhere, this machine reaches all.
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Some(format!("http://{address}{HEALTH_PATH}"))
+}
+
+async fn status(url: &str, tasks: &Tasks) -> Result<StatusCode, String> {
     let settings = net::Settings {
         schemes: Schemes::HttpsOrHttp,
         deadline: HEALTH,
         ..net::Settings::default()
     };
     let client = HttpClient::new(tasks, &settings).map_err(|error| chain(&error))?;
-    let request = Request::get(options.url.as_str()).body(Bytes::new());
+    let request = Request::get(url).body(Bytes::new());
     let request = request.map_err(|error| chain(&error))?;
     let answer = client.send(request).await.map_err(|error| chain(&error))?;
     Ok(answer.status)
@@ -204,4 +230,37 @@ fn on_runtime<T>(work: impl FnOnce(&Runtime) -> Result<T, String>) -> Result<T, 
 fn failed(text: &str) -> ExitCode {
     complain(text);
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_asked_where_the_configuration_or_the_url_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("proxy.toml");
+        let asked = |url: Option<&str>| {
+            let config = config.clone();
+            health_url(&HealthOptions {
+                url: url.map(|url| url.parse().unwrap()),
+                config: ConfigOption { config },
+            })
+        };
+        let url = |text: &str| Some(text.to_owned());
+        assert_eq!(asked(None), url("http://127.0.0.1:9180/healthz"));
+        for (address, expected) in [
+            ("127.0.0.2:99", url("http://127.0.0.2:99/healthz")),
+            ("0.0.0.0:99", url("http://127.0.0.1:99/healthz")),
+            ("[::]:99", url("http://127.0.0.1:99/healthz")),
+            ("[::1]:99", url("http://[::1]:99/healthz")),
+            ("off", None),
+        ] {
+            let text = format!("[telemetry]\naddress = {address:?}\n");
+            std::fs::write(&config, text).unwrap();
+            assert_eq!(asked(None), expected, "{address}");
+        }
+        assert_eq!(asked(Some("http://a:1")), url("http://a:1/healthz"));
+        assert_eq!(asked(Some("http://a:1/x")), url("http://a:1/x"));
+    }
 }

@@ -3,6 +3,7 @@
 //! The command line must reach an instance whose file has just been broken, and without the secrets in its environment.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::file;
@@ -11,6 +12,7 @@ use crate::config::mistake::Mistakes;
 use crate::config::settings::SOCKET;
 use crate::config::source::Source;
 use crate::config::text::{FileText, read_file};
+use crate::telemetry::Settings;
 
 /// Where the control API's socket is, and what tells so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,22 @@ pub fn admin_socket(path: &Path) -> Located {
             FileText::Unreadable(_) if is_missing(path) => ToldBy::NoFile,
             FileText::Unreadable(mistake) => ToldBy::UnreadableFile(mistake.what.clone()),
         },
+    }
+}
+
+/// Where the instance that the configuration at `path` describes tells how it is: `[telemetry] address`, as far as it can be
+/// read, else the default; nowhere where that is off.
+#[must_use]
+pub fn telemetry(path: &Path) -> Option<SocketAddr> {
+    let named = match read_file(path) {
+        FileText::Read(source) => text_of(&source, "telemetry", "address"),
+        FileText::Unreadable(_) => None,
+    };
+    match named.as_deref() {
+        Some("off") => None,
+        named => named
+            .and_then(|address| address.parse().ok())
+            .or(Settings::default().address),
     }
 }
 
@@ -103,5 +121,23 @@ mod tests {
             matches!(&folder_instead, ToldBy::UnreadableFile(why) if why.contains("directory")),
             "{folder_instead:?}"
         );
+    }
+    #[test]
+    fn telemetry_is_found_in_a_broken_file_and_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        let default = Settings::default().address;
+        assert_eq!(telemetry(&path), default);
+        let named = Some(SocketAddr::from(([127, 0, 0, 2], 9999)));
+        for (text, expected) in [
+            ("", default),
+            ("[telemetry]\naddress = \"127.0.0.2:9999\"\n", named),
+            ("[listen\n[telemetry]\naddress = \"127.0.0.2:9999\"", named),
+            ("[telemetry]\naddress = \"off\"\n", None),
+            ("[telemetry]\naddress = 9180\n", default),
+        ] {
+            replace(&path, text.as_bytes(), Access::Everyone).unwrap();
+            assert_eq!(telemetry(&path), expected, "{text}");
+        }
     }
 }
