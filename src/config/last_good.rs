@@ -22,6 +22,9 @@ pub(super) const DEFAULT_DATA: &str = "data";
 #[derive(Serialize, Deserialize)]
 struct Kept {
     format: u32,
+    /// Of the main file, absolute; absent in one that an older version kept.
+    #[serde(default)]
+    path: Option<PathBuf>,
     main: String,
     included: Vec<KeptFile>,
 }
@@ -31,6 +34,22 @@ struct KeptFile {
     /// Relative to the main file's folder where it lies below it.
     path: PathBuf,
     text: String,
+}
+
+/// The last good configuration of a data directory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LastGood {
+    pub(super) texts: Texts,
+    pub(super) of: Of,
+}
+
+/// Which main file a last good configuration was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The one that is read.
+    ThisFile,
+    /// One elsewhere: it is not served in place of this one.
+    Another,
 }
 
 /// Keeps `texts` in the data directory, unless they are kept already.
@@ -44,6 +63,7 @@ pub(super) fn keep(texts: &Texts, data: &Path) -> io::Result<()> {
     let included = texts.included.iter().filter_map(FileText::source);
     let kept = Kept {
         format: FORMAT,
+        path: Some(absolute(Path::new(main.name()))),
         main: main.text().to_owned(),
         included: included.map(|source| kept_file(source, main)).collect(),
     };
@@ -70,21 +90,32 @@ fn kept_file(source: &Source, main: &Source) -> KeptFile {
 
 /// The last good configuration in the data directory, as if its main file were `main`; nothing where there is
 /// none that can be read.
-pub(super) fn read(main: &Path, data: &Path) -> Option<Texts> {
+pub(super) fn read(main: &Path, data: &Path) -> Option<LastGood> {
     let bytes = read_capped(&data.join(FILE_NAME), MOST_BYTES).ok()?;
     let kept: Kept = serde_json::from_slice(&bytes).ok()?;
     if kept.format != FORMAT {
         return None;
     }
     let main = Source::new(main.to_string_lossy(), kept.main);
+    let is_same = |path: PathBuf| path == absolute(Path::new(main.name()));
+    let of = match kept.path.is_none_or(is_same) {
+        true => Of::ThisFile,
+        false => Of::Another,
+    };
     let included = kept.included.into_iter().map(|file| {
         let name = main.resolve(&file.path);
         FileText::Read(Source::new(name.to_string_lossy(), file.text))
     });
-    Some(Texts {
+    let texts = Texts {
         included: included.collect(),
         main: FileText::Read(main),
-    })
+    };
+    Some(LastGood { texts, of })
+}
+
+/// Where a file lies, whatever folder a start is made in; links are not followed, for they are what a new version moves.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned())
 }
 
 /// Where the data directory of a main file lies, even if the file is broken: what its `[store] data` still
@@ -136,12 +167,18 @@ mod tests {
             included: vec![file("etc/d/a.toml", "x"), file("/srv/b.toml", "y")],
         };
         keep(&texts, folder.path()).unwrap();
-        assert_eq!(
-            read(Path::new("etc/proxy.toml"), folder.path()),
-            Some(texts)
-        );
+        for same in ["etc/proxy.toml", "./etc/proxy.toml"] {
+            let kept = read(Path::new(same), folder.path()).unwrap();
+            assert_eq!(
+                (kept.of, kept.texts.main.source().unwrap().text()),
+                (Of::ThisFile, "# é\n")
+            );
+        }
+        let kept = read(Path::new("etc/proxy.toml"), folder.path()).unwrap();
+        assert_eq!(kept.texts, texts);
         let moved = read(Path::new("/etc/proxy.toml"), folder.path()).unwrap();
-        let names: Vec<_> = moved.included.iter().map(FileText::name).collect();
+        assert_eq!(moved.of, Of::Another);
+        let names: Vec<_> = moved.texts.included.iter().map(FileText::name).collect();
         assert_eq!(names, ["/etc/d/a.toml", "/srv/b.toml"]);
     }
 

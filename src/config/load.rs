@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::assemble::{Assembled, assemble};
-use crate::config::last_good;
+use crate::config::last_good::{self, Of};
 use crate::config::mistake::Mistake;
 use crate::config::settings::Settings;
 use crate::config::text::{FileText, Texts};
@@ -43,26 +43,29 @@ pub enum Origin {
 /// Reads the configuration at `path` for a start. Blocks for as long as the disk does.
 ///
 /// # Errors
-/// Every mistake, where the file is broken and there is no last good configuration either.
+/// Every mistake, where the file is broken and there is no last good configuration of it either.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Mistake>> {
     let seen = Texts::read(path);
     let data = last_good::data_folder(path, &seen.main);
     let previous = last_good::read(path, &data);
-    let mistakes = match assemble(&seen, previous.as_ref()) {
+    let before = previous.as_ref().map(|previous| &previous.texts);
+    let mistakes = match assemble(&seen, before) {
         Ok(assembled) => {
             let mut loaded = loaded(assembled, Origin::File, path, seen.clone());
             let own = &mut loaded.settings.declaration.own_keys;
             if !own.files.is_empty() {
-                own.before = key_files(previous.as_ref());
+                own.before = key_files(before);
             }
             return Ok(loaded);
         }
         Err(mistakes) => mistakes,
     };
-    let Some(previous) = previous else {
+    // What another file described is not what was asked for, though it keeps its data in the same folder.
+    let own = previous.filter(|previous| previous.of == Of::ThisFile);
+    let Some(previous) = own else {
         return Err(mistakes);
     };
-    match assemble(&previous, None) {
+    match assemble(&previous.texts, None) {
         Ok(assembled) => {
             let origin = Origin::LastGood { mistakes };
             Ok(loaded(assembled, origin, path, seen))
@@ -109,5 +112,29 @@ impl Loaded {
     /// Names the file that cannot be written.
     pub fn keep(&self) -> io::Result<()> {
         last_good::keep(&self.texts, &self.settings.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::file::{Access, replace};
+
+    #[test]
+    fn a_broken_file_is_served_by_its_own_last_good_configuration_and_by_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let good = "[[ca]]\nname = \"internal\"\nkind = \"private\"\n";
+        let write = |name: &str, text: &str| replace(&at(name), text.as_bytes(), Access::Everyone);
+        write("one.toml", good).unwrap();
+        std::fs::create_dir(at("data")).unwrap();
+        load(&at("one.toml")).unwrap().keep().unwrap();
+        for name in ["one.toml", "two.toml"] {
+            write(name, "[listn]\n").unwrap();
+        }
+        let own = load(&at("one.toml")).unwrap();
+        assert!(matches!(own.origin, Origin::LastGood { .. }));
+        let mistakes = load(&at("two.toml")).unwrap_err();
+        assert_eq!(mistakes[0].file, at("two.toml").display().to_string());
     }
 }
