@@ -252,6 +252,7 @@ fn read<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::mistake::Report;
 
     fn texts(main: &str, included: &[(&str, &str)]) -> Texts {
         let file = |name: &str, text: &str| FileText::Read(Source::new(name, text));
@@ -462,6 +463,31 @@ mod tests {
                 told.iter().any(|what| what == expected),
                 "{expected}: {told:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_as_what_it_is_and_with_an_example_of_its_kind() {
+        for (text, found, example) in [
+            (
+                "[certificates]\nchallenges = [\"dns-01\"]\n",
+                "challenges in [certificates]: found \"dns-01\"",
+                "http-01",
+            ),
+            (
+                "[[upstream]]\nname = \"core\"\naddresses = []\n",
+                "addresses in [[upstream]]: found an empty list",
+                "a list of",
+            ),
+            (
+                "[on_demand]\nask = \"ftp://127.0.0.1/\"\n",
+                "ask in [on_demand]: found \"ftp://127.0.0.1/\"",
+                "http://127.0.0.1:3000/allowed",
+            ),
+        ] {
+            let refused = assemble(&texts(text, &[]), None).unwrap_err();
+            let told = Report(&refused).to_string();
+            assert!(told.contains(found) && told.contains(example), "{told}");
         }
     }
 

@@ -54,6 +54,12 @@ impl Wrong {
         self
     }
 
+    /// Quotes `item` as what was found, not the whole that it is in.
+    pub(super) fn found(mut self, item: &Value<'_>) -> Self {
+        self.found = Some(item.describe());
+        self
+    }
+
     /// Says `found` instead of quoting the value, and keeps the source line out.
     pub(super) fn hidden(mut self, found: impl Into<String>) -> Self {
         self.found = Some(found.into());
@@ -110,6 +116,7 @@ impl<'a> Value<'a> {
             DeValue::Float(number) => format!("the number {}", number.as_str()),
             DeValue::Boolean(flag) => flag.to_string(),
             DeValue::Datetime(at) => format!("the date {at}"),
+            DeValue::Array(items) if items.is_empty() => "an empty list".to_owned(),
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         }

@@ -305,10 +305,12 @@ pub(super) fn label(value: &Value<'_>) -> Result<String, Wrong> {
     })
 }
 
-/// An http or https URL without credentials in it.
-pub(super) fn http_url(value: &Value<'_>) -> Result<Url, Wrong> {
-    let expected = r#"an http or https URL, as in "https://ca.example.com/directory""#;
-    let text = value.text().ok_or_else(|| Wrong::expected(expected))?;
+/// An http or https URL without credentials in it, like `example`.
+pub(super) fn http_url(value: &Value<'_>, example: &str) -> Result<Url, Wrong> {
+    let expected = format!("an http or https URL, as in {example:?}");
+    let text = value
+        .text()
+        .ok_or_else(|| Wrong::expected(expected.as_str()))?;
     let url = Url::parse(text).map_err(|error| Wrong::expected(format!("{expected}: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(Wrong::expected(expected));

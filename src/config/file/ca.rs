@@ -158,7 +158,7 @@ fn crl_lifetime(value: &Value<'_>) -> Result<Duration, Wrong> {
 /// (RFC 5280 §8).
 fn crl_url(value: &Value<'_>) -> Result<Url, Wrong> {
     let wrong = || Wrong::expected(r#"http:// and a host, as in "http://edge.example.net""#);
-    let url = value::http_url(value).map_err(|_source| wrong())?;
+    let url = value::http_url(value, "http://edge.example.net").map_err(|_source| wrong())?;
     match (url.scheme(), url.path(), url.query(), url.domain()) {
         ("http", "/", None, Some(_)) => Ok(url),
         ("https", ..) => Err(wrong()
@@ -281,7 +281,7 @@ fn directory(value: &Value<'_>) -> Result<Directory, Wrong> {
             None => wrong,
         });
     }
-    let url = value::http_url(value)?;
+    let url = value::http_url(value, "https://ca.example.com/directory")?;
     match url.scheme() {
         // RFC 8555 §6.1: ACME runs over HTTPS.
         "https" => Ok(Directory {

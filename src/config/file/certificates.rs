@@ -61,7 +61,7 @@ fn challenges(value: &Value<'_>) -> Result<ChallengeOrder, Wrong> {
     let items = value.list().ok_or_else(wrong)?;
     let kinds: Vec<ChallengeKind> = items
         .iter()
-        .map(value::word(CHALLENGES))
+        .map(|item| value::word(CHALLENGES)(item).map_err(|wrong| wrong.found(item)))
         .collect::<Result<_, _>>()?;
     ChallengeOrder::new(&kinds).ok_or_else(wrong)
 }

@@ -41,7 +41,9 @@ pub(super) fn read(mut table: Table<'_>) -> OnDemand {
         deadline: table.optional("deadline", value::duration(seconds(1)..=seconds(120))),
         waiters: table.optional("waiters", value::count(1..=100_000)),
         waiters_total: table.optional("waiters_total", value::count(1..=1_000_000)),
-        ask: table.optional("ask", value::http_url),
+        ask: table.optional("ask", |value| {
+            value::http_url(value, "http://127.0.0.1:3000/allowed")
+        }),
         mode: table.optional("mode", value::word(MODES)),
         ask_root: table.optional("ask_root", value::path),
         ask_deadline: table.optional(
