@@ -84,8 +84,8 @@ pub struct BackupOptions {
 /// Options of `health`.
 #[derive(Debug, Args)]
 pub struct HealthOptions {
-    /// What to ask, at /healthz where it names no path; any answer with status 200 is well. Default: [telemetry] address of
-    /// the configuration
+    /// What to ask, at /healthz where it names no path; any answer with status 200 is well. Default: where the configuration has
+    /// its telemetry
     #[arg(long, value_name = "URL")]
     pub url: Option<Url>,
     /// Where the configuration is.
