@@ -26,7 +26,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint {
 
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let condition = object(&json!({
-        "name": word(&["configuration", "store", "names", "authorities", "clock", "keys"]),
+        "name": word(&["configuration", "store", "names", "authorities", "clock", "keys", "permission_hook"]),
         "status": word(&["well", "degraded", "unknown"]),
         "reason": nullable(&string()),
     }));

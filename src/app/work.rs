@@ -38,6 +38,7 @@ use crate::dns::examine::Examiner;
 use crate::dns::{self, Dns};
 use crate::model::edge::Edge;
 use crate::model::{NamePattern, Snapshot};
+use crate::telemetry::readiness::{Condition, Health};
 
 /// Bytes of credentials kept in memory: about 100,000 of them.
 const CREDENTIALS: usize = 256 * 1024 * 1024;
@@ -191,10 +192,14 @@ fn permission(
     ground: &Ground,
 ) -> Result<Option<Permission>, StartError> {
     let Some(hook) = settings.permission.clone() else {
+        // Without a hook, none fails.
+        ground
+            .readiness
+            .set(Condition::PermissionHook, Health::Well);
         return Ok(None);
     };
-    let (metrics, tasks) = (ground.metrics.clone(), &ground.groups.control);
-    Permission::new(hook, domains.registrar(), metrics, tasks)
+    let told = (ground.metrics.clone(), ground.readiness.clone());
+    Permission::new(hook, domains.registrar(), told, &ground.groups.control)
         .map(Some)
         .map_err(StartError::while_doing("use the permission hook"))
 }

@@ -5,7 +5,7 @@
 //! however many wait; nothing is asked more often than the caps say.
 //!
 //! Reading order: [`ask`] (one question from the caps to the verdict), [`wire`] (the two protocols), [`verdicts`]
-//! (what has been answered, and what refuses without asking), [`rate`] and [`breaker`] (when not to ask).
+//! (what has been answered, and what refuses without asking), [`rate`] and [`breaker`] (when not to ask), `trouble` (what the operator is told).
 
 pub mod ask;
 pub mod wire;
@@ -14,6 +14,8 @@ pub mod verdicts;
 
 pub mod breaker;
 pub mod rate;
+
+mod trouble;
 
 use std::time::Duration;
 

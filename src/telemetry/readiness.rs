@@ -30,17 +30,20 @@ pub enum Condition {
     Clock,
     /// Every data key opens.
     Keys,
+    /// The permission hook, where there is one, answered its last question.
+    PermissionHook,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Configuration,
         Self::Store,
         Self::Names,
         Self::Authorities,
         Self::Clock,
         Self::Keys,
+        Self::PermissionHook,
     ];
 
     /// The word for it.
@@ -53,6 +56,7 @@ impl Condition {
             Self::Authorities => "authorities",
             Self::Clock => "clock",
             Self::Keys => "keys",
+            Self::PermissionHook => "permission_hook",
         }
     }
 }

@@ -295,7 +295,8 @@ fn permission(address: SocketAddr, tasks: &Tasks) -> Permission {
     settings.allow_ttl = Duration::ZERO;
     settings.deny_ttl = Duration::ZERO;
     let register: permission::Register = Arc::new(|_| Box::pin(async { Ok(()) }));
-    Permission::new(settings, register, Metrics::default(), tasks).unwrap()
+    let told = (Metrics::default(), Readiness::default());
+    Permission::new(settings, register, told, tasks).unwrap()
 }
 
 /// A hook that gives every question the status that the counter says now.

@@ -11,6 +11,7 @@ use crate::base::clock::monotonic;
 use crate::base::single_flight::{Refused, SingleFlight};
 use crate::base::task::Tasks;
 use crate::certs::permission::breaker::Turn;
+use crate::certs::permission::trouble::Trouble;
 use crate::certs::permission::verdicts::NotNow;
 use crate::certs::permission::wire::{self, Question, Reason, Unusable};
 use crate::certs::permission::{Settings, Verdict, Verdicts};
@@ -21,6 +22,7 @@ use crate::net::error::{FetchError, SetupError};
 use crate::store::ApplyError;
 use crate::telemetry::labels::Permission as Outcome;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 /// Names that may be asked about at once.
 const MOST_NAMES: usize = 256;
@@ -175,18 +177,19 @@ struct Shared {
     settings: Settings,
     client: HttpClient,
     verdicts: Verdicts,
+    trouble: Trouble,
     metrics: Metrics,
 }
 
 impl Permission {
-    /// The hook as set; its calls live in `tasks`, allowed names go to `register`.
+    /// The hook as set; its calls live in `tasks`, allowed names go to `register`, failures to the log and `readiness`.
     ///
     /// # Errors
     /// [`SetupError`] where its roots cannot be read.
     pub fn new(
         settings: Settings,
         register: Register,
-        metrics: Metrics,
+        (metrics, readiness): (Metrics, Readiness),
         tasks: &Tasks,
     ) -> Result<Self, SetupError> {
         let of_client = client::Settings {
@@ -200,6 +203,7 @@ impl Permission {
             client: HttpClient::new(tasks, &of_client)?,
             verdicts: Verdicts::new(&settings),
             settings,
+            trouble: Trouble::told_to(readiness),
             metrics,
         };
         Ok(Self {
@@ -295,12 +299,13 @@ impl Shared {
         self.metrics.permissions.count(outcome(&asked));
         match &asked {
             Ok(_) => {
+                self.trouble.over();
                 if self.verdicts.breaker().succeeded() == Turn::Closed {
                     tracing::info!("the permission hook answers again");
                 }
             }
             Err(error) => {
-                tracing::debug!(domain = %question.name, %error, cause = error.source(), "permission not known");
+                self.trouble.failed(question.name, error, now);
                 if self.verdicts.breaker().failed(now) == Turn::Opened {
                     tracing::warn!(
                         %error, cause = error.source(),

@@ -156,8 +156,8 @@ fn simple(settings: &Settings, status: StatusCode) -> Result<(Verdict, Duration)
 }
 
 fn rich(settings: &Settings, name: &DnsName, body: &[u8]) -> Result<(Verdict, Duration), Unusable> {
-    let answer: RichAnswer =
-        serde_json::from_slice(body).map_err(|error| Unusable::Content(error.to_string()))?;
+    let answer: RichAnswer = serde_json::from_slice(body)
+        .map_err(|error| Unusable::Content(printable(&error.to_string())))?;
     let ttl = answer.ttl_seconds.map(Duration::from_secs);
     match answer.decision {
         RichDecision::Allow => {

@@ -19,6 +19,7 @@ use url::Url;
 use super::*;
 use crate::certs::on_demand::Refusal;
 use crate::certs::permission::Mode;
+use crate::telemetry::readiness::Condition;
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -124,6 +125,7 @@ struct Fixture {
     permission: Permission,
     registered: Arc<Mutex<Vec<Registration>>>,
     metrics: Metrics,
+    readiness: Readiness,
 }
 
 async fn fixture(play: Play, change: impl FnOnce(&mut Settings)) -> Fixture {
@@ -148,12 +150,15 @@ async fn fixture(play: Play, change: impl FnOnce(&mut Settings)) -> Fixture {
         std::future::ready(result).boxed()
     });
     let metrics = Metrics::new(0);
-    let permission = Permission::new(settings, register, metrics.clone(), &hook.tasks).unwrap();
+    let readiness = Readiness::default();
+    let told = (metrics.clone(), readiness.clone());
+    let permission = Permission::new(settings, register, told, &hook.tasks).unwrap();
     Fixture {
         hook,
         permission,
         registered,
         metrics,
+        readiness,
     }
 }
 
@@ -167,6 +172,15 @@ impl Fixture {
 
     fn counted(&self, outcome: Outcome) -> u64 {
         self.metrics.permissions.total(outcome)
+    }
+
+    fn condition(&self) -> (&'static str, Option<String>) {
+        let conditions = self.readiness.report().conditions;
+        let found = conditions
+            .into_iter()
+            .nth(Condition::PermissionHook as usize);
+        let found = found.unwrap();
+        (found.status, found.reason.map(String::from))
     }
 }
 
@@ -276,6 +290,30 @@ async fn a_hook_in_trouble_has_denied_nothing_and_nothing_is_remembered() {
         assert_eq!(verdicts.get(&name, monotonic()), None);
         assert_eq!(verdicts.refusal(&name, monotonic()), None);
     }
+}
+
+#[tokio::test]
+async fn a_failing_hook_is_a_degraded_condition_until_it_answers() {
+    let body = r#"{"decision":"allow","tenant":"Not A Slug"}"#;
+    let fixture = fixture(ok(body), |settings| settings.mode = Mode::Rich).await;
+    assert_eq!(fixture.condition().0, "unknown");
+    unavailable(fixture.ask("a.test").await);
+    let (status, reason) = fixture.condition();
+    let reason = reason.unwrap();
+    assert_eq!(status, "degraded");
+    let told = "the permission hook's answer cannot be used: the answer is not understood: ";
+    assert!(reason.starts_with(told), "{reason}");
+    fixture.hook.plays(Play::Answer(503, String::new()));
+    unavailable(fixture.ask("a.test").await);
+    let expected = "the permission hook's answer cannot be used: status 503 neither allows nor denies; unknown names are \
+                    refused until it answers, known ones go on";
+    assert_eq!(fixture.condition(), ("degraded", Some(expected.to_owned())));
+    fixture.hook.plays(ok(r#"{"decision":"deny"}"#));
+    assert!(matches!(
+        fixture.ask("a.test").await,
+        Err(NotAllowed::Denied(_))
+    ));
+    assert_eq!(fixture.condition(), ("well", None));
 }
 
 #[tokio::test]
