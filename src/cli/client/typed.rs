@@ -23,11 +23,15 @@ pub(super) fn tenant(text: &str) -> Result<String, String> {
     Ok(tenant.as_str().to_owned())
 }
 
-/// A certificate's id.
+/// A certificate's id, with its hyphens: without them it might be a serial number, which is another certificate's or none.
 pub(super) fn certificate(text: &str) -> Result<String, String> {
-    let id: Result<CertificateId, _> = text.parse();
-    let id = id.map_err(|_not_one| "expected a UUID, as `vestibule certificate list` shows it")?;
-    Ok(id.to_string())
+    let id: Option<CertificateId> = text.parse().ok();
+    let id = id.map(|id| id.to_string());
+    id.filter(|id| id.eq_ignore_ascii_case(text)).ok_or_else(|| {
+        "expected a UUID with hyphens, as `vestibule certificate list` shows it; `certificate list --serial HEX` finds it \
+         by its serial number"
+            .to_owned()
+    })
 }
 
 /// Orders a second.
@@ -55,4 +59,20 @@ pub(super) fn reason(text: &str) -> Result<RevocationReason, String> {
     found
         .map(|(reason, _)| reason)
         .ok_or_else(|| format!("expected one of {}", words.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_no_id_of_a_certificate() {
+        let id = "0198c1a2-7b3c-7d4e-8f50-0123456789ab";
+        assert_eq!(certificate(id).as_deref(), Ok(id));
+        assert_eq!(certificate(&id.to_uppercase()).as_deref(), Ok(id));
+        for other in [id.replace('-', ""), format!("{{{id}}}"), "1".to_owned()] {
+            let told = certificate(&other).unwrap_err();
+            assert!(told.contains("--serial HEX"), "{other}: {told}");
+        }
+    }
 }
