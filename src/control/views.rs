@@ -271,8 +271,30 @@ impl Views {
         pattern: &NamePattern,
     ) -> Result<DomainView, ViewError> {
         let found = self.0.store.domain(by(), grant.scope(), pattern).await?;
-        let record = found.ok_or_else(|| ViewError::NotFound(format!("domain {pattern}")))?;
-        self.with_certificate_and_job(grant, record).await
+        match found {
+            Some(record) => self.with_certificate_and_job(grant, record).await,
+            None => Err(self.no_domain(grant, pattern).await?),
+        }
+    }
+
+    /// That there is no such domain, with the wildcard that serves the name where there is one.
+    async fn no_domain(
+        &self,
+        grant: &Grant,
+        pattern: &NamePattern,
+    ) -> Result<ViewError, ViewError> {
+        let over = match pattern {
+            NamePattern::Exact(name) => NamePattern::wildcard_over(name),
+            NamePattern::Wildcard(_) => None,
+        };
+        let mut told = format!("domain {pattern}");
+        if let Some(over) = over {
+            let found = self.0.store.domain(by(), grant.scope(), &over).await?;
+            if found.is_some_and(|record| record.state.is_served()) {
+                told = format!("{told}; it is served by {over}: `vestibule domain show '{over}'`");
+            }
+        }
+        Ok(ViewError::NotFound(told))
     }
 
     /// Certificates in the order of their creation, of one tenant or of all.

@@ -271,6 +271,11 @@ fn a_refusal_says_why_whatever_was_typed() {
             "domain show unknown.test",
             "Not found: there is no domain unknown.test",
         ),
+        (
+            "domain show shop.wild.acme.test",
+            "there is no domain shop.wild.acme.test; it is served by *.wild.acme.test: \
+             `vestibule domain show '*.wild.acme.test'`",
+        ),
         ("domain retry off.globex.test", "is suspended"),
         (
             "certificate show 1",
