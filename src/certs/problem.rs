@@ -127,8 +127,9 @@ fn for_operator(code: ProblemCode, pattern: &NamePattern) -> String {
             "follow the authority's link in the evidence to unpause the name, once `vestibule domain check '{pattern}'` \
              finds its DNS right; then {retry}"
         ),
-        P::CaOutage => "nothing needs to be done: the order is tried again by itself; a second [[ca]] in proxy.toml is \
-             asked meanwhile"
+        P::CaOutage => "nothing needs to be done: the order is tried again by itself; another [[ca]] is \
+             asked meanwhile where the tenant may use one (its own `ca` in proxy.toml must name it; without `ca`, no \
+             private one follows a public one)"
             .to_owned(),
         P::CaRejected => format!(
             "read the authority's words in the evidence, correct the [[ca]] section in proxy.toml, then {retry}"

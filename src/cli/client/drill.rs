@@ -70,14 +70,14 @@ fn authority(lines: &mut Lines, ca: &Value) {
         let long = span(outage.get("seconds"));
         lines.add(
             "  away",
-            &format!("{long}: {held_up} renewals held up, {expired} expire; {in_spite} if the next CA takes over"),
+            &format!("{long}: {held_up} renewals held up, {expired} expire in it; {in_spite} if the next CA takes over"),
         );
     }
     let (survives, margin) = ("survives_seconds", "shortest_margin_seconds");
     let [survives, margin] = [survives, margin].map(|key| span(ca.get(key)));
     lines.add(
         "  survives",
-        &format!("{survives} from now on with none expired"),
+        &format!("{survives} from now on with none expired in it or while catching up"),
     );
     lines.add(
         "",
@@ -98,7 +98,7 @@ fn next(lines: &mut Lines, ca: &Value) {
                 format!("{name} takes over {certificates}, all of them in {takes}{state}")
             }
             None => format!(
-                "nobody takes over {certificates}: configure another [[ca]] that certifies them"
+                "nobody takes over {certificates}: another [[ca]] must certify them, and a tenant's own `ca` name it"
             ),
         };
         lines.add("  next", &text);
@@ -249,11 +249,11 @@ mod tests {
              le           renews 2 certificates, 1 of them expired; it is away at present\n\
              \x20 lifetimes  6d 16h to 90d\n\
              \x20 replace    1h 30m, bound by its limit of orders\n\
-             \x20 away       1d: 2 renewals held up, 1 expire; 0 if the next CA takes over\n\
-             \x20 survives   10h from now on with none expired\n\
+             \x20 away       1d: 2 renewals held up, 1 expire in it; 0 if the next CA takes over\n\
+             \x20 survives   10h from now on with none expired in it or while catching up\n\
              \x20            3d 8h at any time to come, less what catching up takes\n\
              \x20 next       zs takes over 1, all of them in 1s, bound by our speed\n\
-             \x20 next       nobody takes over 1: configure another [[ca]] that certifies them\n\
+             \x20 next       nobody takes over 1: another [[ca]] must certify them, and a tenant's own `ca` name it\n\
              \n\
              key file     /etc/v/kek\n\
              \x20 restart    WOULD NOT START, nothing would be served: the file is missing\n\
