@@ -51,9 +51,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What a shell reports of a program that wrote to a pipe without a reader.
+const READER_GONE: u8 = 141;
+
 fn ask(command: &ClientCommand) -> ExitCode {
     match client::execute(command, &mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
+        // Like `head`, which has read enough: nothing to complain about, but what was asked may not be done to its end.
+        Err(error) if error.is_reader_gone() => ExitCode::from(READER_GONE),
         Err(error) => {
             complain(chain(&error));
             ExitCode::from(error.exit_code())

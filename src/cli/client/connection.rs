@@ -138,6 +138,12 @@ impl std::error::Error for ClientError {
 }
 
 impl ClientError {
+    /// Whether the answer could not be written because nobody reads it any more.
+    #[must_use]
+    pub fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// The exit code: 2 for a mistake of the command line or the configuration, else 1.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {

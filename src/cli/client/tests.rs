@@ -303,3 +303,10 @@ fn a_refusal_says_why_whatever_was_typed() {
         assert!(error.contains(expected), "{words}: {error}");
     }
 }
+
+#[test]
+fn a_reader_that_has_read_enough_is_told_from_an_answer_that_cannot_be_written() {
+    let failed = |kind: std::io::ErrorKind| ClientError::Output(kind.into()).is_reader_gone();
+    assert!(failed(std::io::ErrorKind::BrokenPipe));
+    assert!(!failed(std::io::ErrorKind::StorageFull));
+}
