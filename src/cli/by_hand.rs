@@ -235,6 +235,7 @@ fn failed(text: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::file::{Access, replace};
 
     #[test]
     fn health_is_asked_where_the_configuration_or_the_url_says() {
@@ -257,7 +258,7 @@ mod tests {
             ("off", None),
         ] {
             let text = format!("[telemetry]\naddress = {address:?}\n");
-            std::fs::write(&config, text).unwrap();
+            replace(&config, text.as_bytes(), Access::Owner).unwrap();
             assert_eq!(asked(None), expected, "{address}");
         }
         assert_eq!(asked(Some("http://a:1")), url("http://a:1/healthz"));

@@ -69,7 +69,7 @@ pub fn telemetry(path: &Path) -> Option<SocketAddr> {
         Some("off") => None,
         named => named
             .and_then(|address| address.parse().ok())
-            .or(Settings::default().address),
+            .or_else(|| Settings::default().address),
     }
 }
 
